@@ -71,7 +71,7 @@ def new_run(now_ms: int, chance: int) -> RunId:
 
 
 def job_of(run: RunId, serial: int) -> JobId:
-    """Return the id of job number `serial` (from 1) of `run`: no chance in it, so replay is equal."""
+    """Return the id of job number `serial` (from 1) of `run`: no chance in it."""
     return JobId(f"job-{run[4:]}-{serial:03d}")
 
 

@@ -1,0 +1,106 @@
+"""What a plan is made of: jobs, what each needs, and the order among them.
+
+A run of 2,000 equal jobs holds one JobSpec and 2,000 short PlannedJobs: specs are shared in the
+LOG, in memory and in commands.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from tshrag_common.inventory import Runtime
+from tshrag_common.metrics import MetricInfo
+
+JobKind = Literal["load", "command", "sleep", "comment", "nop"]
+"""``load`` and ``command`` are placed on an agent; the others the controller ends by itself."""
+
+MAX_JOBS = 10_000
+"""Of one run: its plan is one frame of the LOG."""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a job asks for. All that is given must fit; an empty one fits every host.
+
+    ``runtime`` says how the load is reached: on the host, or on a DUT of a kind. ``labels`` are
+    compared for equality, with those of the DUT first, then with those of its host.
+    ``hold``: a run keeps one DUT for a role from its first job to the last that needs it
+    ("run"), or every job takes any that fits ("job").
+    """
+
+    runtime: Runtime = "host"
+    kind: str = ""
+    labels: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    duts: tuple[str, ...] = ()  # names, any of them; empty: whichever fits
+    hosts: tuple[str, ...] = ()  # names of agents, any of them
+    hold: Literal["run", "job"] = "run"
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that placement filters with: the target, and what the load asks of the place."""
+
+    target: Target = Target()
+    role: str = ""  # name of the target in the profile; empty: none was named
+    platforms: tuple[tuple[str, str], ...] = ()  # (os, arch) the load has an entry for; empty: any
+    tools: tuple[str, ...] = ()  # programs that the host must have
+    slots: int = 1  # of the host; a job on a DUT takes its DUT instead
+
+    @property
+    def wants_dut(self) -> bool:
+        return self.target.runtime != "host"
+
+
+class LoadRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A resolved load: the digest is its identity, the rest says where it came from."""
+
+    name: str
+    digest: str  # sha256 of the packed canonical tree, 64 hex digits; "" for a builtin
+    source: str  # as the profile has it
+    commit: str = ""
+    size_bytes: int = 0
+    builtin: str = ""  # entry point, for ``builtin:NAME``
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one job does, with every variable of the plan already put in its place.
+
+    ``argv`` of a command; a load gets its entry from its manifest, for the platform it lands on.
+    ``env`` is what the profile adds. ``timeout_s`` counts from the start of an attempt.
+    """
+
+    kind: JobKind
+    load: LoadRef | None = None
+    argv: tuple[str, ...] = ()
+    text: str = ""  # of a comment
+    sleep_s: float = 0.0
+    params: dict[str, object] = msgspec.field(default_factory=dict[str, object])
+    level: int = 0
+    env: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    cwd: str = ""
+    need: Need = Need()
+    timeout_s: float = 1800.0
+    attempts: int = 3  # in all, for error and lost
+    on_fail: Literal["stop", "continue"] = "stop"
+    namespace: str = ""  # metrics of the job live below it; empty: any key
+    metrics: tuple[MetricInfo, ...] = ()
+
+    @property
+    def is_placed(self) -> bool:
+        """Tell whether an agent is needed at all."""
+        return self.kind in ("load", "command")
+
+
+class PlannedJob(msgspec.Struct, frozen=True, array_like=True):
+    """One node of the DAG. Serials count from 1 and follow the order of the document."""
+
+    serial: int
+    name: str  # path in the schedule: ``stress.*seq.flash``; shown, never parsed
+    spec: int  # index into the specs of the plan
+    after: tuple[int, ...] = ()  # serials that must have ended first
+    env: dict[str, str] = {}  # what differs among repeats: TSHRAG_REPEAT and axes of a matrix
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The DAG of a run, in topological order."""
+
+    specs: tuple[JobSpec, ...]
+    jobs: tuple[PlannedJob, ...]
