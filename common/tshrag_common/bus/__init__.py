@@ -1,0 +1,1 @@
+"""NATS: the one door of the library; connection, JetStream, publishing, pulling."""

@@ -1,0 +1,147 @@
+"""The streams of the lab and their consumers, as data; field names are those of the JetStream API.
+
+=============  ==========================  =====================================================
+LOG            the truth: frames           standbys and feeders follow; purged behind a checkpoint
+EV             reports of agents           consumer ``leader``, ack_all; purged behind a checkpoint
+MET            sample batches              consumers ``ingest-0`` … ``ingest-7``, one a partition
+LOGS           output and console bytes    consumer ``archive``; feeders read back by sequence
+OBJ_loads      packed loads by sha256      standard object store: the ``nats`` tool reads it
+OBJ_artifacts  artifacts by sha256         the same
+=============  ==========================  =====================================================
+
+A full stream refuses (``discard: new``): the writer keeps what it has and shows it. All have a
+bound and a number of consumers: -1 counts as unset there and is capped by the server.
+"""
+
+import msgspec
+
+from tshrag_common import subjects
+
+GIB = 1 << 30
+_S = 1_000_000_000  # the API counts nanoseconds
+
+LOG, EV, MET, LOGS = "LOG", "EV", "MET", "LOGS"
+LOADS, ARTIFACTS = "loads", "artifacts"
+"""Buckets of the object store; the stream of a bucket is ``OBJ_<bucket>``."""
+
+MAX_FRAME_BYTES = 512 * 1024
+MAX_BATCH_BYTES = 256 * 1024
+CHUNK_BYTES = 512 * 1024
+
+
+class SubjectTransform(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server makes of a subject when it stores a message."""
+
+    src: str
+    dest: str
+
+
+class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One stream. The fields with a default value of None are left to the server."""
+
+    name: str
+    subjects: tuple[str, ...]
+    max_bytes: int
+    storage: str | None = "file"
+    retention: str | None = "limits"
+    discard: str | None = "new"
+    num_replicas: int | None = 1
+    max_consumers: int | None = 64
+    max_msgs: int | None = -1
+    max_age: int | None = 0
+    max_msg_size: int | None = 1 << 20
+    duplicate_window: int | None = 120 * _S
+    compression: str | None = "none"
+    allow_direct: bool = True
+    allow_rollup_hdrs: bool = False
+    subject_transform: SubjectTransform | None = None
+    first_seq: int | None = None
+
+
+class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One durable pull consumer."""
+
+    durable_name: str
+    ack_policy: str
+    ack_wait: int
+    max_ack_pending: int
+    deliver_policy: str = "all"
+    filter_subject: str | None = None
+
+
+class StreamSizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many bytes each stream may hold; the server reserves them all at once."""
+
+    log: int = 2 * GIB
+    ev: int = GIB
+    met: int = 4 * GIB
+    logs: int = 4 * GIB
+    loads: int = 4 * GIB
+    artifacts: int = 4 * GIB
+
+    def within(self, total_bytes: int) -> "StreamSizes":
+        """Return sizes in the same proportions whose sum is at most `total_bytes`."""
+        sizes = msgspec.structs.asdict(self)
+        ratio = min(1.0, total_bytes / sum(sizes.values()))
+        return StreamSizes(**{name: int(size * ratio) for name, size in sizes.items()})
+
+
+def all_streams(sizes: StreamSizes | None = None, replicas: int = 1) -> tuple[StreamConfig, ...]:
+    """Return every stream of a lab; the leader makes sure that they are there."""
+    sizes = sizes or StreamSizes()
+    plain = (
+        StreamConfig(name=LOG, subjects=(subjects.log(),), max_bytes=sizes.log),
+        StreamConfig(name=EV, subjects=(subjects.any_said("ev"),), max_bytes=sizes.ev),
+        StreamConfig(
+            name=MET,
+            subjects=(subjects.any_said("met"),),
+            max_bytes=sizes.met,
+            compression="s2",
+            subject_transform=SubjectTransform(
+                src=subjects.any_said("met"), dest=subjects.samples_transform()
+            ),
+        ),
+        StreamConfig(
+            name=LOGS,
+            subjects=(subjects.any_said("logs"),),
+            max_bytes=sizes.logs,
+            max_age=7 * 24 * 3600 * _S,
+            compression="s2",
+        ),
+        bucket(LOADS, sizes.loads),
+        bucket(ARTIFACTS, sizes.artifacts),
+    )
+    return tuple(msgspec.structs.replace(stream, num_replicas=replicas) for stream in plain)
+
+
+def bucket(name: str, max_bytes: int) -> StreamConfig:
+    """Return the stream of an object store bucket."""
+    return StreamConfig(
+        name=bucket_stream(name),
+        subjects=(f"$O.{name}.C.>", f"$O.{name}.M.>"),
+        max_bytes=max_bytes,
+        allow_rollup_hdrs=True,
+    )
+
+
+def bucket_stream(name: str) -> str:
+    return f"OBJ_{name}"
+
+
+EV_LEADER = ConsumerConfig(
+    durable_name="leader", ack_policy="all", ack_wait=30 * _S, max_ack_pending=20_000
+)
+LOGS_ARCHIVE = ConsumerConfig(
+    durable_name="archive", ack_policy="all", ack_wait=30 * _S, max_ack_pending=20_000
+)
+
+
+def met_ingest(partition: int) -> ConsumerConfig:
+    """Return the consumer of one partition of the samples."""
+    return ConsumerConfig(
+        durable_name=f"ingest-{partition}",
+        ack_policy="all",
+        ack_wait=30 * _S,
+        max_ack_pending=20_000,
+        filter_subject=subjects.samples(partition),
+    )

@@ -1,0 +1,170 @@
+"""Every NATS subject of the lab, spelled once.
+
+    lab.v1.log                 leader -> standbys      stream LOG, the truth
+    lab.v1.ctl.hb              leader -> standbys      pulse, may be lost
+    lab.v1.agent.<agent>.cmd   leader -> agent         signed, may be lost, a Sync heals
+    lab.v1.agent.<agent>.hb    agent -> leader         answered: leases, confirm
+    lab.v1.agent.<agent>.ev    agent -> leader         stream EV, reports, never lost
+    lab.v1.agent.<agent>.met   agent -> ingest         stream MET, samples in batches
+    lab.v1.met.<part>.<agent>  (how MET stores them)   one consumer a partition
+    lab.v1.agent.<agent>.logs  agent -> archive        stream LOGS, output, bounded
+    lab.v1.agent.<agent>.blob  agent -> controller     answered: loads down, artifacts up
+    lab.v1.agent.<agent>.tty   agent -> controller     live bytes of a held console
+    lab.v1.req.<org>.<verb>    people -> controller    answered: the one API
+    lab.v1.ui.<org>.…          controller -> people    what they watch
+
+The agent stands before what it says, so that NATS permissions fence it in. What a stream
+stores has no run, job or fence in its subject: a server remembers every subject. No other
+module may hold a string that begins with the root; tests/test_house.py looks.
+
+Where the server has accounts it adds the org itself: a person says ``lab.v1.req.<verb>`` and hears
+``lab.v1.ui.…``, and `org` is None in what follows. On a plain server the client puts the org.
+Controllers always see the org. A builder refuses (``invalid_id``) a token that is no name.
+"""
+
+from typing import Literal, get_args
+
+from tshrag_common.errors import InvalidId, shown
+from tshrag_common.ids import AgentId, OrgId, agent_id, org_id, token
+
+ROOT = "lab.v1"
+MAX_SUBJECT_BYTES = 256
+MET_PARTITIONS = 8
+
+AgentSays = Literal["ev", "met", "logs", "hb", "blob", "tty"]
+AGENT_SAYS: tuple[AgentSays, ...] = get_args(AgentSays)
+"""All that an agent may publish; grows on purpose only: export, import and template follow."""
+
+ANY = "*"
+
+
+def log() -> str:
+    return f"{ROOT}.log"
+
+
+def ctl_heartbeat() -> str:
+    return f"{ROOT}.ctl.hb"
+
+
+def command(agent: AgentId) -> str:
+    return f"{ROOT}.agent.{token('agent', agent)}.cmd"
+
+
+def any_command() -> str:
+    return f"{ROOT}.agent.*.cmd"
+
+
+def said(agent: AgentId, kind: AgentSays) -> str:
+    """Return where `agent` says things of `kind`."""
+    return f"{ROOT}.agent.{token('agent', agent)}.{kind}"
+
+
+def any_said(kind: AgentSays) -> str:
+    """Return the pattern of what all agents say of `kind`."""
+    return f"{ROOT}.agent.*.{kind}"
+
+
+def samples(partition: int | None = None) -> str:
+    """Return the pattern of stored sample batches: of one partition, or of all."""
+    return f"{ROOT}.met.{ANY if partition is None else partition}.*"
+
+
+def samples_transform() -> str:
+    """Return what the server makes of ``…agent.*.met``: the agent decides the partition."""
+    return f"{ROOT}.met.{{{{partition({MET_PARTITIONS},1)}}}}.{{{{wildcard(1)}}}}"
+
+
+def req(org: OrgId | None, verb: str) -> str:
+    """Return where a request is asked; `org` is None where the server adds it."""
+    return f"{ROOT}.req.{_org(org)}{token('verb', verb)}"
+
+
+def any_req(org: OrgId | None = None) -> str:
+    """Return the pattern of the requests of `org`, or of everybody."""
+    return f"{ROOT}.req.{_org(org)}>"
+
+
+def ui(org: OrgId | None, *parts: str) -> str:
+    """Return where people of `org` hear news; ``ui(org, "run", run)``. Ids are allowed here."""
+    return f"{ROOT}.ui.{_org(org)}" + ".".join(token("news", part) for part in parts)
+
+
+def any_ui(org: OrgId | None, *parts: str) -> str:
+    """Return the pattern of all news of `org` that begin with `parts`."""
+    return ".".join([f"{ROOT}.ui", *_list(org), *(token("news", part) for part in parts), ">"])
+
+
+def agent_of(subject: str) -> tuple[AgentId, str]:
+    """Return who said it and of which kind; stored samples are of kind ``met``.
+
+    Raises:
+        InvalidId: no agent says that.
+
+    """
+    match subject.removeprefix(ROOT + ".").split("."):
+        case ["agent", agent, kind] if subject.startswith(ROOT):
+            return agent_id(agent), kind
+        case ["met", _, agent] if subject.startswith(ROOT):
+            return agent_id(agent), "met"
+    raise InvalidId("subject", f"{shown(subject)} is nothing that an agent says")
+
+
+def req_of(subject: str) -> tuple[OrgId, str]:
+    """Return org and verb of a request as a controller sees it.
+
+    Raises:
+        InvalidId: it is no request, or it names an org of its own behind the one it has.
+
+    """
+    match subject.removeprefix(ROOT + ".").split("."):
+        case ["req", org, verb] if subject.startswith(ROOT):
+            return org_id(org), token("verb", verb)
+    raise InvalidId("subject", f"{shown(subject)} is no request")
+
+
+def ui_of(subject: str, org: OrgId | None) -> tuple[str, ...]:
+    """Return the parts of news that a person of `org` heard (None where the server has accounts).
+
+    Raises:
+        InvalidId: these are no news of that org.
+
+    """
+    begins = f"{ROOT}.ui.{_org(org)}"
+    if not subject.startswith(begins):
+        raise InvalidId("subject", f"{shown(subject)} is no news of this org")
+    return tuple(subject[len(begins) :].split("."))
+
+
+def may_publish(agent: str) -> tuple[str, ...]:
+    """List the subjects that `agent`, and it alone, may publish on; its commands are not.
+
+    `agent` may be a template of the server, so it is not checked here.
+    """
+    return tuple(f"{ROOT}.agent.{agent}.{kind}" for kind in AGENT_SAYS)
+
+
+def may_hear(agent: str) -> tuple[str, ...]:
+    """List what `agent` may subscribe to beside its inbox."""
+    return (f"{ROOT}.agent.{agent}.cmd",)
+
+
+def inbox_prefix(name: str) -> str:
+    """Return where answers to the client `name` go; rights fence it in by that name."""
+    return f"_INBOX_{name}"
+
+
+def account_connections(account: str) -> str:
+    """Return where the server tells of CONNECT and DISCONNECT in `account` (a public key)."""
+    return f"$SYS.ACCOUNT.{account}.*"
+
+
+CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
+"""Where the server takes a new JWT of an account; only SYS may ask."""
+
+
+def _org(org: OrgId | None) -> str:
+    return "" if org is None else token("org", org) + "."
+
+
+def _list(org: OrgId | None) -> list[str]:
+    return [] if org is None else [token("org", org)]
