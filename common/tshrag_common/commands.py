@@ -1,0 +1,64 @@
+"""Controller -> agent: signed, possibly lost, repeated or late; fence and (epoch, n) sort it out.
+
+One message holds everything that the leader decided for an agent in one turn. Specs are shared:
+a StartAttempt points at one of the message's.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
+from tshrag_common.jobs import JobSpec
+
+
+class StartAttempt(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="start"):
+    """Try this job. ``spec`` is an index into the specs of the message."""
+
+    fence: Fence
+    org: OrgId
+    run: RunId
+    job: JobId
+    attempt: int  # counts from 1
+    name: str
+    spec: int
+    env: dict[str, str] = {}  # of the planned job
+    dut: DutId | None = None
+    run_hosts: tuple[str, ...] = ()
+    run_duts: tuple[str, ...] = ()
+    seed: int = 4242
+
+
+class CancelAttempt(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="cancel"):
+    """End this attempt and everything of it; report it ended either way."""
+
+    fence: Fence
+    cause: Literal["cancelled", "timeout", "lost"] = "cancelled"
+
+
+class Sync(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="sync"):
+    """All that the agent should have. What it has beyond it ends; what it lacks starts.
+
+    An attempt that the agent knows as ended is not started again: its report is on its way.
+    """
+
+    attempts: tuple[StartAttempt, ...]
+
+
+class Drain(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="drain"):
+    """Take nothing new (or, with ``on`` false, take work again)."""
+
+    on: bool = True
+
+
+AnyCommand = StartAttempt | CancelAttempt | Sync | Drain
+
+
+class CommandBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One message on ``cmd``; ``(epoch, n)`` only grows, an agent drops what is not newer."""
+
+    epoch: Epoch
+    n: int
+    agent: AgentId
+    commands: tuple[AnyCommand, ...]
+    specs: tuple[JobSpec, ...] = ()

@@ -1,0 +1,173 @@
+"""Agent -> controller: what happened (reports), and the beat of its heart.
+
+Reports lie in the agent's journal before they are on the wire. They travel in batches of one
+spool, numbered without a gap: ``(agent, spool, seq)`` is the key by which each counts once.
+A heartbeat may be lost; its answer renews, confirms and tells whether a Sync follows.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from tshrag_common.errors import ErrorReport
+from tshrag_common.ids import AgentId, DutId, Epoch, Fence
+from tshrag_common.inventory import AgentFacts
+
+Outcome = Literal["passed", "failed", "error", "timeout", "cancelled", "refused"]
+"""How an attempt ended, as its agent saw it. ``refused``: it was never started here."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """Something that happened; ``at`` is the agent's wall clock, microseconds UTC."""
+
+    at: int
+
+
+class Hello(Report, frozen=True, kw_only=True, array_like=True, tag="hello"):
+    """An agent is here, or its facts have changed. ``holds`` are attempts it has not ended."""
+
+    facts: AgentFacts
+    holds: tuple[Fence, ...] = ()
+
+
+class Goodbye(Report, frozen=True, kw_only=True, array_like=True, tag="goodbye"):
+    """An agent leaves in order; it holds nothing any more."""
+
+    reason: str = ""
+
+
+class Accepted(Report, frozen=True, kw_only=True, array_like=True, tag="accepted"):
+    """An attempt is in the journal of its agent and is being prepared."""
+
+    fence: Fence
+
+
+class Started(Report, frozen=True, kw_only=True, array_like=True, tag="started"):
+    """The first process of an attempt runs."""
+
+    fence: Fence
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """What an attempt used: processor time and the largest resident set."""
+
+    cpu_us: int = 0
+    max_rss_bytes: int = 0
+
+
+class OutputEnd(msgspec.Struct, frozen=True, array_like=True):
+    """One stream of output: its length, and how much of it the limit cut off."""
+
+    length_bytes: int = 0
+    cut_bytes: int = 0
+
+
+class MetricNotice(msgspec.Struct, frozen=True, array_like=True):
+    """Samples that were not taken: how many, and the first reason."""
+
+    key: str
+    count: int
+    reason: str
+
+
+class Ended(Report, frozen=True, kw_only=True, array_like=True, tag="ended"):
+    """Nothing of the attempt is alive any more, and all it said lies in the spools.
+
+    ``samples_upto`` and ``output_upto`` are numbers in the spools of samples and output: when
+    everything up to them is stored, the attempt can be judged. 0: nothing to wait for.
+    """
+
+    fence: Fence
+    outcome: Outcome
+    started_at: int = 0  # 0: it never started
+    exit_code: int | None = None
+    signal: int = 0
+    error: ErrorReport | None = None
+    samples_upto: int = 0
+    output_upto: int = 0
+    usage: Usage = Usage()
+    stdout: OutputEnd = OutputEnd()
+    stderr: OutputEnd = OutputEnd()
+    stopped: tuple[str, ...] = ()  # what had to be stopped, for people: "pid 71 sleep 60 (kill)"
+    notices: tuple[MetricNotice, ...] = ()
+    dut_notes: tuple[str, ...] = ()  # "unguarded", "rebooted at …"
+
+
+class DutChanged(Report, frozen=True, kw_only=True, array_like=True, tag="dut_changed"):
+    """A DUT went bad or is well again (empty ``faulty``)."""
+
+    dut: DutId
+    faulty: str = ""
+
+
+AnyReport = Hello | Goodbye | Accepted | Started | Ended | DutChanged
+
+
+class ReportBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Reports ``first_seq``, ``first_seq + 1``, … of one spool: one message on ``ev``."""
+
+    agent: AgentId
+    spool: str
+    first_seq: int
+    reports: tuple[AnyReport, ...]
+
+
+class OutputChunk(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Bytes of a stream of an attempt at an offset; repeated chunks say the same."""
+
+    run: str
+    job: str
+    attempt: int
+    stream: Literal["stdout", "stderr", "console"]
+    offset: int
+    data: bytes
+    at: int = 0
+
+
+class OutputBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Chunks ``first_seq``, … of the spool of output: one message on ``logs``."""
+
+    agent: AgentId
+    spool: str
+    first_seq: int
+    chunks: tuple[OutputChunk, ...]
+
+
+class SpoolState(msgspec.Struct, frozen=True, array_like=True):
+    """A spool as the agent has it: its id, the last number given, the last one confirmed."""
+
+    spool: str
+    last: int = 0
+    confirmed: int = 0
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Every 5 s, a request on ``hb``."""
+
+    agent: AgentId
+    boot: str
+    at: int
+    digest: int  # of the fences that it has and has not ended
+    heard: tuple[Epoch, int]  # (epoch, n) of the newest command
+    free_slots: int = 0
+    draining: bool = False
+    reports: SpoolState = SpoolState("")
+    samples: SpoolState = SpoolState("")
+    output: SpoolState = SpoolState("")
+    spool_bytes: int = 0
+    counters: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+
+
+class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The leader's answer. Confirmed numbers may leave the journal.
+
+    ``again_from`` > 0: send the spool once more from there, a gap was seen.
+    """
+
+    epoch: Epoch
+    at: int
+    known: bool = True  # false: say hello first
+    reports_upto: int = 0
+    samples_upto: int = 0
+    output_upto: int = 0
+    again_from: int = 0
