@@ -1,0 +1,1 @@
+"""The ways to a DUT: this host, SSH, a serial console; and to its power."""
