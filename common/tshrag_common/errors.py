@@ -27,8 +27,8 @@ import msgspec
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing wrong with a document: what, where, and how to mend it.
 
-    ``where`` is a path of fields (``schedule.sequence[0].load``), or a file name.
-    ``line`` counts from 1; 0 where the format has no lines.
+    ``where`` is a path of fields (``schedule.sequence[0].load``); ``file`` is the document that it
+    stands in, as its author named it. ``line`` and ``column`` count from 1; 0 where there is none.
     """
 
     code: str
@@ -36,10 +36,15 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     what: str
     fix: str = ""
     line: int = 0
+    file: str = ""
+    column: int = 0
 
     def __str__(self) -> str:
-        place = f"{self.where}:{self.line}" if self.line else self.where
-        said = f"{self.code}: {place}: {self.what}" if place else f"{self.code}: {self.what}"
+        place = self.file or self.where
+        numbers = [str(number) for number in (self.line, self.column) if number and place]
+        path = self.where if self.file else ""
+        parts = (self.code, ":".join([place, *numbers]), path, self.what)
+        said = ": ".join(part for part in parts if part)
         return f"{said}; {self.fix}" if self.fix else said
 
 

@@ -8,11 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from tshrag_common.inventory import Runtime
 from tshrag_common.metrics import MetricInfo
 
 JobKind = Literal["load", "command", "sleep", "comment", "nop"]
 """``load`` and ``command`` are placed on an agent; the others the controller ends by itself."""
+
+Way = Literal["host", "dut", "ssh", "serial", "local"]
+"""How a job is reached: a Runtime, or ``dut``: on a DUT, whichever way it has."""
 
 MAX_JOBS = 10_000
 """Of one run: its plan is one frame of the LOG."""
@@ -21,13 +23,13 @@ MAX_JOBS = 10_000
 class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a job asks for. All that is given must fit; an empty one fits every host.
 
-    ``runtime`` says how the load is reached: on the host, or on a DUT of a kind. ``labels`` are
+    ``runtime`` says how the load is reached: on the host, or on a DUT. ``labels`` are
     compared for equality, with those of the DUT first, then with those of its host.
     ``hold``: a run keeps one DUT for a role from its first job to the last that needs it
     ("run"), or every job takes any that fits ("job").
     """
 
-    runtime: Runtime = "host"
+    runtime: Way = "host"
     kind: str = ""
     labels: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     duts: tuple[str, ...] = ()  # names, any of them; empty: whichever fits
