@@ -1,0 +1,323 @@
+"""The journal: what has been awaited here is on the disk.
+
+One thread writes. Whoever comes while it is busy shares the next transaction and its fsync, so
+that the cost of durability falls with the load. Records that were just written stay in memory
+for a while: who sends them on does not read the disk.
+
+A full spool pushes back: reports and output wait for room, samples wait too, and are dropped and
+counted only when too much of them waits already. A full disk does the same to all.
+"""
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from tshrag_agent.journal.records import (
+    SPOOLS,
+    Append,
+    Change,
+    Confirm,
+    Record,
+    SpoolName,
+    cost_bytes,
+)
+from tshrag_agent.journal.store import SpoolCorrupt, Store, saved_fences
+from tshrag_common.errors import StorageFull
+from tshrag_common.ids import DutId, Fence
+from tshrag_common.reports import SpoolState
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+MIB = 1 << 20
+QUOTA_BYTES: Mapping[SpoolName, int] = MappingProxyType(
+    {"reports": 256 * MIB, "samples": 1024 * MIB, "output": 1024 * MIB}
+)
+SAMPLES_WAITING_BYTES = 8 * MIB
+"""So much of samples may wait for room in memory; beyond it they are dropped and counted."""
+
+_GROUP_MOST = 4096
+_RECENT_BYTES = 512 << 10
+_RETRY_S = 0.5
+
+
+class _Order(NamedTuple):
+    changes: tuple[Change, ...]
+    done: asyncio.Future[int]
+
+
+class _Lookup(NamedTuple):
+    spool: SpoolName
+    from_seq: int
+    most_bytes: int
+    done: asyncio.Future[list[Record]]
+
+
+class Journal:
+    """The agent's journal; belongs to one event loop."""
+
+    def __init__(self, store: Store, quota_bytes: Mapping[SpoolName, int] = QUOTA_BYTES) -> None:
+        self._store = store
+        self._quota = quota_bytes
+        self._loop = asyncio.get_running_loop()
+        self._orders = queue.SimpleQueue[_Order | _Lookup | None]()
+        self._recent = {name: _Recent() for name in SPOOLS}
+        self._grown = {name: asyncio.Event() for name in SPOOLS}
+        self._room = asyncio.Event()
+        self._samples_waiting_bytes = 0
+        self._states = {name: _state(store, name) for name in SPOOLS}
+        self._sizes = {name: store.heads[name].size_bytes for name in SPOOLS}
+        self.attempts = tuple(store.attempts())
+        """What the disk held when it was opened: recovery reads it."""
+        self.duts: dict[DutId, Fence] = store.duts()
+        self.heard = store.heard()
+        self.samples_dropped = 0
+        self.fault = ""
+        """Why nothing can be written at the moment; empty when all is well."""
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    async def open(
+        cls, path: Path, quota_bytes: Mapping[SpoolName, int] = QUOTA_BYTES
+    ) -> "Journal":
+        """Open the journal at `path`; a damaged one is set aside and a new one begins."""
+        return cls(await asyncio.to_thread(_open_or_begin, path), quota_bytes)
+
+    async def close(self) -> None:
+        """Write what waits and let go of the file."""
+        self._orders.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._store.close()
+
+    async def append(self, spool: SpoolName, *bodies: bytes) -> int:
+        """Append records; durable when this returns. Return the number of the last one."""
+        return await self.write(Append(spool, bodies))
+
+    async def write(self, *changes: Change, patient: bool = True) -> int:
+        """Carry out all changes or none, durable; return the number that the last Append gave.
+
+        While the disk is full this waits, unless `patient` is false.
+
+        Raises:
+            StorageFull: nothing could be written, and the caller did not want to wait.
+
+        """
+        for change in changes:
+            if isinstance(change, Append) and not await self._has_room(change):
+                return self._states[change.spool].last
+        while True:
+            done: asyncio.Future[int] = self._loop.create_future()
+            self._orders.put(_Order(changes, done))
+            try:
+                return await done
+            except StorageFull:
+                if not patient:
+                    raise
+            await asyncio.sleep(_RETRY_S)
+
+    async def read(self, spool: SpoolName, from_seq: int, most_bytes: int) -> list[Record]:
+        """Return records from `from_seq` on, at least one if there is one.
+
+        Raises:
+            SpoolCorrupt: what is asked for is damaged.
+
+        """
+        recent = self._recent[spool].since(from_seq, most_bytes)
+        if recent or from_seq > self._states[spool].last:
+            return recent
+        done: asyncio.Future[list[Record]] = self._loop.create_future()
+        self._orders.put(_Lookup(spool, from_seq, most_bytes, done))
+        return await done
+
+    async def confirm(self, spool: SpoolName, upto: int) -> None:
+        """Forget the records up to `upto`, and the attempts whose end they told."""
+        if upto > self._states[spool].confirmed:
+            await self.write(Confirm(spool, upto))
+
+    async def grown(self, spool: SpoolName, beyond: int) -> None:
+        """Return when the spool has a record after `beyond`; one caller a spool."""
+        while self._states[spool].last <= beyond:
+            self._grown[spool].clear()
+            await self._grown[spool].wait()
+
+    def state(self, spool: SpoolName) -> SpoolState:
+        return self._states[spool]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(self._sizes.values())
+
+    async def _has_room(self, change: Append) -> bool:
+        """Wait for room; false: the samples are dropped."""
+        spool = change.spool
+        if self._sizes[spool] < self._quota[spool]:
+            return True
+        cost = cost_bytes(change.bodies)
+        if spool == "samples":
+            if self._samples_waiting_bytes + cost > SAMPLES_WAITING_BYTES:
+                self.samples_dropped += len(change.bodies)
+                return False
+            self._samples_waiting_bytes += cost
+        logger.warning("spool is full", extra={"spool": spool, "bytes": self._sizes[spool]})
+        try:
+            while self._sizes[spool] >= self._quota[spool]:
+                self._room.clear()
+                await self._room.wait()
+        finally:
+            if spool == "samples":
+                self._samples_waiting_bytes -= cost
+        return True
+
+    def _work(self) -> None:
+        """Serve orders until None comes: the thread's whole life."""
+        closing = False
+        while not closing:
+            orders: list[_Order] = []
+            order = self._orders.get()
+            while True:
+                if order is None:
+                    closing = True
+                    break
+                if isinstance(order, _Lookup):
+                    self._look_up(order)
+                else:
+                    orders.append(order)
+                if len(orders) >= _GROUP_MOST or self._orders.empty():
+                    break
+                order = self._orders.get()
+            if orders:
+                self._commit(orders)
+
+    def _commit(self, orders: list[_Order]) -> None:
+        changes = [change for order in orders for change in order.changes]
+        try:
+            numbers, fault = self._store.commit(changes), ""
+        except (sqlite3.Error, OSError) as error:
+            numbers, fault = [], f"{type(error).__name__}: {error}"
+        states = {name: _state(self._store, name) for name in SPOOLS}
+        sizes = {name: self._store.heads[name].size_bytes for name in SPOOLS}
+        self._tell(self._settle, orders, numbers, fault, states, sizes)
+
+    def _look_up(self, order: _Lookup) -> None:
+        try:
+            found = self._store.read(order.spool, order.from_seq, order.most_bytes)
+            self._tell(_resolve, order.done, found)
+        except (SpoolCorrupt, sqlite3.Error) as error:
+            said = error if isinstance(error, SpoolCorrupt) else SpoolCorrupt("journal", str(error))
+            self._tell(_reject, order.done, said)
+
+    def _tell(self, function: Callable[P, None], *arguments: P.args, **named: P.kwargs) -> None:
+        try:
+            self._loop.call_soon_threadsafe(lambda: function(*arguments, **named))
+        except RuntimeError:
+            logger.debug("the loop is closed: nobody waits any more")
+
+    def _settle(
+        self,
+        orders: list[_Order],
+        numbers: list[int],
+        fault: str,
+        states: dict[SpoolName, SpoolState],
+        sizes: dict[SpoolName, int],
+    ) -> None:
+        """Take over what the thread has done, and wake who waited for it."""
+        if fault != self.fault:
+            logger.error(
+                "journal cannot be written" if fault else "journal is well again",
+                extra={"code": "storage_full", "reason": fault},
+            )
+        self.fault, self._states, self._sizes = fault, states, sizes
+        given = iter(numbers)
+        for order in orders:
+            if fault:
+                _reject(order.done, StorageFull("journal", fault, "make room on the disk"))
+                continue
+            _resolve(order.done, self._remember(order.changes, given))
+        self._room.set()
+        for event in self._grown.values():
+            event.set()
+
+    def _remember(self, changes: tuple[Change, ...], given: Iterator[int]) -> int:
+        last = 0
+        for change, number in zip(changes, given, strict=False):
+            if isinstance(change, Append):
+                last = number
+                self._recent[change.spool].add(number, change.bodies)
+        return last
+
+
+class _Recent:
+    """The newest records of a spool, without a gap, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._records = deque[Record]()
+        self._size = 0
+
+    def add(self, last_seq: int, bodies: tuple[bytes, ...]) -> None:
+        for seq, body in enumerate(bodies, last_seq - len(bodies) + 1):
+            self._records.append(Record(seq, body))
+            self._size += len(body)
+        while self._size > _RECENT_BYTES:
+            self._size -= len(self._records.popleft().body)
+
+    def since(self, from_seq: int, most_bytes: int) -> list[Record]:
+        """Return records from `from_seq` on; none when that one is not here any more."""
+        if not self._records or from_seq < self._records[0].seq:
+            return []
+        skip = from_seq - self._records[0].seq
+        found: list[Record] = []
+        size = 0
+        for record in islice(self._records, skip, None):
+            size += len(record.body)
+            if found and size > most_bytes:
+                break
+            found.append(record)
+        return found
+
+
+def _open_or_begin(path: Path) -> Store:
+    """Open the file; set a damaged one aside and begin anew, with the fences that it still tells.
+
+    A new file has new spool ids, so that the controller does not take its numbers for old ones.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return Store(path)
+    except SpoolCorrupt as error:
+        aside = path.with_name(f"{path.name}.corrupt-{time.time_ns() // 1_000_000}")
+        logger.error(error.line, extra={"code": error.code, "set_aside": str(aside)})
+        for ending in ("", "-wal", "-shm"):
+            part = Path(f"{path}{ending}")
+            if part.exists():
+                part.rename(f"{aside}{ending}")
+        store = Store(path)
+        saved = saved_fences(aside)
+        store.commit(saved)
+        return store
+
+
+def _state(store: Store, name: SpoolName) -> SpoolState:
+    head = store.heads[name]
+    return SpoolState(head.spool, head.last, head.confirmed)
+
+
+def _resolve(done: asyncio.Future[T], value: T) -> None:
+    if not done.done():
+        done.set_result(value)
+
+
+def _reject(done: asyncio.Future[T], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)

@@ -1,0 +1,278 @@
+"""The SQLite file of the journal; everything here is used by one thread at a time.
+
+WAL with synchronous FULL: a commit is one fsync of the WAL, and what it holds survives a power
+cut. Numbers of records go on behind what was trimmed: ``confirmed`` is kept.
+"""
+
+import logging
+import secrets
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from tshrag_agent.journal.records import (
+    RECORD_OVERHEAD_BYTES,
+    SPOOLS,
+    Append,
+    AttemptRow,
+    Begin,
+    Change,
+    Confirm,
+    DutFence,
+    End,
+    Heard,
+    Launched,
+    Pumped,
+    Record,
+    SpoolName,
+    checksum,
+    cost_bytes,
+    sound,
+)
+from tshrag_common.errors import LabError
+from tshrag_common.ids import DutId, Fence
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE duts (dut TEXT PRIMARY KEY, fence INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE attempts (
+  fence INTEGER PRIMARY KEY, start BLOB NOT NULL, spec BLOB NOT NULL,
+  started_at INTEGER NOT NULL, key TEXT NOT NULL, stdout INTEGER NOT NULL,
+  stderr INTEGER NOT NULL, samples_upto INTEGER NOT NULL, output_upto INTEGER NOT NULL,
+  ended_seq INTEGER NOT NULL);
+CREATE INDEX attempts_ended ON attempts (ended_seq) WHERE ended_seq > 0;
+CREATE TABLE reports (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE samples (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE output (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL);
+"""
+
+
+class SpoolCorrupt(LabError):
+    """The journal's file is damaged; it is set aside and a new one is made."""
+
+    code = "spool_corrupt"
+
+
+class SpoolHead(msgspec.Struct):
+    """Where a spool stands; mutable, and belongs to the store."""
+
+    spool: str
+    last: int = 0
+    confirmed: int = 0
+    size_bytes: int = 0
+
+
+class Store:
+    """The open file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at `path`, or make it.
+
+        Raises:
+            SpoolCorrupt: it is no journal, is damaged, or is of a format that is not known.
+
+        """
+        self.path = path
+        self.heads: dict[SpoolName, SpoolHead] = {}
+        fresh = not path.exists()
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._open(fresh)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise SpoolCorrupt(str(path), str(error)) from None
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        self._db.close()
+
+    def commit(self, changes: Iterable[Change]) -> list[int]:
+        """Carry out all of `changes` or none; return the last number after each Append, else 0."""
+        before = {name: msgspec.structs.replace(head) for name, head in self.heads.items()}
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            numbers = [self._apply(change) for change in changes]
+            self._db.execute("COMMIT")
+        except BaseException:
+            self.heads = before
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        return numbers
+
+    def read(self, spool: SpoolName, from_seq: int, most_bytes: int) -> list[Record]:
+        """Return records from `from_seq` on, at least one if there is one.
+
+        Raises:
+            SpoolCorrupt: the record at `from_seq` is damaged.
+
+        """
+        rows = self._db.execute(
+            f"SELECT seq, body, crc FROM {spool} WHERE seq >= ? ORDER BY seq", (from_seq,)
+        )
+        records: list[Record] = []
+        size = 0
+        for record in sound(rows, from_seq):
+            size += len(record.body)
+            if records and size > most_bytes:
+                break
+            records.append(record)
+        rows.close()
+        if not records and from_seq <= self.heads[spool].last:
+            raise SpoolCorrupt(str(self.path), f"record {from_seq} of {spool} is damaged")
+        return records
+
+    def attempts(self) -> list[AttemptRow]:
+        """Return every attempt that is not confirmed as ended, oldest first."""
+        rows = self._db.execute(
+            "SELECT fence, start, spec, started_at, key, stdout, stderr, samples_upto,"
+            " output_upto, ended_seq FROM attempts ORDER BY fence"
+        )
+        return [
+            AttemptRow(**dict(zip(AttemptRow.__struct_fields__, row, strict=True))) for row in rows
+        ]
+
+    def duts(self) -> dict[DutId, Fence]:
+        return dict(self._db.execute("SELECT dut, fence FROM duts"))
+
+    def heard(self) -> tuple[int, int]:
+        return int(self._meta("epoch", 0)), int(self._meta("n", 0))
+
+    def _open(self, fresh: bool) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA cache_size = -1024")
+        self._db.execute("PRAGMA temp_store = MEMORY")
+        if fresh or not self._db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+            self._make()
+        elif self._db.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
+            raise SpoolCorrupt(str(self.path), "its format is not known to this version")
+        if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise SpoolCorrupt(str(self.path), "quick_check found damage")
+        self.heads = {name: self._head(name) for name in SPOOLS}
+
+    def _make(self) -> None:
+        ids = "".join(
+            f"INSERT INTO meta VALUES ('spool_{name}', '{secrets.token_hex(8)}');"
+            for name in SPOOLS
+        )
+        self._db.executescript(f"BEGIN;{_SCHEMA}{ids}PRAGMA user_version = {_FORMAT};COMMIT;")
+
+    def _meta(self, name: str, default: int | str) -> int | str:
+        row: tuple[int | str] | None = self._db.execute(
+            "SELECT value FROM meta WHERE name = ?", (name,)
+        ).fetchone()
+        return default if row is None else row[0]
+
+    def _set_meta(self, name: str, value: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def _head(self, name: SpoolName) -> SpoolHead:
+        confirmed = int(self._meta(f"confirmed_{name}", 0))
+        last, count, size = self._db.execute(
+            f"SELECT MAX(seq), COUNT(*), SUM(LENGTH(body)) FROM {name}"
+        ).fetchone()
+        last = max(last or 0, confirmed)
+        if count != last - confirmed:
+            raise SpoolCorrupt(str(self.path), f"spool {name} has a gap")
+        spool = str(self._meta(f"spool_{name}", ""))
+        size_bytes = (size or 0) + RECORD_OVERHEAD_BYTES * count
+        return SpoolHead(spool, last=last, confirmed=confirmed, size_bytes=size_bytes)
+
+    def _apply(self, change: Change) -> int:
+        match change:
+            case Append():
+                return self._append(change)
+            case Begin(row):
+                marks = ", ".join("?" * len(AttemptRow.__struct_fields__))
+                values = msgspec.structs.astuple(row)
+                self._db.execute(f"INSERT OR IGNORE INTO attempts VALUES ({marks})", values)
+            case Pumped():
+                self._pumped(change)
+            case Confirm():
+                self._confirm(change)
+            case _:
+                self._note(change)
+        return 0
+
+    def _note(self, change: Launched | End | Heard | DutFence) -> None:
+        match change:
+            case End(fence):
+                seq = self.heads["reports"].last
+                self._db.execute("UPDATE attempts SET ended_seq = ? WHERE fence = ?", (seq, fence))
+            case Launched(fence, started_at, key):
+                self._db.execute(
+                    "UPDATE attempts SET started_at = ?, key = ? WHERE fence = ?",
+                    (started_at, key, fence),
+                )
+            case Heard(epoch, n):
+                self._set_meta("epoch", epoch)
+                self._set_meta("n", n)
+            case DutFence(dut, fence):
+                self._db.execute("INSERT OR REPLACE INTO duts VALUES (?, ?)", (dut, fence))
+
+    def _append(self, change: Append) -> int:
+        head = self.heads[change.spool]
+        first = head.last + 1
+        self._db.executemany(
+            f"INSERT INTO {change.spool} VALUES (?, ?, ?)",
+            [(seq, body, checksum(seq, body)) for seq, body in enumerate(change.bodies, first)],
+        )
+        head.last += len(change.bodies)
+        head.size_bytes += cost_bytes(change.bodies)
+        return head.last
+
+    def _pumped(self, change: Pumped) -> None:
+        self._db.execute(
+            "UPDATE attempts SET stdout = ?, stderr = ? WHERE fence = ?",
+            (change.stdout, change.stderr, change.fence),
+        )
+        for marked, column, spool in (
+            (change.marks_samples, "samples_upto", self.heads["samples"]),
+            (change.marks_output, "output_upto", self.heads["output"]),
+        ):
+            if marked:
+                self._db.execute(
+                    f"UPDATE attempts SET {column} = ? WHERE fence = ?", (spool.last, change.fence)
+                )
+
+    def _confirm(self, change: Confirm) -> None:
+        head = self.heads[change.spool]
+        upto = min(change.upto, head.last)
+        if upto <= head.confirmed:
+            return
+        count, size = self._db.execute(
+            f"SELECT COUNT(*), SUM(LENGTH(body)) FROM {change.spool} WHERE seq <= ?", (upto,)
+        ).fetchone()
+        self._db.execute(f"DELETE FROM {change.spool} WHERE seq <= ?", (upto,))
+        self._set_meta(f"confirmed_{change.spool}", upto)
+        if change.spool == "reports":
+            self._db.execute("DELETE FROM attempts WHERE ended_seq BETWEEN 1 AND ?", (upto,))
+        head.confirmed = upto
+        head.size_bytes -= (size or 0) + RECORD_OVERHEAD_BYTES * count
+
+
+def saved_fences(path: Path) -> list[Change]:
+    """Return what a damaged file still tells of fences: they must never fall back."""
+    changes: list[Change] = []
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    except sqlite3.Error:
+        return changes
+    try:
+        meta = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('epoch', 'n')"))
+        changes.append(Heard(int(meta.get("epoch", 0)), int(meta.get("n", 0))))
+        for dut, fence in db.execute("SELECT dut, fence FROM duts"):
+            changes.append(DutFence(DutId(str(dut)), Fence(int(fence))))
+    except (sqlite3.Error, ValueError):
+        logger.warning("fences of the damaged journal are lost", extra={"path": str(path)})
+    finally:
+        db.close()
+    return changes
