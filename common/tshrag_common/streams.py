@@ -59,14 +59,19 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One durable pull consumer."""
+    """One pull consumer; without ``durable_name`` it is gone when nobody has asked for a while."""
 
-    durable_name: str
+    name: str
     ack_policy: str
-    ack_wait: int
-    max_ack_pending: int
-    deliver_policy: str = "all"
+    deliver_policy: str = ""  # "all", or "by_start_sequence"
+    durable_name: str | None = None
+    ack_wait: int | None = None
+    max_ack_pending: int | None = None
     filter_subject: str | None = None
+    opt_start_seq: int | None = None
+    inactive_threshold: int | None = None
+    mem_storage: bool = False
+    num_replicas: int | None = None
 
 
 class StreamSizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,20 +133,37 @@ def bucket_stream(name: str) -> str:
     return f"OBJ_{name}"
 
 
-EV_LEADER = ConsumerConfig(
-    durable_name="leader", ack_policy="all", ack_wait=30 * _S, max_ack_pending=20_000
-)
-LOGS_ARCHIVE = ConsumerConfig(
-    durable_name="archive", ack_policy="all", ack_wait=30 * _S, max_ack_pending=20_000
-)
+def durable(name: str, filter_subject: str | None = None) -> ConsumerConfig:
+    """Return a consumer whose position the server keeps; an ack covers all before it."""
+    return ConsumerConfig(
+        name=name,
+        durable_name=name,
+        ack_policy="all",
+        deliver_policy="all",
+        ack_wait=30 * _S,
+        max_ack_pending=20_000,
+        filter_subject=filter_subject,
+    )
+
+
+def passing(name: str, from_seq: int, filter_subject: str | None = None) -> ConsumerConfig:
+    """Return a consumer for one reader that knows its own position: no acks, in memory."""
+    return ConsumerConfig(
+        name=name,
+        ack_policy="none",
+        deliver_policy="by_start_sequence",
+        opt_start_seq=max(1, from_seq),
+        inactive_threshold=60 * _S,
+        mem_storage=True,
+        num_replicas=1,
+        filter_subject=filter_subject,
+    )
+
+
+EV_LEADER = durable("leader")
+LOGS_ARCHIVE = durable("archive")
 
 
 def met_ingest(partition: int) -> ConsumerConfig:
     """Return the consumer of one partition of the samples."""
-    return ConsumerConfig(
-        durable_name=f"ingest-{partition}",
-        ack_policy="all",
-        ack_wait=30 * _S,
-        max_ack_pending=20_000,
-        filter_subject=subjects.samples(partition),
-    )
+    return durable(f"ingest-{partition}", subjects.samples(partition))
