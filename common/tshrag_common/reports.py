@@ -12,6 +12,7 @@ import msgspec
 from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import AgentId, DutId, Epoch, Fence
 from tshrag_common.inventory import AgentFacts
+from tshrag_common.metrics import SampleBatch
 
 Outcome = Literal["passed", "failed", "error", "timeout", "cancelled", "refused"]
 """How an attempt ended, as its agent saw it. ``refused``: it was never started here."""
@@ -110,6 +111,15 @@ class ReportBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     spool: str
     first_seq: int
     reports: tuple[AnyReport, ...]
+
+
+class SamplesMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Batches ``first_seq``, … of the spool of samples: one message on ``met``."""
+
+    agent: AgentId
+    spool: str
+    first_seq: int
+    batches: tuple[SampleBatch, ...]
 
 
 class OutputChunk(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -5,13 +5,20 @@ wants to read on the bus (requests, answers, heartbeats). What does not decode i
 with a reason, never another exception: whoever consumes sets it aside, counts it, and lives on.
 """
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 import msgspec
 
 from tshrag_common.commands import CommandBatch
 from tshrag_common.errors import Refused
-from tshrag_common.reports import Heartbeat, HeartbeatAnswer, OutputBatch, ReportBatch
+from tshrag_common.reports import (
+    Heartbeat,
+    HeartbeatAnswer,
+    OutputBatch,
+    ReportBatch,
+    SamplesMessage,
+)
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 1 << 20  # the server's max_payload
@@ -58,7 +65,24 @@ class Codec(Generic[T]):
 
 
 REPORTS = Codec(ReportBatch)
+SAMPLES = Codec(SamplesMessage)
 OUTPUT = Codec(OutputBatch)
 COMMANDS = Codec(CommandBatch)
 HEARTBEAT = Codec(Heartbeat, "json")
 HEARTBEAT_ANSWER = Codec(HeartbeatAnswer, "json")
+
+_BODY = msgspec.msgpack.Encoder()
+
+
+def body(record: msgspec.Struct) -> bytes:
+    """Return one record of a spool as it lies in the journal."""
+    return _BODY.encode(record)
+
+
+def batch(agent: str, spool: str, first_seq: int, bodies: Iterable[bytes]) -> bytes:
+    """Return the bytes of a batch from bodies that are encoded already.
+
+    The same as ``REPORTS``, ``OUTPUT`` or ``SAMPLES`` make of the batch; nothing is decoded.
+    """
+    raw = [msgspec.Raw(one) for one in bodies]
+    return bytes([VERSION]) + _BODY.encode((agent, spool, first_seq, raw))
