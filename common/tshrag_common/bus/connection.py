@@ -154,6 +154,9 @@ class Bus:
         """Have `callback` called after each reconnect; it only sets events or enqueues."""
         self._on_reconnect.append(callback)
 
+    def forget_reconnect(self, callback: Callable[[], None]) -> None:
+        self._on_reconnect.remove(callback)
+
     def new_inbox(self) -> str:
         """Return a subject that only this client may hear and nobody can guess."""
         return f"{inbox_prefix(self.name)}.{secrets.token_hex(10)}"

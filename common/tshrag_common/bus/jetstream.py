@@ -151,7 +151,6 @@ class JetStream:
         self,
         subject: str,
         data: bytes,
-        *,
         message_id: str,
         expected_last: int,
         timeout_s: float | None = None,
