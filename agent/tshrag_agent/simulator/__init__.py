@@ -1,0 +1,1 @@
+"""Simulated boards: what a lab without hardware is tried on."""

@@ -1,0 +1,228 @@
+"""An open serial line: bytes in, bytes out, a break, an end.
+
+The event loop reads the fd of a tty itself, with a short pause when it floods: no thread a port
+(``performance.md`` section 7). Raw TCP (``socket://``) is here too; what pyserial opens and sets
+is in ``serial.py``.
+"""
+
+import asyncio
+import os
+import termios
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tshrag_agent.transport.base import TransportFailed
+
+PAUSE_S = 0.010
+"""How long a line that floods is left to gather: 64 of them then cost a quarter of a core."""
+
+_FLOODS_AFTER = 4  # reads in a row, each within PAUSE_S of the one before
+_READ_BYTES = 16384
+_TURN_BYTES = 65536
+
+
+class LineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A line as agent.toml describes it. ``dtr`` and ``rts`` are the levels while it is open."""
+
+    url: str
+    baud: int = 115200
+    data_bits: Literal[5, 6, 7, 8] = 8
+    parity: Literal["none", "even", "odd", "mark", "space"] = "none"
+    stop_bits: Literal[1, 2] = 1
+    xonxoff: bool = False
+    rtscts: bool = False
+    dtr: bool = True
+    rts: bool = True
+
+
+Received = Callable[[bytes], None]
+Lost = Callable[[str], None]
+
+
+class Line(Protocol):
+    """An open line. What arrives is handed to ``received``; its end, once, to ``lost``."""
+
+    async def write(self, data: bytes) -> None:
+        """Return when the system has taken all of `data`; the deadline is the caller's."""
+        ...
+
+    async def send_break(self, duration_s: float) -> None: ...
+
+    def close(self) -> None:
+        """Let go of the line; ``lost`` is not called for it."""
+        ...
+
+
+class Port(Protocol):
+    """What a tty line needs of the object that opened it."""
+
+    break_condition: bool
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class FdLine:
+    """A tty, read by the event loop."""
+
+    def __init__(self, port: Port, url: str, received: Received, lost: Lost) -> None:
+        self._port, self._url, self._received, self._lost = port, url, received, lost
+        self._loop = asyncio.get_running_loop()
+        self._fd = port.fileno()
+        self._open = True
+        self._reads_in_a_row = 0
+        self._read_at = 0.0
+        self._resume: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        self._loop.add_reader(self._fd, self._readable)
+
+    async def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            if not self._open:
+                raise TransportFailed("serial_lost", self._url, "the line is closed")
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                await self._writable()
+            except OSError as error:
+                self._end(reason_of(error))
+                raise TransportFailed("serial_lost", self._url, reason_of(error)) from None
+
+    async def send_break(self, duration_s: float) -> None:
+        self._port.break_condition = True
+        try:
+            await asyncio.sleep(duration_s)
+        finally:
+            if self._open:
+                self._port.break_condition = False
+
+    def close(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        if self._resume:
+            self._resume.cancel()
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        if self._waiting and not self._waiting.done():
+            self._waiting.set_result(None)
+        with suppress(termios.error, OSError):  # the device may have gone: nothing to flush
+            termios.tcflush(self._fd, termios.TCOFLUSH)  # or close waits for a stopped peer
+        self._port.close()
+
+    def _readable(self) -> None:
+        taken = 0
+        while taken < _TURN_BYTES:
+            try:
+                data = os.read(self._fd, _READ_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                return self._end(reason_of(error))
+            if not data:
+                return self._end("the device has hung up")
+            taken += len(data)
+            self._received(data)
+            if not self._open:
+                return None  # the receiver has closed the line
+        self._rest_when_flooded()
+        return None
+
+    def _rest_when_flooded(self) -> None:
+        now = self._loop.time()
+        self._reads_in_a_row = self._reads_in_a_row + 1 if now - self._read_at < PAUSE_S else 0
+        self._read_at = now
+        if self._reads_in_a_row >= _FLOODS_AFTER:
+            self._loop.remove_reader(self._fd)
+            self._resume = self._loop.call_later(PAUSE_S, self._listen_again)
+
+    def _listen_again(self) -> None:
+        self._resume = None
+        self._read_at = self._loop.time()  # what gathered meanwhile still counts as the flood
+        self._loop.add_reader(self._fd, self._readable)
+
+    async def _writable(self) -> None:
+        self._waiting = waiting = self._loop.create_future()
+        self._loop.add_writer(self._fd, resolve, waiting)
+        try:
+            await waiting
+        finally:
+            if self._open:
+                self._loop.remove_writer(self._fd)
+
+    def _end(self, reason: str) -> None:
+        if self._open:
+            self.close()
+            self._lost(reason)
+
+
+class TcpLine(asyncio.Protocol):
+    """A raw TCP port that carries a serial line."""
+
+    def __init__(self, url: str, received: Received, lost: Lost) -> None:
+        self._url, self._received, self._lost = url, received, lost
+        self._open = True
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received(data)
+
+    def pause_writing(self) -> None:
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        self._may_write.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._may_write.set()
+        if self._open:
+            self._open = False
+            self._lost(str(exc) if exc else "the other side has closed the connection")
+
+    async def write(self, data: bytes) -> None:
+        if not self._open or self._transport is None:
+            raise TransportFailed("serial_lost", self._url, "the connection is closed")
+        self._transport.write(data)
+        await self._may_write.wait()
+
+    async def send_break(self, duration_s: float) -> None:
+        what = f"raw TCP carries no break (of {duration_s:g} s)"
+        raise TransportFailed("serial_lost", self._url, what, "use rfc2217://")
+
+    def close(self) -> None:
+        self._open = False
+        if self._transport:
+            self._transport.abort()
+
+
+async def open_tcp(settings: LineSettings, received: Received, lost: Lost) -> Line:
+    parts = urlsplit(settings.url)
+    try:
+        _transport, line = await asyncio.get_running_loop().create_connection(
+            lambda: TcpLine(settings.url, received, lost), parts.hostname or "", parts.port or 0
+        )
+    except (OSError, ValueError) as error:
+        raise TransportFailed("serial_missing", settings.url, str(error)) from None
+    return line
+
+
+def resolve(waiting: asyncio.Future[None]) -> None:
+    """Let whoever waits go on, once."""
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def reason_of(error: OSError) -> str:
+    return error.strerror or str(error)
