@@ -1,0 +1,175 @@
+"""What answers are made of: runs, jobs, attempts, agents, DUTs, series, as people see them.
+
+Instants are integer microseconds UTC, 0 where there is none; durations end in ``_s`` or ``_us``.
+"""
+
+import msgspec
+
+from tshrag_common.criteria import Evidence
+from tshrag_common.errors import ErrorReport
+from tshrag_common.inventory import AgentFacts, Dut
+from tshrag_common.jobs import LoadRef
+
+
+class ReasonView(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing in the way."""
+
+    code: str
+    text: str
+
+
+class PlaceView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A place and what speaks against it; nothing: the job would go there now."""
+
+    host: str
+    dut: str = ""
+    fits: bool
+    reasons: tuple[ReasonView, ...] = ()
+
+
+class PlannedView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job of a plan: what it would do, after which serials, and where it would go now."""
+
+    serial: int
+    name: str
+    kind: str
+    what: str  # load and version, command line, …: one line for people
+    after: tuple[int, ...] = ()
+    timeout_s: float = 0.0
+    target: str = ""
+    place: str = ""  # host or DUT that it would get now; empty: none
+    places: tuple[PlaceView, ...] = ()
+
+
+class AttemptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One try of a job."""
+
+    number: int
+    fence: int
+    agent: str
+    dut: str = ""
+    state: str
+    outcome: str = ""
+    assigned_at: int = 0
+    started_at: int = 0
+    ended_at: int = 0
+    exit_code: int | None = None
+    signal: int = 0
+    error: ErrorReport | None = None
+    stopped: tuple[str, ...] = ()
+    cpu_us: int = 0
+    max_rss_bytes: int = 0
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    cut_bytes: int = 0
+    notices: tuple[str, ...] = ()
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job as it stands, with its attempts, oldest first."""
+
+    id: str
+    run: str
+    serial: int
+    name: str
+    kind: str
+    what: str
+    state: str
+    after: tuple[int, ...] = ()
+    target: str = ""
+    started_at: int = 0
+    ended_at: int = 0
+    error: ErrorReport | None = None
+    attempts: tuple[AttemptView, ...] = ()
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of one job: its state, and the processes that had to be stopped."""
+
+    job: str
+    state: str
+    stopped: tuple[str, ...] = ()
+    pending: bool = False  # its agent has not answered yet
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run as it stands. ``counts``: job state -> how many; ``total`` jobs in all."""
+
+    id: str
+    name: str
+    org: str
+    by: str
+    state: str
+    priority: int
+    created_at: int
+    started_at: int = 0
+    ended_at: int = 0
+    total: int = 0
+    counts: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    reason: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    loads: tuple[LoadRef, ...] = ()
+    key: str = ""
+    retry_of: str = ""
+    seed: int = 4242
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job that moved, and where it is now."""
+
+    job: str
+    name: str
+    state: str
+    place: str = ""
+    note: str = ""
+
+
+class News(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message on the ui subject of a run: what moved, numbered without a gap per run."""
+
+    seq: int
+    at: int
+    run: str
+    state: str
+    counts: dict[str, int]
+    moved: tuple[Moved, ...] = ()
+
+
+class AgentView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An agent as the controller sees it."""
+
+    facts: AgentFacts
+    state: str
+    since: int
+    free_slots: int
+    jobs: tuple[str, ...] = ()
+    heard_at: int = 0
+    spool_bytes: int = 0
+
+
+class DutView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A DUT as the controller sees it: available, leased, faulty or unreachable."""
+
+    dut: Dut
+    agent: str
+    state: str
+    job: str = ""  # that holds it
+    kept_by: str = ""  # the run that keeps it between its jobs
+    faulty: str = ""
+
+
+class SeriesView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One series: a key of a job on a host or DUT; ``stats`` as asked for, None without data."""
+
+    key: str
+    job: str
+    attempt: int
+    agent: str
+    dut: str = ""
+    unit: str = ""
+    type: str = "gauge"
+    count: int = 0
+    first_at: int = 0
+    last_at: int = 0
+    stats: dict[str, object] = msgspec.field(default_factory=dict[str, object])
+    spark: tuple[float, ...] = ()  # at most 40 means over equal slices of time

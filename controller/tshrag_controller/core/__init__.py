@@ -1,0 +1,1 @@
+"""The pure core: decisions as functions of the lab, an input and the time."""

@@ -1,0 +1,343 @@
+"""apply(lab, event, at): the only writer of the Lab.
+
+Total and deterministic: a legal sequence of events gives one Lab, live or replayed. It never
+decides anything; an illegal event raises IllegalMove, and that is a bug of ours.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tshrag_common import ids
+from tshrag_common.ids import Fence, RunId
+from tshrag_common.states import (
+    AGENT,
+    ATTEMPT,
+    JOB,
+    RUN,
+    AgentCause,
+    AttemptCause,
+    JobCause,
+    JobState,
+)
+from tshrag_controller.core import events as e
+from tshrag_controller.core.lab import (
+    Agent,
+    Attempt,
+    DutRow,
+    Job,
+    Lab,
+    Run,
+    enqueue,
+    index_run,
+    is_kept,
+    set_timer,
+)
+
+
+def apply(lab: Lab, event: e.AnyEvent, at: int) -> None:
+    """Let `event` have happened at `at` (microseconds UTC)."""
+    _APPLY[type(event)](lab, event, at)
+
+
+def _leader_chosen(lab: Lab, event: e.LeaderChosen, at: int) -> None:
+    lab.epoch = event.epoch
+
+
+def _run_admitted(lab: Lab, event: e.RunAdmitted, at: int) -> None:
+    lab.admitted += 1
+    run = Run(
+        id=event.run,
+        org=event.org,
+        by=event.by,
+        key=event.key,
+        name=event.name,
+        order=lab.admitted,
+        priority=event.priority,
+        created_at=at,
+        plan=event.plan,
+        loads=event.loads,
+        criteria=event.criteria,
+        not_before=event.not_before if event.not_before > at else 0,
+        deadline=event.deadline,
+        duration_us=event.duration_us,
+        seed=event.seed,
+        open_jobs=len(event.plan.jobs),
+    )
+    lab.runs[run.id] = run
+    if event.key:
+        lab.keys[f"{event.org} {event.key}"] = run.id
+    index_run(lab, run)
+    ready: list[Job] = []
+    for planned in event.plan.jobs:
+        job = Job(
+            id=ids.job_of(run.id, planned.serial),
+            run=run.id,
+            serial=planned.serial,
+            spec=planned.spec,
+            missing=len(planned.after),
+        )
+        lab.jobs[job.id] = job
+        count_role(lab, run, job, +1)
+        if not planned.after:
+            ready.append(job)
+    for job in ready:
+        enqueue(lab, run, job)
+    if run.deadline:
+        set_timer(lab, run.deadline, "expire", run.id)
+
+
+def count_role(lab: Lab, run: Run, job: Job, more: int) -> None:
+    """Keep count of the open jobs that need a role whose DUT the run keeps."""
+    need = run.spec(job).need
+    if is_kept(need):
+        users = lab.indexes.role_users
+        users[run.id, need.role] = users.get((run.id, need.role), 0) + more
+
+
+def _roles_bound(lab: Lab, event: e.RolesBound, at: int) -> None:
+    run = lab.runs[event.run]
+    for role, agent, dut in event.duts:
+        run.bound[role] = (agent, dut)
+        lab.duts[dut].kept_by = run.id
+    lab.indexes.wants_binding.discard(run.id)
+
+
+def _job_assigned(lab: Lab, event: e.JobAssigned, at: int) -> None:
+    job = lab.jobs[event.job]
+    run = lab.runs[job.run]
+    job.state = JOB.next(job.state, JobCause.ASSIGN)
+    lab.attempts.pop(job.fence, None)  # the one before has ended: a late report of it is stale
+    job.attempts, job.fence = event.attempt, event.fence
+    lab.attempts[event.fence] = Attempt(
+        event.fence, job.id, event.attempt, event.agent, event.dut, at
+    )
+    lab.turn_fences += 1
+    run.live += 1
+    _take(lab, run, lab.attempts[event.fence])
+
+
+def _take(lab: Lab, run: Run, attempt: Attempt) -> None:
+    agent = lab.agents[attempt.agent]
+    agent.fences.add(attempt.fence)
+    if attempt.dut is not None:
+        lab.duts[attempt.dut].holder = attempt.fence
+    else:
+        agent.host_slots += run.spec(lab.jobs[attempt.job]).need.slots
+
+
+def _job_moved(lab: Lab, event: e.JobMoved, at: int) -> None:
+    job = lab.jobs[event.job]
+    run = lab.runs[job.run]
+    job.state = JOB.next(job.state, event.cause)
+    job.error = event.error or job.error
+    if event.cause is JobCause.REQUEUE:
+        job.not_before = event.until
+        enqueue(lab, run, job)
+    elif event.cause is JobCause.START:
+        job.started_at, job.not_before = at, event.until
+        set_timer(lab, event.until, "sleep", job.id)
+    elif JOB.is_final(job.state):
+        _end_job(lab, run, job, at)
+
+
+def _end_job(lab: Lab, run: Run, job: Job, at: int) -> None:
+    job.ended_at = at
+    run.open_jobs -= 1
+    run.ended[job.state] = run.ended.get(job.state, 0) + 1
+    count_role(lab, run, job, -1)
+    _release_role(lab, run, job)
+    for serial in lab.indexes.children[run.id].get(job.serial, ()):
+        child = lab.jobs[ids.job_of(run.id, serial)]
+        child.missing -= 1
+        if not child.missing and child.state is JobState.WAITING and not blocks(run, job):
+            enqueue(lab, run, child)
+
+
+def blocks(run: Run, job: Job) -> bool:
+    """Tell whether what needs `job`, which has ended, must not start."""
+    if job.state is JobState.PASSED:
+        return False
+    return run.spec(job).on_fail == "stop" or job.state in (JobState.SKIPPED, JobState.CANCELLED)
+
+
+def _release_role(lab: Lab, run: Run, job: Job) -> None:
+    """Let go of a kept DUT when no open job needs it and no attempt is on it."""
+    role = run.spec(job).need.role
+    if role not in run.bound or lab.indexes.role_users.get((run.id, role), 0):
+        return
+    dut = lab.duts.get(run.bound[role][1])
+    if dut is not None and dut.kept_by == run.id and not dut.holder:
+        dut.kept_by = None
+
+
+def _attempt_accepted(lab: Lab, event: e.AttemptAccepted, at: int) -> None:
+    attempt = lab.attempts[event.fence]
+    attempt.state = ATTEMPT.next(attempt.state, AttemptCause.ACCEPT)
+    job = lab.jobs[attempt.job]
+    if job.fence == event.fence and not JOB.is_final(job.state):
+        job.state = JOB.next(job.state, JobCause.PREPARE)
+
+
+def _attempt_started(lab: Lab, event: e.AttemptStarted, at: int) -> None:
+    attempt = lab.attempts[event.fence]
+    attempt.state = ATTEMPT.next(attempt.state, AttemptCause.START)
+    attempt.started_at = event.at
+    job = lab.jobs[attempt.job]
+    if job.fence == event.fence and not JOB.is_final(job.state):
+        job.state = JOB.next(job.state, JobCause.START)
+        job.started_at = job.started_at or event.at
+
+
+def _attempt_ended(lab: Lab, event: e.AttemptEnded, at: int) -> None:
+    ended = event.ended
+    attempt = lab.attempts[ended.fence]
+    attempt.state = ATTEMPT.next(attempt.state, AttemptCause.END)
+    attempt.started_at = ended.started_at or attempt.started_at
+    attempt.outcome = ended.outcome
+    attempt.samples_upto, attempt.output_upto = ended.samples_upto, ended.output_upto
+    job = lab.jobs[attempt.job]
+    if job.fence == ended.fence and not JOB.is_final(job.state):
+        job.state = JOB.next(job.state, JobCause.COLLECT)
+        job.started_at = job.started_at or attempt.started_at
+        job.error = ended.error
+        _note_fault(job, attempt, ended.outcome)
+    _release(lab, attempt)
+
+
+def _note_fault(job: Job, attempt: Attempt, outcome: str) -> None:
+    if outcome not in ("error", "refused", "lost"):
+        return
+    if outcome == "refused":
+        job.refusals += 1
+    else:
+        job.faults += 1
+    place = attempt.dut or attempt.agent
+    if place not in job.avoid:
+        job.avoid = (*job.avoid, place)
+
+
+def _attempt_lost(lab: Lab, event: e.AttemptLost, at: int) -> None:
+    attempt = lab.attempts[event.fence]
+    attempt.state = ATTEMPT.next(attempt.state, AttemptCause.LOSE)
+    attempt.outcome = "lost"
+    job = lab.jobs[attempt.job]
+    if job.fence == event.fence and not JOB.is_final(job.state):
+        _note_fault(job, attempt, "lost")
+    _release(lab, attempt)
+
+
+def _release(lab: Lab, attempt: Attempt) -> None:
+    """Free the slot or the DUT; the attempt itself stays until its job is final."""
+    job = lab.jobs[attempt.job]
+    run = lab.runs[job.run]
+    run.live -= 1
+    agent = lab.agents[attempt.agent]
+    agent.fences.discard(attempt.fence)
+    if attempt.dut is None:
+        agent.host_slots -= run.spec(job).need.slots
+        return
+    row = lab.duts.get(attempt.dut)
+    if row is not None and row.holder == attempt.fence:
+        row.holder = Fence(0)
+        _release_role(lab, run, job)
+
+
+def _job_judged(lab: Lab, event: e.JobJudged, at: int) -> None:
+    job = lab.jobs[event.job]
+    job.state = JOB.next(job.state, event.cause)
+    job.error = event.error or job.error
+    _end_job(lab, lab.runs[job.run], job, at)
+
+
+def _run_moved(lab: Lab, event: e.RunMoved, at: int) -> None:
+    run = lab.runs[event.run]
+    run.state = RUN.next(run.state, event.cause)
+    if not run.started_at:
+        run.started_at = at
+        if run.duration_us:
+            set_timer(lab, at + run.duration_us, "duration", run.id)
+
+
+def _run_judged(lab: Lab, event: e.RunJudged, at: int) -> None:
+    run = lab.runs[event.run]
+    run.state = RUN.next(run.state, event.cause)
+    run.ended_at, run.evidence = at, event.evidence
+
+
+def forget(lab: Lab, run: RunId) -> None:
+    """Let a final run without live attempts leave the memory; the projection keeps it."""
+    gone = lab.runs.pop(run)
+    lab.keys.pop(f"{gone.org} {gone.key}", None)
+    for planned in gone.plan.jobs:
+        job = lab.jobs.pop(ids.job_of(run, planned.serial))
+        lab.attempts.pop(job.fence, None)
+    indexes = lab.indexes
+    indexes.need_keys.pop(run, None)
+    indexes.children.pop(run, None)
+    indexes.bound_ready.pop(run, None)
+    indexes.wants_binding.discard(run)
+    for role in gone.bound:
+        indexes.role_users.pop((run, role), None)
+
+
+def _agent_seen(lab: Lab, event: e.AgentSeen, at: int) -> None:
+    facts = event.facts
+    agent = lab.agents.get(facts.agent)
+    if agent is None:
+        lab.agents[facts.agent] = Agent(facts=facts, since=at)
+    else:
+        agent.facts, agent.since = facts, at
+        agent.state = AGENT.next(agent.state, AgentCause.HELLO)
+    for dut in facts.duts:
+        row = lab.duts.get(dut.id)
+        if row is None or row.agent == facts.agent:
+            holder, keeper = (row.holder, row.kept_by) if row else (Fence(0), None)
+            lab.duts[dut.id] = DutRow(dut, facts.agent, holder, keeper, dut.faulty)
+    told = {dut.id for dut in facts.duts}
+    for name, row in list(lab.duts.items()):
+        if row.agent == facts.agent and name not in told and not row.holder:
+            del lab.duts[name]
+    lab.indexes.fitting.clear()
+
+
+def _agent_moved(lab: Lab, event: e.AgentMoved, at: int) -> None:
+    agent = lab.agents[event.agent]
+    agent.state = AGENT.next(agent.state, event.cause)
+    agent.since = at
+
+
+def _dut_marked(lab: Lab, event: e.DutMarked, at: int) -> None:
+    lab.duts[event.dut].faulty = event.faulty
+
+
+def _spool_applied(lab: Lab, event: e.SpoolApplied, at: int) -> None:
+    agent = lab.agents[event.agent]
+    if agent.spool != event.spool:
+        agent.spool = event.spool
+        lab.indexes.marks.pop(event.agent, None)
+    agent.applied = event.upto
+
+
+def _report_refused(lab: Lab, event: e.ReportRefused, at: int) -> None:
+    lab.count(f"reports_refused.{event.code}")
+
+
+_APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
+    e.LeaderChosen: _leader_chosen,
+    e.RunAdmitted: _run_admitted,
+    e.RolesBound: _roles_bound,
+    e.JobAssigned: _job_assigned,
+    e.JobMoved: _job_moved,
+    e.AttemptAccepted: _attempt_accepted,
+    e.AttemptStarted: _attempt_started,
+    e.AttemptEnded: _attempt_ended,
+    e.AttemptLost: _attempt_lost,
+    e.JobJudged: _job_judged,
+    e.RunMoved: _run_moved,
+    e.RunJudged: _run_judged,
+    e.AgentSeen: _agent_seen,
+    e.AgentMoved: _agent_moved,
+    e.DutMarked: _dut_marked,
+    e.SpoolApplied: _spool_applied,
+    e.ReportRefused: _report_refused,
+}

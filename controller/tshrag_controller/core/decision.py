@@ -1,0 +1,75 @@
+"""A decision: events that happened and effects to carry out, made against the Lab as it becomes.
+
+`happen` applies an event at once, so that the next line of a decision, and the next decision of
+the turn, see it. Nothing of it leaves the house before the engine has the frame in the LOG; if
+the LOG refuses it, the whole Lab is dropped with it.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from tshrag_common.errors import LabError
+from tshrag_common.ids import AgentId, Fence, RunId
+from tshrag_controller.core.apply import apply
+from tshrag_controller.core.events import AnyEvent
+from tshrag_controller.core.lab import Lab
+
+
+class SendStart(msgspec.Struct, frozen=True):
+    """Tell the agent to start the attempt with this fence."""
+
+    agent: AgentId
+    fence: Fence
+
+
+class SendCancel(msgspec.Struct, frozen=True):
+    """Tell the agent to end the attempt with this fence."""
+
+    agent: AgentId
+    fence: Fence
+    cause: Literal["cancelled", "timeout", "lost"] = "cancelled"
+
+
+class SendSync(msgspec.Struct, frozen=True):
+    """Tell the agent all that it should have."""
+
+    agent: AgentId
+
+
+class JudgeRun(msgspec.Struct, frozen=True):
+    """Hold the criteria of a run against its samples, all of which are stored."""
+
+    run: RunId
+
+
+class ForgetRun(msgspec.Struct, frozen=True):
+    """The run is final and nothing of it lives: it may leave the memory."""
+
+    run: RunId
+
+
+Effect = SendStart | SendCancel | SendSync | JudgeRun | ForgetRun
+
+
+class BrokenLab(RuntimeError):
+    """An event that the Lab cannot take: a bug of ours; the leader starts anew from the LOG."""
+
+
+class Decision:
+    """What a turn has decided so far. `now` is integer microseconds UTC, one value a turn."""
+
+    def __init__(self, lab: Lab, now: int) -> None:
+        self.lab, self.now = lab, now
+        self.events: list[AnyEvent] = []
+        self.effects: list[Effect] = []
+
+    def happen(self, event: AnyEvent) -> None:
+        try:
+            apply(self.lab, event, self.now)
+        except (LabError, LookupError) as error:
+            raise BrokenLab(f"{type(event).__name__}: {error}") from error
+        self.events.append(event)
+
+    def then(self, effect: Effect) -> None:
+        self.effects.append(effect)

@@ -1,0 +1,98 @@
+"""PURE: does a place fit a need, and may it be used now? One predicate filters and explains.
+
+`misfits` says what can never fit as things are; `blocked` says what is in the way at this
+moment. Both empty: the place can be given.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from tshrag_common.inventory import AgentFacts, Dut
+from tshrag_common.jobs import Need
+from tshrag_common.states import AgentState
+from tshrag_controller.core.lab import Agent, DutRow
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """One thing in the way: a word for programs, a sentence for people."""
+
+    code: str
+    text: str
+
+
+def misfits(need: Need, host: AgentFacts, dut: Dut | None) -> tuple[Reason, ...]:
+    """Return why this host (and DUT) can never serve `need`, all reasons; empty: it fits."""
+    reasons: list[Reason] = []
+    target = need.target
+    if target.hosts and host.agent not in target.hosts:
+        reasons.append(Reason("host", f"host {host.agent} is not one of {_list(target.hosts)}"))
+    tools = sorted(set(need.tools) - set(host.tools))
+    if tools:
+        reasons.append(Reason("tool", f"host lacks {_list(tools)}"))
+    if need.wants_dut:
+        reasons += _dut_misfits(need, host, dut)
+    else:
+        reasons += _label_misfits(target.labels, host.labels)
+        if need.slots > host.slots:
+            reasons.append(Reason("slots", f"needs {need.slots} slots, host has {host.slots}"))
+        reasons += _platform_misfits(need, host.os, host.arch)
+    return tuple(reasons)
+
+
+def _dut_misfits(need: Need, host: AgentFacts, dut: Dut | None) -> list[Reason]:
+    target = need.target
+    if dut is None:
+        return [Reason("dut", "host has no DUT")]
+    reasons: list[Reason] = []
+    if target.duts and dut.id not in target.duts:
+        reasons.append(Reason("dut", f"DUT {dut.id} is not one of {_list(target.duts)}"))
+    if target.kind and dut.kind != target.kind:
+        reasons.append(Reason("kind", f"kind is {dut.kind}, not {target.kind}"))
+    if target.runtime != "dut" and target.runtime not in dut.transports:
+        has = _list(dut.transports)
+        reasons.append(Reason("runtime", f"reached by {has}, not by {target.runtime}"))
+    reasons += _label_misfits(target.labels, {**host.labels, **dut.labels})
+    if dut.arch:
+        reasons += _platform_misfits(need, dut.os, dut.arch)
+    return reasons
+
+
+def _label_misfits(wanted: Mapping[str, str], has: Mapping[str, str]) -> list[Reason]:
+    reasons: list[Reason] = []
+    for key, value in sorted(wanted.items()):
+        if key not in has:
+            reasons.append(Reason("label", f"label {key} is missing"))
+        elif has[key] != value:
+            reasons.append(Reason("label", f"label {key} is {has[key]}, not {value}"))
+    return reasons
+
+
+def _platform_misfits(need: Need, os: str, arch: str) -> list[Reason]:
+    if not need.platforms or (os, arch) in need.platforms:
+        return []
+    known = _list([f"{name}/{machine}" for name, machine in need.platforms])
+    return [Reason("platform", f"the load has no entry for {os}/{arch}, only for {known}")]
+
+
+def blocked(need: Need, agent: Agent, row: DutRow | None, run: str) -> tuple[Reason, ...]:
+    """Return what is in the way now, at a place that fits; empty: it is free for `run`."""
+    reasons: list[Reason] = []
+    if agent.state is not AgentState.ONLINE:
+        reasons.append(Reason("agent", f"host {agent.facts.agent} is {agent.state}"))
+    if row is None:
+        if agent.free_slots < need.slots:
+            slots = agent.facts.slots
+            reasons.append(Reason("capacity", f"{slots - agent.free_slots} of {slots} slots taken"))
+        return tuple(reasons)
+    if row.faulty:
+        reasons.append(Reason("faulty", f"DUT {row.dut.id} is faulty: {row.faulty}"))
+    if row.holder:
+        reasons.append(Reason("held", f"DUT {row.dut.id} is held under fence {row.holder}"))
+    elif row.kept_by and row.kept_by != run:
+        reasons.append(Reason("kept", f"DUT {row.dut.id} is kept by {row.kept_by}"))
+    return tuple(reasons)
+
+
+def _list(words: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(words) or "nothing"

@@ -1,0 +1,156 @@
+"""PURE: what agents say of themselves: hello, reports in order, goodbye, silence."""
+
+from tshrag_common.ids import AgentId, Fence
+from tshrag_common.reports import (
+    Accepted,
+    AnyReport,
+    DutChanged,
+    Ended,
+    Goodbye,
+    Hello,
+    ReportBatch,
+    Started,
+)
+from tshrag_common.states import AGENT, AgentCause, AgentState, AttemptState
+from tshrag_controller.core.decision import Decision, SendSync
+from tshrag_controller.core.events import (
+    AgentMoved,
+    AgentSeen,
+    DutMarked,
+    ReportRefused,
+    SpoolApplied,
+)
+from tshrag_controller.core.lab import Lab, set_timer
+from tshrag_controller.core.on_attempt import lose, on_accepted, on_ended, on_started
+
+GRACE_US = 30_000_000
+"""How long after its own limit an attempt on a lost agent is given up."""
+
+
+class GapError(Exception):
+    """Reports are missing before a batch; ``again_from`` is the first of them."""
+
+    def __init__(self, agent: AgentId, again_from: int) -> None:
+        super().__init__(f"{agent}: reports from {again_from} are missing")
+        self.agent, self.again_from = agent, again_from
+
+
+def on_reports(decision: Decision, batch: ReportBatch) -> int:
+    """Apply the reports of a batch that are new, each once and in order; return how far it is.
+
+    Raises:
+        GapError: reports before the batch have not come; nothing of it was applied.
+
+    """
+    lab = decision.lab
+    agent = lab.agents.get(batch.agent)
+    applied = agent.applied if agent is not None and agent.spool == batch.spool else 0
+    if batch.first_seq > applied + 1:
+        raise GapError(batch.agent, applied + 1)
+    is_new = agent is not None and bool(agent.spool) and agent.spool != batch.spool
+    upto = applied
+    for seq, report in enumerate(batch.reports, batch.first_seq):
+        if seq <= applied:
+            continue
+        _on_report(decision, batch.agent, seq, report, is_new)
+        upto = seq
+    if upto > applied and batch.agent in lab.agents:
+        decision.happen(SpoolApplied(agent=batch.agent, spool=batch.spool, upto=upto))
+    return upto
+
+
+def _on_report(
+    decision: Decision, agent: AgentId, seq: int, report: AnyReport, new_spool: bool
+) -> None:
+    if isinstance(report, Hello):
+        on_hello(decision, agent, seq, report, new_spool)
+        return
+    if agent not in decision.lab.agents:
+        decision.happen(ReportRefused(agent=agent, seq=seq, code="unknown_job", what="no hello"))
+        return
+    match report:
+        case Accepted():
+            on_accepted(decision, agent, seq, report)
+        case Started():
+            on_started(decision, agent, seq, report)
+        case Ended():
+            on_ended(decision, agent, seq, report)
+        case DutChanged():
+            on_dut(decision, agent, seq, report)
+        case Goodbye():
+            on_goodbye(decision, agent, report)
+
+
+def on_hello(decision: Decision, agent: AgentId, seq: int, report: Hello, new_spool: bool) -> None:
+    """Take the facts in; what the agent no longer knows of is lost; then bring it into step."""
+    if report.facts.agent != agent:
+        decision.happen(ReportRefused(agent=agent, seq=seq, code="not_holder", what="hello"))
+        return
+    known = decision.lab.agents.get(agent)
+    before = set(known.fences) if known else set()
+    decision.happen(AgentSeen(facts=report.facts, holds=report.holds))
+    for fence in sorted(before - set(report.holds)):
+        attempt = decision.lab.attempts[fence]
+        if new_spool or attempt.state is not AttemptState.ASSIGNED:
+            lose(decision, fence, f"agent {agent} started anew and does not know the attempt")
+    decision.then(SendSync(agent))
+
+
+def on_goodbye(decision: Decision, agent: AgentId, report: Goodbye) -> None:
+    decision.happen(AgentMoved(agent=agent, cause=AgentCause.LEAVE, reason=report.reason))
+    for fence in sorted(decision.lab.agents[agent].fences):
+        if decision.lab.attempts[fence].state is AttemptState.ASSIGNED:
+            lose(decision, fence, f"agent {agent} left before it took the attempt")
+
+
+def on_dut(decision: Decision, agent: AgentId, seq: int, report: DutChanged) -> None:
+    row = decision.lab.duts.get(report.dut)
+    if row is None or row.agent != agent:
+        decision.happen(ReportRefused(agent=agent, seq=seq, code="unknown_dut", what=report.dut))
+    else:
+        decision.happen(DutMarked(agent=agent, dut=report.dut, faulty=report.faulty))
+
+
+def on_beat(decision: Decision, agent: AgentId, draining: bool) -> None:
+    """Note that an agent that was silent speaks again, or that it takes nothing new."""
+    state = decision.lab.agents[agent].state
+    if draining and state is not AgentState.DRAINING:
+        decision.happen(AgentMoved(agent=agent, cause=AgentCause.DRAIN, reason="agent drains"))
+    elif not draining and state is AgentState.DRAINING:
+        decision.happen(AgentMoved(agent=agent, cause=AgentCause.RESUME))
+    elif AGENT.may(state, AgentCause.BEAT):
+        decision.happen(AgentMoved(agent=agent, cause=AgentCause.BEAT))
+        decision.then(SendSync(agent))
+
+
+def on_silence(decision: Decision, agent: AgentId, cause: AgentCause) -> None:
+    """Doubt or lose an agent that has not been heard; its attempts go on until their limits."""
+    lab = decision.lab
+    row = lab.agents.get(agent)
+    if row is None or not AGENT.may(row.state, cause):
+        return
+    decision.happen(AgentMoved(agent=agent, cause=cause, reason="no heartbeat"))
+    if cause is AgentCause.LOSE:
+        for fence in row.fences:
+            set_timer(lab, max(decision.now, give_up_at(lab, fence)), "overdue", str(fence))
+
+
+def give_up_at(lab: Lab, fence: Fence) -> int:
+    """Return when an attempt on a lost agent counts as lost: its own limit, and a grace.
+
+    Until then its agent may well be working: losing the bus ends no work.
+    """
+    attempt = lab.attempts[fence]
+    run = lab.runs[lab.jobs[attempt.job].run]
+    limit_us = round(run.spec(lab.jobs[attempt.job]).timeout_s * 1e6)
+    return (attempt.started_at or attempt.assigned_at) + limit_us + GRACE_US
+
+
+def on_overdue(decision: Decision, fence: Fence) -> None:
+    """Give up an attempt whose agent is still away beyond its limit."""
+    attempt = decision.lab.attempts.get(fence)
+    if attempt is None:
+        return
+    agent = decision.lab.agents[attempt.agent]
+    if agent.state in (AgentState.LOST, AgentState.OFFLINE):
+        lose(decision, fence, f"agent {attempt.agent} is {agent.state}, the time limit is over")

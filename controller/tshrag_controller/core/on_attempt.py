@@ -1,0 +1,170 @@
+"""PURE: what agents report of attempts, and what comes of it."""
+
+from tshrag_common.errors import ErrorReport
+from tshrag_common.ids import AgentId, Fence
+from tshrag_common.reports import Accepted, Ended, Started
+from tshrag_common.states import ATTEMPT, JOB, AttemptCause, JobCause, JobState
+from tshrag_controller.core import retry
+from tshrag_controller.core.decision import Decision
+from tshrag_controller.core.events import (
+    AttemptAccepted,
+    AttemptEnded,
+    AttemptLost,
+    AttemptStarted,
+    JobMoved,
+    ReportRefused,
+)
+from tshrag_controller.core.follow import end_job, forget_if_over
+from tshrag_controller.core.lab import Attempt, Job, Lab, Marks, set_timer
+
+SETTLE_US = 60_000_000
+"""How long an ended job waits for its samples and output before that is an error."""
+
+
+def holder(
+    decision: Decision, agent: AgentId, seq: int, fence: Fence, cause: AttemptCause
+) -> Attempt | None:
+    """Return the attempt that `agent` may speak of; else record why its report counts nothing."""
+    attempt = decision.lab.attempts.get(fence)
+    if attempt is None:
+        refused = ReportRefused(agent=agent, seq=seq, code="stale_fence", what=str(fence))
+    elif attempt.agent != agent:
+        refused = ReportRefused(agent=agent, seq=seq, code="not_holder", what=str(fence))
+    elif not ATTEMPT.may(attempt.state, cause):
+        refused = ReportRefused(agent=agent, seq=seq, code="already_final", what=attempt.state)
+    else:
+        return attempt
+    decision.happen(refused)
+    return None
+
+
+def on_accepted(decision: Decision, agent: AgentId, seq: int, report: Accepted) -> None:
+    if holder(decision, agent, seq, report.fence, AttemptCause.ACCEPT):
+        decision.happen(AttemptAccepted(fence=report.fence, at=report.at))
+
+
+def on_started(decision: Decision, agent: AgentId, seq: int, report: Started) -> None:
+    if holder(decision, agent, seq, report.fence, AttemptCause.START):
+        decision.happen(AttemptStarted(fence=report.fence, at=report.at))
+
+
+def on_ended(decision: Decision, agent: AgentId, seq: int, report: Ended) -> None:
+    """Free what the attempt held; its job is judged when all it said is stored."""
+    attempt = holder(decision, agent, seq, report.fence, AttemptCause.END)
+    if attempt is None:
+        return
+    decision.happen(AttemptEnded(ended=report))
+    lab = decision.lab
+    job = lab.jobs[attempt.job]
+    if job.state is not JobState.COLLECTING or job.fence != report.fence:
+        forget_if_over(decision, lab.runs[job.run])  # it was cancelled; now nothing lives
+        return
+    if is_stored(lab, attempt):
+        conclude(decision, job, attempt)
+    else:
+        wait_for_rest(lab, attempt, decision.now)
+
+
+def is_stored(lab: Lab, attempt: Attempt) -> bool:
+    """Tell whether all samples and output of an ended attempt are in the stores."""
+    marks = lab.indexes.marks.get(attempt.agent, Marks())
+    return attempt.samples_upto <= marks.samples and attempt.output_upto <= marks.output
+
+
+def wait_for_rest(lab: Lab, attempt: Attempt, now: int) -> None:
+    lab.indexes.settling.setdefault(attempt.agent, []).append(attempt.fence)
+    set_timer(lab, now + SETTLE_US, "settle", str(attempt.fence))
+
+
+def on_stored(decision: Decision, agent: AgentId, samples: int, output: int) -> None:
+    """Conclude the jobs of `agent` all of whose samples and output are stored by now."""
+    lab = decision.lab
+    lab.indexes.marks[agent] = Marks(samples, output)
+    still: list[Fence] = []
+    for fence in lab.indexes.settling.pop(agent, []):
+        attempt = lab.attempts.get(fence)
+        job = lab.jobs.get(attempt.job) if attempt else None
+        if attempt is None or job is None or job.state is not JobState.COLLECTING:
+            continue
+        if is_stored(lab, attempt):
+            conclude(decision, job, attempt)
+        else:
+            still.append(fence)
+    if still:
+        lab.indexes.settling[agent] = still
+
+
+def on_unsettled(decision: Decision, fence: Fence) -> None:
+    """End a job whose samples or output did not come: it cannot be judged."""
+    lab = decision.lab
+    attempt = lab.attempts.get(fence)
+    job = lab.jobs.get(attempt.job) if attempt else None
+    if attempt is None or job is None or job.fence != fence:
+        return
+    if job.state is not JobState.COLLECTING:
+        return
+    marks = lab.indexes.marks.get(attempt.agent, Marks())
+    missing = []
+    if marks.samples < attempt.samples_upto:
+        missing.append(f"samples {marks.samples + 1}..{attempt.samples_upto}")
+    if marks.output < attempt.output_upto:
+        missing.append(f"output {marks.output + 1}..{attempt.output_upto}")
+    what = f"{' and '.join(missing)} of {attempt.agent} did not arrive within 60 s"
+    end_job(decision, job, JobCause.BREAK, ErrorReport(code="incomplete", message=what))
+
+
+_CAUSES = {
+    "passed": JobCause.PASS,
+    "failed": JobCause.FAIL,
+    "error": JobCause.BREAK,
+    "timeout": JobCause.TIME_OUT,
+    "cancelled": JobCause.CANCEL,
+    "refused": JobCause.BREAK,
+}
+
+
+def conclude(decision: Decision, job: Job, attempt: Attempt) -> None:
+    """Give the job of an ended attempt another attempt, or its end."""
+    if attempt.outcome in ("error", "refused") and try_again(decision, job, attempt):
+        return
+    end_job(decision, job, _CAUSES[attempt.outcome], _exhausted(decision.lab, job, attempt))
+
+
+def try_again(decision: Decision, job: Job, attempt: Attempt) -> bool:
+    """Queue another attempt where the job may have one; tell whether it may."""
+    spec = decision.lab.runs[job.run].spec(job)
+    if attempt.outcome == "refused":
+        allowed, pause_s = job.refusals < retry.REFUSALS, 1.0
+    else:
+        allowed = job.faults < spec.attempts
+        pause_s = retry.backoff_s(job.faults, attempt.fence)
+    if allowed:
+        until = decision.now + round(pause_s * 1e6)
+        decision.happen(JobMoved(job=job.id, cause=JobCause.REQUEUE, until=until, error=job.error))
+    return allowed
+
+
+def _exhausted(lab: Lab, job: Job, attempt: Attempt) -> ErrorReport | None:
+    """Say that attempts are exhausted, with the reason of the last one."""
+    if attempt.outcome not in ("error", "refused", "lost") or job.faults + job.refusals <= 1:
+        return job.error
+    last = job.error.message if job.error else attempt.outcome
+    code = job.error.code if job.error else "attempts_exhausted"
+    tries = job.faults + job.refusals
+    return ErrorReport(code=code, message=f"attempts exhausted after {tries}: {last}")
+
+
+def lose(decision: Decision, fence: Fence, reason: str) -> None:
+    """Declare an attempt lost: its job gets another one, or ends in error."""
+    lab = decision.lab
+    attempt = lab.attempts.get(fence)
+    if attempt is None or not ATTEMPT.may(attempt.state, AttemptCause.LOSE):
+        return
+    decision.happen(AttemptLost(fence=fence, reason=reason))
+    job = lab.jobs[attempt.job]
+    if JOB.is_final(job.state) or job.fence != fence:
+        forget_if_over(decision, lab.runs[job.run])
+        return
+    if not try_again(decision, job, attempt):
+        code = ErrorReport(code="lost", message=f"attempts exhausted: {reason}")
+        end_job(decision, job, JobCause.BREAK, code)

@@ -1,0 +1,201 @@
+"""PURE: what people ask of runs: submit, cancel; and what comes of a run's judgement."""
+
+from typing import Literal
+
+import msgspec
+
+from tshrag_common import ids
+from tshrag_common.criteria import Evidence
+from tshrag_common.errors import ErrorReport, LabError, NotFound, Refused
+from tshrag_common.ids import Fence, JobId, OrgId, RunId
+from tshrag_common.states import JOB, RUN, JobCause, RunCause, RunState, worst
+from tshrag_controller.core.decision import Decision, SendCancel
+from tshrag_controller.core.events import JobMoved, RunAdmitted, RunJudged
+from tshrag_controller.core.follow import after_end, end_open_jobs, forget_if_over
+from tshrag_controller.core.lab import Job, Lab, Run
+from tshrag_controller.core.needs import Reason, misfits
+
+
+class AlreadyFinal(Refused):
+    """What has ended does not change."""
+
+    code = "already_final"
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(name, state)
+        self.name, self.state = name, state
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """The answer to a submit: ``created`` is false where the same was submitted before."""
+
+    run: RunId
+    created: bool
+
+
+class Stopping(msgspec.Struct, frozen=True):
+    """The answer to a cancel: the jobs that are final now, and what must still be ended."""
+
+    run: RunId
+    jobs: tuple[JobId, ...]
+    fences: tuple[Fence, ...]
+
+
+def on_submit(decision: Decision, admitted: RunAdmitted, park: bool = False) -> Submitted:
+    """Take a planned profile in; the same id or key again gives the run it made.
+
+    Raises:
+        Refused: ``unknown_host``, ``unknown_dut``: a name that no inventory holds.
+
+    """
+    lab = decision.lab
+    if admitted.run in lab.runs:
+        return Submitted(admitted.run, False)
+    known = lab.keys.get(f"{admitted.org} {admitted.key}") if admitted.key else None
+    if known is not None:
+        return Submitted(known, False)
+    if not park:
+        check_names(lab, admitted)
+    decision.happen(admitted)
+    return Submitted(admitted.run, True)
+
+
+def check_names(lab: Lab, admitted: RunAdmitted) -> None:
+    """Refuse hosts and DUTs that nobody has ever described; labels may still come."""
+    for spec in admitted.plan.specs:
+        for host in spec.need.target.hosts:
+            if host not in lab.agents:
+                raise NotFound("host", host, lab.agents)
+        for dut in spec.need.target.duts:
+            if dut not in lab.duts:
+                raise NotFound("dut", dut, lab.duts)
+
+
+def unserved(lab: Lab, run: Run) -> dict[str, tuple[Reason, ...]]:
+    """Return for each need of `run` that nobody serves the reasons at the nearest place."""
+    missing: dict[str, tuple[Reason, ...]] = {}
+    for spec in run.plan.specs:
+        if not spec.is_placed:
+            continue
+        hosts = [(agent.facts, None) for agent in lab.agents.values()]
+        duts = [(lab.agents[row.agent].facts, row.dut) for row in lab.duts.values()]
+        places = duts if spec.need.wants_dut else hosts
+        near = min((misfits(spec.need, *place) for place in places), key=len, default=None)
+        if near is None:
+            near = (Reason("target", "no such place is known"),)
+        if near:
+            missing[spec.need.role or spec.need.target.runtime] = near
+    return missing
+
+
+def on_cancel(decision: Decision, org: OrgId, name: str) -> Stopping:
+    """Cancel a run or one job of it; the attempts end later, and hold their DUTs until then.
+
+    Raises:
+        NotFound: there is no such run or job in this org.
+        AlreadyFinal: it has ended.
+
+    """
+    lab = decision.lab
+    run = find_run(lab, org, name)
+    if name.startswith("job-"):
+        jobs = [lab.jobs[JobId(name)]]
+        if JOB.is_final(jobs[0].state):
+            raise AlreadyFinal(name, jobs[0].state)
+    else:
+        if RUN.is_final(run.state):
+            raise AlreadyFinal(name, run.state)
+        jobs = open_jobs(lab, run)
+    fences = stop_attempts(decision, jobs, "cancelled")
+    if name.startswith("job-"):
+        decision.happen(JobMoved(job=jobs[0].id, cause=JobCause.CANCEL))
+        after_end(decision, jobs[0])
+    else:
+        end_open_jobs(decision, run, JobCause.CANCEL, None)
+        _end_undecided(decision, run, RunCause.CANCEL)
+    return Stopping(run.id, tuple(job.id for job in jobs), fences)
+
+
+def _end_undecided(decision: Decision, run: Run, cause: RunCause) -> None:
+    """End a run that waited for nothing but its verdict."""
+    if run.state is RunState.EVALUATING:
+        decision.happen(RunJudged(run=run.id, cause=cause))
+        forget_if_over(decision, run)
+
+
+def find_run(lab: Lab, org: OrgId, name: str) -> Run:
+    """Return the run that `name` is, or that the job `name` belongs to."""
+    if name.startswith("job-"):
+        if JobId(name) not in lab.jobs:
+            raise NotFound("job", name, lab.jobs)
+        run = lab.runs[ids.run_of(JobId(name))]
+    else:
+        found = lab.runs.get(RunId(name))
+        if found is None:
+            raise NotFound("run", name, (r.id for r in lab.runs.values() if r.org == org))
+        run = found
+    if run.org != org:
+        raise NotFound("job" if name.startswith("job-") else "run", name)
+    return run
+
+
+def open_jobs(lab: Lab, run: Run) -> list[Job]:
+    jobs = (lab.jobs[ids.job_of(run.id, planned.serial)] for planned in run.plan.jobs)
+    return [job for job in jobs if not JOB.is_final(job.state)]
+
+
+def stop_attempts(
+    decision: Decision, jobs: list[Job], cause: Literal["cancelled", "timeout"]
+) -> tuple[Fence, ...]:
+    """Ask the agents to end what lives of `jobs`; return the fences."""
+    fences: list[Fence] = []
+    for job in jobs:
+        attempt = decision.lab.attempts.get(job.fence)
+        if attempt is None or attempt.outcome:
+            continue
+        decision.then(SendCancel(attempt.agent, attempt.fence, cause))
+        fences.append(attempt.fence)
+    return tuple(fences)
+
+
+def on_expire(decision: Decision, run: Run) -> None:
+    """End the jobs that have not started when the window of their run closes."""
+    error = ErrorReport(code="expired", message="the window passed before the job started")
+    for job in open_jobs(decision.lab, run):
+        if JOB.may(job.state, JobCause.EXPIRE):
+            decision.happen(JobMoved(job=job.id, cause=JobCause.EXPIRE, error=error))
+            after_end(decision, job)
+
+
+def on_duration(decision: Decision, run: Run) -> None:
+    """End everything of a run whose time is over."""
+    jobs = open_jobs(decision.lab, run)
+    stop_attempts(decision, jobs, "timeout")
+    limit = f"{run.duration_us / 1e6:g} s"
+    error = ErrorReport(code="run_timeout", message=f"the run took longer than {limit}")
+    end_open_jobs(decision, run, JobCause.TIME_OUT, error)
+
+
+def on_evidence(
+    decision: Decision, name: RunId, evidence: tuple[Evidence, ...], trouble: LabError | None
+) -> None:
+    """End a run whose criteria were held against its samples; no evidence is an error."""
+    run = decision.lab.runs.get(name)
+    if run is None or run.state is not RunState.EVALUATING:
+        return
+    cause = worst(set(run.ended))
+    words = {item.verdict for item in evidence}
+    reason = ""
+    if trouble is not None or "error" in words:
+        cause = RunCause.BREAK
+        reason = trouble.line if trouble else _reasons(evidence, "error")
+    elif "fail" in words:
+        cause = RunCause.FAIL
+        reason = _reasons(evidence, "fail")
+    decision.happen(RunJudged(run=run.id, cause=cause, evidence=evidence, reason=reason))
+    forget_if_over(decision, run)
+
+
+def _reasons(evidence: tuple[Evidence, ...], verdict: str) -> str:
+    said = [f"{item.criterion}: {item.reason}" for item in evidence if item.verdict == verdict]
+    return "; ".join(said)[:2000]

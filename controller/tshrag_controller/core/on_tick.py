@@ -1,0 +1,55 @@
+"""PURE: what time brings: pauses and sleeps end, windows close, limits run out."""
+
+from heapq import heappop
+
+from tshrag_common.ids import Fence, JobId, RunId
+from tshrag_common.states import RUN, JobCause, JobState
+from tshrag_controller.core.decision import Decision
+from tshrag_controller.core.follow import end_job
+from tshrag_controller.core.lab import Lab, enqueue
+from tshrag_controller.core.on_agent import on_overdue
+from tshrag_controller.core.on_attempt import on_unsettled
+from tshrag_controller.core.on_run import on_duration, on_expire
+
+
+def next_due(lab: Lab) -> int:
+    """Return when the next timer is due, microseconds UTC; 0: there is none."""
+    return lab.indexes.timers[0][0] if lab.indexes.timers else 0
+
+
+def on_tick(decision: Decision) -> None:
+    """Let everything that is due happen, in the order of its time."""
+    timers = decision.lab.indexes.timers
+    while timers and timers[0][0] <= decision.now:
+        _, what, name = heappop(timers)
+        _due(decision, what, name)
+
+
+def _due(decision: Decision, what: str, name: str) -> None:
+    lab = decision.lab
+    match what:
+        case "wake":
+            _wake(lab, JobId(name), decision.now)
+        case "sleep":
+            job = lab.jobs.get(JobId(name))
+            if job is not None and job.state is JobState.RUNNING:
+                end_job(decision, job, JobCause.PASS)
+        case "settle":
+            on_unsettled(decision, Fence(int(name)))
+        case "overdue":
+            on_overdue(decision, Fence(int(name)))
+        case _:
+            run = lab.runs.get(RunId(name))
+            if run is not None and not RUN.is_final(run.state):
+                (on_expire if what == "expire" else on_duration)(decision, run)
+
+
+def _wake(lab: Lab, name: JobId, now: int) -> None:
+    """Queue a job whose pause or window is over."""
+    job = lab.jobs.get(name)
+    if job is None or job.state is not JobState.WAITING or job.missing:
+        return
+    run = lab.runs[job.run]
+    if max(job.not_before, run.not_before) <= now:
+        job.not_before = run.not_before = 0
+        enqueue(lab, run, job)

@@ -1,0 +1,250 @@
+"""PURE: at the end of every turn, what is ready goes to where it fits. Nothing waits for a tick.
+
+Queues hold equal needs, so the work of a pass is the number of queues plus the number of
+placements: when the first of a queue finds no place, none behind it does. Among queues the head
+with the best order goes first: priority, then admission, then serial.
+"""
+
+from heapq import heapify, heappop, heappush
+from typing import TypeGuard
+
+from tshrag_common import ids
+from tshrag_common.ids import AgentId, DutId, RunId
+from tshrag_common.jobs import Need
+from tshrag_common.states import JobCause, JobState, RunCause, RunState
+from tshrag_controller.core.decision import Decision, SendStart
+from tshrag_controller.core.events import JobAssigned, JobMoved, RolesBound, RunMoved
+from tshrag_controller.core.follow import after_end
+from tshrag_controller.core.lab import Job, Lab, NeedKey, Order, Run, is_kept, roles_to_bind
+from tshrag_controller.core.needs import blocked, misfits
+
+MOST_PER_TURN = 4096
+"""Assignments in one frame; the next turn goes on."""
+
+
+def schedule(decision: Decision) -> None:
+    """Give everything that can start now a place, and say so in events."""
+    _end_own(decision)
+    _bind_runs(decision)
+    _start_bound(decision)
+    _start_free(decision)
+
+
+def _end_own(decision: Decision) -> None:
+    """End comments and nops at once, let sleeps begin: no agent is needed for these."""
+    lab = decision.lab
+    own = lab.indexes.own
+    while own:
+        job = lab.jobs.get(own.popleft())
+        if job is None or job.state is not JobState.WAITING:
+            continue
+        run = lab.runs[job.run]
+        _start_run(decision, run)
+        spec = run.spec(job)
+        if spec.kind == "sleep" and spec.sleep_s > 0:
+            until = decision.now + round(spec.sleep_s * 1e6)
+            decision.happen(JobMoved(job=job.id, cause=JobCause.START, until=until))
+        else:
+            decision.happen(JobMoved(job=job.id, cause=JobCause.PASS))
+            after_end(decision, job)
+
+
+def _start_run(decision: Decision, run: Run) -> None:
+    if run.state is RunState.WAITING:
+        decision.happen(RunMoved(run=run.id, cause=RunCause.START))
+
+
+def fitting_agents(lab: Lab, key: NeedKey) -> tuple[AgentId, ...]:
+    """Return the hosts that fit a need without a DUT, by name; kept until an inventory changes."""
+    known = lab.indexes.fitting.get(key)
+    if known is None:
+        need = lab.indexes.needs[key]
+        fits = (name for name, agent in lab.agents.items() if not misfits(need, agent.facts, None))
+        known = lab.indexes.fitting[key] = tuple(sorted(fits))
+    return known
+
+
+def free_duts(lab: Lab, need: Need, run: RunId) -> list[DutId]:
+    """Return the DUTs that `run` could have now, by name."""
+    free: list[DutId] = []
+    for name, row in lab.duts.items():
+        agent = lab.agents[row.agent]
+        if blocked(need, agent, row, run) or misfits(need, agent.facts, row.dut):
+            continue
+        free.append(name)
+    return sorted(free)
+
+
+def _bind_runs(decision: Decision) -> None:
+    """Give runs their DUTs, all roles of a run at once or none: no run waits while it holds."""
+    lab = decision.lab
+    for signature, queue in list(lab.indexes.binding.items()):
+        while queue:
+            run = lab.runs.get(queue[0][1])
+            if run is not None and run.id in lab.indexes.wants_binding:
+                chosen = match_roles(lab, run)
+                if chosen is None:
+                    break
+                if chosen:
+                    decision.happen(RolesBound(run=run.id, duts=chosen))
+                else:
+                    lab.indexes.wants_binding.discard(run.id)
+            heappop(queue)
+        if not queue:
+            del lab.indexes.binding[signature]
+
+
+def match_roles(lab: Lab, run: Run) -> tuple[tuple[str, AgentId, DutId], ...] | None:
+    """Return a DUT for each open role, no DUT twice; None when that cannot be had now.
+
+    Roles with the fewest candidates choose first, and give way along augmenting paths: when a
+    matching exists it is found.
+    """
+    needs = lab.indexes.needs
+    candidates = {
+        role: free_duts(lab, needs[key], run.id) for role, key in roles_to_bind(lab, run).items()
+    }
+    given: dict[DutId, str] = {}
+
+    def find(role: str, tried: set[DutId]) -> bool:
+        for dut in candidates[role]:
+            if dut not in tried:
+                tried.add(dut)
+                if dut not in given or find(given[dut], tried):
+                    given[dut] = role
+                    return True
+        return False
+
+    for role in sorted(candidates, key=lambda name: (len(candidates[name]), name)):
+        if not find(role, set()):
+            return None
+    return tuple(sorted((role, lab.duts[dut].agent, dut) for dut, role in given.items()))
+
+
+def _start_bound(decision: Decision) -> None:
+    """Start jobs on the DUTs that their runs keep."""
+    lab = decision.lab
+    keepers = {row.kept_by for row in lab.duts.values() if row.kept_by and not row.holder}
+    for run_name in sorted(keepers, key=lambda name: lab.runs[name].order):
+        run, queue = lab.runs[run_name], lab.indexes.bound_ready.get(run_name, [])
+        waiting: list[tuple[Order, ids.JobId]] = []
+        while queue:
+            entry = heappop(queue)
+            job = lab.jobs.get(entry[1])
+            if _is_startable(job, decision.now) and not _start_on_kept(decision, run, job):
+                waiting.append(entry)
+        if waiting:
+            heapify(waiting)
+            lab.indexes.bound_ready[run_name] = waiting
+        else:
+            lab.indexes.bound_ready.pop(run_name, None)
+
+
+def _start_on_kept(decision: Decision, run: Run, job: Job) -> bool:
+    lab = decision.lab
+    need = run.spec(job).need
+    place = run.bound.get(need.role)
+    if place is None:
+        return False
+    agent, dut = place
+    row = lab.duts.get(dut)
+    if row is None or blocked(need, lab.agents[agent], row, run.id):
+        return False
+    _assign(decision, run, job, agent, dut)
+    return True
+
+
+def _start_free(decision: Decision) -> None:
+    """Start jobs that any fitting place will do for, the best head of all queues first."""
+    lab = decision.lab
+    heads = [(queue[0][0], key) for key, queue in lab.indexes.ready.items() if queue]
+    heapify(heads)
+    pools: dict[NeedKey, list[tuple[int, AgentId]]] = {}
+    first = lab.turn_fences
+    while heads and lab.turn_fences - first < MOST_PER_TURN:
+        _, key = heappop(heads)
+        queue = lab.indexes.ready[key]
+        job = lab.jobs.get(queue[0][1])
+        if _is_startable(job, decision.now) and not _start_anywhere(decision, key, job, pools):
+            continue  # no place for this need: none behind it has one either
+        heappop(queue)
+        if queue:
+            heappush(heads, (queue[0][0], key))
+        else:
+            del lab.indexes.ready[key]
+
+
+def _is_startable(job: Job | None, now: int) -> TypeGuard[Job]:
+    """Tell whether a queued job still wants a place: queues may hold what has moved on."""
+    if job is None or job.state is not JobState.WAITING:
+        return False
+    return job.not_before <= now
+
+
+def _start_anywhere(
+    decision: Decision, key: NeedKey, job: Job, pools: dict[NeedKey, list[tuple[int, AgentId]]]
+) -> bool:
+    lab = decision.lab
+    run = lab.runs[job.run]
+    need = lab.indexes.needs[key]
+    if need.wants_dut:
+        free = free_duts(lab, need, run.id)
+        if not free:
+            return False
+        dut = min(free, key=lambda name: (name in job.avoid, name))
+        _assign(decision, run, job, lab.duts[dut].agent, dut)
+        return True
+    agent = _least_loaded(lab, key, job, pools)
+    if agent is None:
+        return False
+    _assign(decision, run, job, agent, None)
+    return True
+
+
+def _least_loaded(
+    lab: Lab, key: NeedKey, job: Job, pools: dict[NeedKey, list[tuple[int, AgentId]]]
+) -> AgentId | None:
+    """Return the fitting host with the most free slots; one where it went wrong comes last.
+
+    A pool is a heap of (-free slots, name) made once a pass; an entry that other queues have
+    overtaken is put right when it comes up.
+    """
+    need = lab.indexes.needs[key]
+    pool = pools.get(key)
+    if pool is None:
+        pool = [(-lab.agents[name].free_slots, name) for name in fitting_agents(lab, key)]
+        pool = [entry for entry in pool if not blocked(need, lab.agents[entry[1]], None, job.run)]
+        heapify(pool)
+        pools[key] = pool
+    aside: list[tuple[int, AgentId]] = []
+    found: AgentId | None = None
+    while pool and found is None:
+        free, name = heappop(pool)
+        now_free = lab.agents[name].free_slots
+        if now_free != -free:
+            if now_free >= need.slots:
+                heappush(pool, (-now_free, name))
+        elif now_free >= need.slots:
+            if name in job.avoid and pool:
+                aside.append((free, name))
+            else:
+                found = name
+                heappush(pool, (free + need.slots, name))
+    for entry in aside:
+        heappush(pool, entry)
+    return found or (aside[0][1] if aside else None)
+
+
+def _assign(decision: Decision, run: Run, job: Job, agent: AgentId, dut: DutId | None) -> None:
+    _start_run(decision, run)
+    lab = decision.lab
+    fence = ids.fence(lab.sequence + 1, lab.turn_fences)
+    attempt = job.attempts + 1
+    decision.happen(JobAssigned(job=job.id, fence=fence, agent=agent, attempt=attempt, dut=dut))
+    decision.then(SendStart(agent, fence))
+
+
+def is_waiting_for_binding(run: Run, job: Job) -> bool:
+    """Tell whether the run of a job that keeps its DUT has none for it yet."""
+    need = run.spec(job).need
+    return is_kept(need) and need.role not in run.bound

@@ -1,0 +1,139 @@
+"""PURE: why does this job wait? Answered by the predicates that the scheduler filters with."""
+
+import msgspec
+
+from tshrag_common import ids
+from tshrag_common.states import JOB, JobState
+from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run
+from tshrag_controller.core.needs import Reason, blocked, misfits
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """One place and what speaks against it; ``fits`` tells whether waiting can help."""
+
+    host: str
+    dut: str = ""
+    fits: bool
+    reasons: tuple[Reason, ...]
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job is where it is: one word, one sentence, and place by place what is missing."""
+
+    job: str
+    state: str
+    reason: str
+    sentence: str
+    places: tuple[Place, ...] = ()
+    ahead: int = 0  # jobs that go before it in its queue
+
+
+def explain(lab: Lab, job: Job, now: int) -> Explanation:
+    """Say why `job` waits, or that it does not."""
+    run = lab.runs[job.run]
+    if job.state is not JobState.WAITING:
+        return _of_started(lab, job)
+    simple = _not_ready(lab, run, job, now)
+    if simple is not None:
+        return Explanation(job=job.id, state=job.state, reason=simple.code, sentence=simple.text)
+    places = tuple(_places(lab, run, job))
+    ahead = _ahead(lab, run, job)
+    reason, sentence = _sum_up(places, ahead)
+    return Explanation(
+        job=job.id,
+        state=job.state,
+        reason=reason,
+        sentence=sentence,
+        places=places,
+        ahead=ahead,
+    )
+
+
+def _of_started(lab: Lab, job: Job) -> Explanation:
+    attempt = lab.attempts.get(job.fence)
+    where = (attempt.dut or attempt.agent) if attempt else ""
+    if JOB.is_final(job.state):
+        sentence = job.error.message if job.error else f"it has {job.state}"
+    elif job.state is JobState.COLLECTING:
+        sentence = "it has ended; its last samples and output are on their way"
+    else:
+        sentence = f"attempt {job.attempts} is {job.state} on {where}" if where else "it runs"
+    return Explanation(job=job.id, state=job.state, reason=job.state, sentence=sentence)
+
+
+def _not_ready(lab: Lab, run: Run, job: Job, now: int) -> Reason | None:
+    if job.missing:
+        before = run.plan.jobs[job.serial - 1].after
+        names = [ids.job_of(run.id, serial) for serial in before]
+        waits = [name for name in names if not JOB.is_final(lab.jobs[name].state)]
+        return Reason("dependency", f"it comes after {', '.join(waits[:5])}")
+    if run.not_before > now:
+        return Reason("window", f"its window opens in {(run.not_before - now) / 1e6:.0f} s")
+    if job.not_before > now:
+        pause = (job.not_before - now) / 1e6
+        why = f": {job.error.message}" if job.error else ""
+        return Reason("backoff", f"attempt {job.attempts + 1} begins in {pause:.1f} s{why}")
+    return None
+
+
+def _places(lab: Lab, run: Run, job: Job) -> list[Place]:
+    need = run.spec(job).need
+    kept = run.bound.get(need.role) if need.wants_dut else None
+    if kept is not None:
+        row = lab.duts.get(kept[1])
+        return [_place(lab, run, job, lab.agents[kept[0]], row)] if row else []
+    if not need.wants_dut:
+        agents = sorted(lab.agents.items())
+        return [_place(lab, run, job, agent, None) for _, agent in agents]
+    with_duts = {row.agent for row in lab.duts.values()}
+    rows = [
+        _place(lab, run, job, lab.agents[row.agent], row) for _, row in sorted(lab.duts.items())
+    ]
+    bare = [agent for name, agent in sorted(lab.agents.items()) if name not in with_duts]
+    return rows + [_place(lab, run, job, agent, None) for agent in bare]
+
+
+def _place(lab: Lab, run: Run, job: Job, agent: Agent, row: DutRow | None) -> Place:
+    need = run.spec(job).need
+    wrong = misfits(need, agent.facts, row.dut if row else None)
+    now_wrong = blocked(need, agent, row, run.id) if not wrong else ()
+    return Place(
+        host=agent.facts.agent,
+        dut=row.dut.id if row else "",
+        fits=not wrong,
+        reasons=wrong or tuple(_named(lab, reason, row) for reason in now_wrong),
+    )
+
+
+def _named(lab: Lab, reason: Reason, row: DutRow | None) -> Reason:
+    """Name the job behind a fence: people do not read fences."""
+    if reason.code != "held" or row is None:
+        return reason
+    attempt = lab.attempts.get(row.holder)
+    if attempt is None:
+        return reason
+    run = lab.runs[lab.jobs[attempt.job].run]
+    return Reason("held", f"DUT {row.dut.id} is held by {attempt.job} ({run.name}) of {run.org}")
+
+
+def _ahead(lab: Lab, run: Run, job: Job) -> int:
+    queue = lab.indexes.ready.get(lab.need_key(run, job), ())
+    mine = (-run.priority, run.order, job.serial)
+    return sum(1 for order, _ in queue if order < mine)
+
+
+def _sum_up(places: tuple[Place, ...], ahead: int) -> tuple[str, str]:
+    if not places:
+        return "target", "no agent has said hello to this lab; start one with 'tshrag-agent run'"
+    fitting = [place for place in places if place.fits]
+    if not fitting:
+        near = min(places, key=lambda place: len(place.reasons))
+        what = "; ".join(reason.text for reason in near.reasons)
+        return "target", f"no place fits; nearest is {near.dut or near.host}: {what}"
+    codes = [place.reasons[0].code for place in fitting if place.reasons]
+    if len(codes) < len(fitting):
+        return "capacity", "a place is free; it starts in this very moment"
+    behind = f", {ahead} jobs go before it" if ahead else ""
+    what = fitting[0].reasons[0].text
+    more = f" (and {len(fitting) - 1} more places)" if len(fitting) > 1 else ""
+    return "capacity", f"{what}{more}{behind}"

@@ -1,0 +1,136 @@
+"""Carries out effects: commands to agents, one signed message an agent and turn.
+
+A command may be lost; the digest of the next heartbeat tells, and a Sync mends it. So nothing is
+repeated here and nothing waits here.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from tshrag_common.commands import AnyCommand, CancelAttempt, CommandBatch, StartAttempt, Sync
+from tshrag_common.errors import LabError
+from tshrag_common.ids import AgentId, Fence, RunId
+from tshrag_common.jobs import JobSpec
+from tshrag_common.wire import COMMANDS
+from tshrag_controller.core.decision import Effect, JudgeRun, SendCancel, SendStart, SendSync
+from tshrag_controller.core.lab import Lab
+
+logger = logging.getLogger(__name__)
+
+STARTS_PER_MESSAGE = 1000
+MESSAGE_BYTES = 900 << 10
+
+Send = Callable[[AgentId, bytes], Awaitable[None]]
+
+
+class Dispatch:
+    """Numbers, encodes and sends commands; hands runs that can be judged to `judge`."""
+
+    def __init__(self, send: Send, judge: Callable[[RunId], None]) -> None:
+        self._send, self._judge = send, judge
+        self._outbox: asyncio.Queue[tuple[AgentId, bytes]] = asyncio.Queue()
+        self._n = 0
+        self.sent: dict[AgentId, int] = {}  # the number of the newest message to each agent
+
+    def carry_out(self, lab: Lab, effects: Sequence[Effect]) -> None:
+        """Let the effects of a turn go; the Lab is as it was when their frame was stored."""
+        syncs = {effect.agent for effect in effects if isinstance(effect, SendSync)}
+        starts: dict[AgentId, list[Fence]] = {}
+        cancels: dict[AgentId, list[AnyCommand]] = {}
+        for effect in effects:
+            if isinstance(effect, SendStart) and effect.agent not in syncs:  # it names them too
+                starts.setdefault(effect.agent, []).append(effect.fence)
+            elif isinstance(effect, SendCancel):
+                cancel = CancelAttempt(fence=effect.fence, cause=effect.cause)
+                cancels.setdefault(effect.agent, []).append(cancel)
+            elif isinstance(effect, JudgeRun):
+                self._judge(effect.run)
+        for agent in sorted(syncs):
+            self._put_sync(lab, agent)
+        for agent, fences in starts.items():
+            self._put_starts(lab, agent, fences)
+        for agent, commands in cancels.items():
+            self._put(lab, agent, commands, Specs())
+
+    async def send(self) -> None:
+        """Send what lies in the outbox, in order, for ever."""
+        while True:
+            agent, payload = await self._outbox.get()
+            try:
+                await self._send(agent, payload)
+            except LabError as error:
+                facts = {"agent": agent, "why": error.line}
+                logger.warning("a command was not sent; a Sync will mend it", extra=facts)
+
+    def _put_starts(self, lab: Lab, agent: AgentId, fences: list[Fence]) -> None:
+        for begin in range(0, len(fences), STARTS_PER_MESSAGE):
+            specs = Specs()
+            part = fences[begin : begin + STARTS_PER_MESSAGE]
+            commands = [start_of(lab, fence, specs) for fence in part if fence in lab.attempts]
+            self._put(lab, agent, commands, specs)
+
+    def _put_sync(self, lab: Lab, agent: AgentId) -> None:
+        specs = Specs()
+        fences = sorted(lab.agents[agent].fences)
+        starts = tuple(start_of(lab, fence, specs) for fence in fences)
+        self._put(lab, agent, [Sync(attempts=starts)], specs)
+
+    def _put(
+        self, lab: Lab, agent: AgentId, commands: Iterable[AnyCommand], specs: "Specs"
+    ) -> None:
+        self._n += 1
+        self.sent[agent] = self._n
+        batch = CommandBatch(
+            epoch=lab.epoch,
+            n=self._n,
+            agent=agent,
+            commands=tuple(commands),
+            specs=tuple(specs.specs),
+        )
+        payload = COMMANDS.encode(batch)
+        if len(payload) > MESSAGE_BYTES and len(batch.commands) > 1:
+            half = len(batch.commands) // 2  # many large specs: two messages, both complete
+            self._put(lab, agent, batch.commands[:half], specs)
+            self._put(lab, agent, batch.commands[half:], specs)
+            return
+        self._outbox.put_nowait((agent, payload))
+
+
+class Specs:
+    """The specs of one message, each once."""
+
+    def __init__(self) -> None:
+        self.specs: list[JobSpec] = []
+        self._known: dict[int, int] = {}
+
+    def index(self, spec: JobSpec) -> int:
+        known = self._known.get(id(spec))
+        if known is None:
+            known = self._known[id(spec)] = len(self.specs)
+            self.specs.append(spec)
+        return known
+
+
+def start_of(lab: Lab, fence: Fence, specs: Specs) -> StartAttempt:
+    """Return the command that starts the attempt with this fence."""
+    attempt = lab.attempts[fence]
+    job = lab.jobs[attempt.job]
+    run = lab.runs[job.run]
+    planned = run.plan.jobs[job.serial - 1]
+    hosts = sorted({agent for agent, _ in run.bound.values()} | {attempt.agent})
+    duts = sorted({str(dut) for _, dut in run.bound.values()} | ({attempt.dut or ""} - {""}))
+    return StartAttempt(
+        fence=fence,
+        org=run.org,
+        run=run.id,
+        job=job.id,
+        attempt=attempt.number,
+        name=planned.name,
+        spec=specs.index(run.spec(job)),
+        env=planned.env,
+        dut=attempt.dut,
+        run_hosts=tuple(hosts),
+        run_duts=tuple(duts),
+        seed=run.seed,
+    )

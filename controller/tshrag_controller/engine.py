@@ -1,0 +1,178 @@
+"""The one owner of the Lab: a turn is decide, append one frame, let go.
+
+Everything that may change the lab, or wants to read it, is an input: a function of a Decision.
+Inputs that come while a frame is on its way make up the next one; that is the group commit.
+An answer leaves the house only when its frame is in the LOG.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from tshrag_common.clock import Clock
+from tshrag_common.errors import LabError
+from tshrag_common.ids import Epoch
+from tshrag_controller.core.apply import forget
+from tshrag_controller.core.decision import Decision, Effect, ForgetRun
+from tshrag_controller.core.events import AnyEvent
+from tshrag_controller.core.lab import Lab
+from tshrag_controller.core.on_tick import next_due, on_tick
+from tshrag_controller.core.schedule import schedule
+from tshrag_controller.log.frames import Frame
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Decide = Callable[[Decision], T]
+
+TURN_INPUTS = 512
+TURN_EVENTS = 6000
+SAFETY_TICK_S = 5.0
+"""Everything is started by an event; the tick is there in case that we are wrong."""
+
+
+class Pen(Protocol):
+    """What appends frames to the LOG: a frame is there, or `Fenced` is raised."""
+
+    async def append(self, frame: Frame) -> list[int]:
+        """Store `frame`, in several messages where it is too large; return their sequences."""
+        ...
+
+
+class LabClock:
+    """Wall time that never jumps: taken once, carried on by the monotonic clock."""
+
+    def __init__(self, clock: Clock, not_before: int) -> None:
+        self._clock = clock
+        self._wall = max(clock.now(), not_before)
+        self._began = clock.monotonic()
+
+    def now(self) -> int:
+        return self._wall + round((self._clock.monotonic() - self._began) * 1e6)
+
+
+class Engine:
+    """Leads: owns the Lab for as long as its frames are taken."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        pen: Pen,
+        clock: LabClock,
+        on_commit: Callable[[Frame, int], None],
+        carry_out: Callable[[Lab, Sequence[Effect]], None],
+    ) -> None:
+        self._lab, self._pen, self._clock = lab, pen, clock
+        self._on_commit, self._carry_out = on_commit, carry_out
+        self._inbox: asyncio.Queue[tuple[Decide[Any], asyncio.Future[Any] | None]]
+        self._inbox = asyncio.Queue()
+        self.turns = 0
+
+    @property
+    def sequence(self) -> int:
+        """Return the sequence of the newest frame that was committed."""
+        return self._lab.sequence
+
+    @property
+    def epoch(self) -> Epoch:
+        return self._lab.epoch
+
+    def ask(self, decide: Decide[T]) -> Awaitable[T]:
+        """Let `decide` be part of the next turn; its answer comes when the frame is stored."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._inbox.put_nowait((decide, answer))
+        return answer
+
+    def tell(self, decide: Decide[None]) -> None:
+        """Let `decide` be part of the next turn; nobody waits for it."""
+        self._inbox.put_nowait((decide, None))
+
+    def ev_applied(self, sequence: int) -> None:
+        """Note, inside a turn, that reports are applied up to `sequence` of stream EV."""
+        self._lab.ev_hi = max(self._lab.ev_hi, sequence)
+
+    async def lead(self) -> None:
+        """Make turns until the LOG refuses a frame.
+
+        Raises:
+            Fenced: another controller leads; the Lab must be dropped.
+
+        """
+        while True:
+            await self.turn(await self._wait())
+
+    async def _wait(self) -> tuple[Decide[Any], asyncio.Future[Any] | None] | None:
+        """Wait for an input, a timer, or the safety tick; None where it was time."""
+        if not self._inbox.empty():
+            return self._inbox.get_nowait()
+        due = next_due(self._lab)
+        pause = min(SAFETY_TICK_S, (due - self._clock.now()) / 1e6) if due else SAFETY_TICK_S
+        try:
+            async with asyncio.timeout(max(0.0, pause)):
+                return await self._inbox.get()
+        except TimeoutError:
+            return None
+
+    async def turn(self, first: tuple[Decide[Any], asyncio.Future[Any] | None] | None) -> None:
+        """Decide all that waits, commit it as one frame, then let the effects go."""
+        lab = self._lab
+        decision = Decision(lab, self._clock.now())
+        answers: list[tuple[asyncio.Future[Any], Any]] = []
+        ev_before = lab.ev_hi
+        if first is not None:
+            self._decide(decision, first, answers)
+        taken = 1
+        while (
+            taken < TURN_INPUTS and len(decision.events) < TURN_EVENTS and not self._inbox.empty()
+        ):
+            self._decide(decision, self._inbox.get_nowait(), answers)
+            taken += 1
+        on_tick(decision)
+        schedule(decision)  # at once: nothing waits for a tick
+        if decision.events or lab.ev_hi != ev_before:
+            await self._commit(decision)
+        self.turns += 1
+        for future, value in answers:
+            _answer(future, value)
+        self._let_go(decision.effects)
+
+    def _decide(
+        self,
+        decision: Decision,
+        waiting: tuple[Decide[Any], asyncio.Future[Any] | None],
+        answers: list[tuple[asyncio.Future[Any], Any]],
+    ) -> None:
+        decide, future = waiting
+        value: Any
+        try:
+            value = decide(decision)
+        except LabError as refused:
+            value = refused
+            if future is None:
+                logger.warning("an input was refused", extra={"why": refused.line})
+        if future is not None:
+            answers.append((future, value))
+
+    async def _commit(self, decision: Decision) -> None:
+        lab = self._lab
+        events: tuple[AnyEvent, ...] = tuple(decision.events)
+        frame = Frame(epoch=lab.epoch, at=decision.now, ev_hi=lab.ev_hi, events=events)
+        sequences = await self._pen.append(frame)
+        lab.sequence, lab.turn_fences = sequences[-1], 0
+        self._on_commit(frame, sequences[-1])
+
+    def _let_go(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, ForgetRun) and effect.run in self._lab.runs:
+                forget(self._lab, effect.run)
+        self._carry_out(self._lab, effects)
+
+
+def _answer(future: asyncio.Future[Any], value: Any) -> None:
+    if future.done():
+        return
+    if isinstance(value, LabError):
+        future.set_exception(value)
+    else:
+        future.set_result(value)

@@ -1,0 +1,116 @@
+"""Heartbeats: each is answered with what is confirmed; silence is noticed here.
+
+Liveness is no part of the Lab: it is measured by this controller's monotonic clock, and counts
+from its own start, so that nobody is lost before they had the time to speak.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from tshrag_common.clock import Clock
+from tshrag_common.digest import digest
+from tshrag_common.ids import AgentId, Epoch
+from tshrag_common.reports import Heartbeat, HeartbeatAnswer
+from tshrag_common.states import AgentCause, AgentState
+from tshrag_controller.core.decision import Decision, SendSync
+from tshrag_controller.core.on_agent import on_beat, on_silence
+from tshrag_controller.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+SUSPECT_S = 15.0
+LOST_S = 30.0
+COMMAND_FLIGHT_S = 1.0
+"""A command younger than this may still be on its way: no Sync because of it."""
+
+
+class Confirmed(msgspec.Struct, frozen=True):
+    """How far an agent's spools rest in our stores: it may forget them up to there."""
+
+    reports: int = 0
+    samples: int = 0
+    output: int = 0
+
+
+class Stores(Protocol):
+    """What tells how far spools are stored."""
+
+    def confirmed(self, beat: Heartbeat) -> Confirmed: ...
+
+
+class Beats:
+    """Answers heartbeats and watches for silence."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        stores: Stores,
+        sent: Callable[[AgentId], int],
+    ) -> None:
+        self._engine, self._clock, self._stores, self._sent = engine, clock, stores, sent
+        self._heard: dict[AgentId, float] = {}
+        self._began = clock.monotonic()
+        self.again_from: dict[AgentId, int] = {}  # gaps in reports, told once
+        self.last: dict[AgentId, Heartbeat] = {}
+        self._differs_since: dict[AgentId, float] = {}
+
+    async def on_heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
+        """Return what the agent may forget, and whether it must say hello first."""
+        self._heard[beat.agent] = self._clock.monotonic()
+        self.last[beat.agent] = beat
+        known, epoch = await self._engine.ask(lambda decision: self._look(decision, beat))
+        stored = self._stores.confirmed(beat)
+        return HeartbeatAnswer(
+            epoch=epoch,
+            at=self._clock.now(),
+            known=known,
+            reports_upto=stored.reports,
+            samples_upto=stored.samples,
+            output_upto=stored.output,
+            again_from=self.again_from.pop(beat.agent, 0),
+        )
+
+    def _look(self, decision: Decision, beat: Heartbeat) -> tuple[bool, Epoch]:
+        agent = decision.lab.agents.get(beat.agent)
+        if agent is None or agent.facts.boot != beat.boot:
+            behind = agent is not None and agent.applied < beat.reports.last
+            return behind, decision.lab.epoch  # its hello may still be on its way
+        on_beat(decision, beat.agent, beat.draining)
+        self._compare(decision, beat)
+        return True, decision.lab.epoch
+
+    def _compare(self, decision: Decision, beat: Heartbeat) -> None:
+        """Bring an agent into step whose attempts differ from ours, with nothing on its way."""
+        agent = decision.lab.agents[beat.agent]
+        ours = digest(agent.fences)
+        if ours == beat.digest or agent.applied < beat.reports.last:
+            self._differs_since.pop(beat.agent, None)
+            return
+        now = self._clock.monotonic()
+        since = self._differs_since.setdefault(beat.agent, now)
+        if beat.heard[1] == self._sent(beat.agent) or now - since >= COMMAND_FLIGHT_S:
+            self._differs_since.pop(beat.agent, None)
+            decision.then(SendSync(beat.agent))
+
+    def heard_at(self, agent: AgentId) -> float:
+        return self._heard.get(agent, self._began)
+
+    async def watch(self, tick_s: float = 0.5) -> None:
+        """Doubt agents after 15 s of silence, lose them after 30 s."""
+        while True:
+            await asyncio.sleep(tick_s)
+            self._engine.tell(self._look_for_silence)
+
+    def _look_for_silence(self, decision: Decision) -> None:
+        now = self._clock.monotonic()
+        for name, agent in list(decision.lab.agents.items()):
+            silent = now - self.heard_at(name)
+            if silent >= LOST_S and agent.state in (AgentState.SUSPECT, AgentState.DRAINING):
+                on_silence(decision, name, AgentCause.LOSE)
+            elif silent >= SUSPECT_S and agent.state is AgentState.ONLINE:
+                on_silence(decision, name, AgentCause.DOUBT)

@@ -1,0 +1,79 @@
+"""Reports from stream EV: opened, checked, handed to the engine, acknowledged once in a frame.
+
+A report counts only from the agent under whose subject it came and whose key sealed it. What
+cannot be read is set aside with its reason, and the reader goes on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from tshrag_common import subjects
+from tshrag_common.errors import LabError, Refused
+from tshrag_common.ids import AgentId
+from tshrag_common.reports import ReportBatch
+from tshrag_common.seals import open_report
+from tshrag_common.wire import REPORTS
+from tshrag_controller.core.decision import Decision
+from tshrag_controller.core.on_agent import GapError, on_reports
+from tshrag_controller.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+SetAside = Callable[[str, str, bytes], None]
+"""(subject, reason, bytes): keep what could not be read."""
+
+
+class NotHolder(Refused):
+    """An agent that speaks for another."""
+
+    code = "not_holder"
+
+
+class ReportIntake:
+    """Takes messages of EV in order."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        mac_key: Callable[[AgentId], bytes],
+        set_aside: SetAside,
+        ask_again: Callable[[AgentId, int], None],
+    ) -> None:
+        self._engine, self._mac_key = engine, mac_key
+        self._set_aside, self._ask_again = set_aside, ask_again
+
+    async def take(
+        self, messages: Sequence[tuple[str, int, bytes]], ack: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """Apply messages ``(subject, sequence in EV, bytes)``; acknowledge when it is stored."""
+        answers = [self._one(*message) for message in messages]
+        waiting = [answer for answer in answers if answer is not None]
+        if waiting:
+            await asyncio.wait([asyncio.ensure_future(answer) for answer in waiting])
+        await ack(messages[-1][1])
+
+    def _one(self, subject: str, sequence: int, data: bytes) -> Awaitable[None] | None:
+        try:
+            batch = self.open(subject, data)
+        except LabError as error:
+            self._set_aside(subject, error.line, data)
+            return None
+        return self._engine.ask(lambda decision: self._apply(decision, batch, sequence))
+
+    def open(self, subject: str, data: bytes) -> ReportBatch:
+        """Return the batch in a message; raise a LabError with the reason it cannot count."""
+        agent, _ = subjects.agent_of(subject)
+        batch = REPORTS.decode(open_report(self._mac_key(agent), agent, data))
+        if batch.agent != agent:
+            raise NotHolder(subject, f"a report of {batch.agent}")
+        return batch
+
+    def _apply(self, decision: Decision, batch: ReportBatch, sequence: int) -> None:
+        try:
+            on_reports(decision, batch)
+        except GapError as gap:
+            facts = {"agent": gap.agent, "again_from": gap.again_from}
+            logger.warning("reports are missing, asked for again", extra=facts)
+            self._ask_again(gap.agent, gap.again_from)
+        self._engine.ev_applied(sequence)

@@ -1,0 +1,1 @@
+"""The LOG: the one truth, appended by the leader, followed by everybody."""

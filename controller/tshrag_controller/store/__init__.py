@@ -1,0 +1,1 @@
+"""What rests on disk beside the LOG: the projection, samples, output."""
