@@ -1,0 +1,1 @@
+"""Loads as artifacts: where they come from, how they are packed, checked and handed on."""
