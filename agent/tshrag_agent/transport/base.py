@@ -28,6 +28,7 @@ TransportCode = Literal[
     "ssh_banner",  # what answers does not speak SSH
     "host_key_changed",  # not the host that was pinned: the DUT goes into quarantine
     "no_shell",  # no shell that can hold a lease
+    "fence_failed",  # the fence file is locked, damaged or cannot be written
     "not_ended",  # something of an attempt cannot be ended
     "transfer_failed",  # a file did not arrive whole
     "serial_missing",
