@@ -1,0 +1,127 @@
+"""The tables of the projection and of the hot store, and their migrations, in order.
+
+Runs have a short number, so that rows of jobs, attempts and samples stay small. The projection
+may be deleted at any time: it is made again from checkpoint and LOG.
+"""
+
+import sqlite3
+from pathlib import Path
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+from tshrag_common.errors import Refused
+
+VERSION = 1
+"""Of the schema; a file made by a newer build is refused."""
+
+migrations = Migrations("tshrag")
+
+
+class SchemaTooNew(Refused):
+    """The file was written by a newer build."""
+
+    code = "schema"
+
+
+@migrations()
+def m0001_runs(db: Database) -> None:
+    _execute(
+        db,
+        """
+        CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+        CREATE TABLE runs (
+            no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, org TEXT NOT NULL,
+            by TEXT NOT NULL, key TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
+            priority INTEGER NOT NULL, created_at INTEGER NOT NULL,
+            started_at INTEGER NOT NULL DEFAULT 0, ended_at INTEGER NOT NULL DEFAULT 0,
+            total INTEGER NOT NULL, reason TEXT NOT NULL DEFAULT '',
+            evidence BLOB, loads BLOB, criteria BLOB, profile BLOB,
+            retry_of TEXT NOT NULL DEFAULT '', seed INTEGER NOT NULL
+        );
+        CREATE INDEX runs_org ON runs (org, no);
+        CREATE INDEX runs_key ON runs (org, key) WHERE key != '';
+        CREATE TABLE jobs (
+            run INTEGER NOT NULL, serial INTEGER NOT NULL, name TEXT NOT NULL,
+            spec INTEGER NOT NULL, state TEXT NOT NULL, after TEXT NOT NULL DEFAULT '',
+            started_at INTEGER NOT NULL DEFAULT 0, ended_at INTEGER NOT NULL DEFAULT 0,
+            fence INTEGER NOT NULL DEFAULT 0, error BLOB, PRIMARY KEY (run, serial)
+        ) WITHOUT ROWID;
+        CREATE TABLE specs (
+            run INTEGER NOT NULL, no INTEGER NOT NULL, kind TEXT NOT NULL, what TEXT NOT NULL,
+            target TEXT NOT NULL, spec BLOB NOT NULL, PRIMARY KEY (run, no)
+        ) WITHOUT ROWID;
+        CREATE TABLE attempts (
+            fence INTEGER PRIMARY KEY, run INTEGER NOT NULL, serial INTEGER NOT NULL,
+            number INTEGER NOT NULL, agent TEXT NOT NULL, dut TEXT NOT NULL DEFAULT '',
+            state TEXT NOT NULL, assigned_at INTEGER NOT NULL,
+            started_at INTEGER NOT NULL DEFAULT 0, ended_at INTEGER NOT NULL DEFAULT 0,
+            ended BLOB, reason TEXT NOT NULL DEFAULT ''
+        );
+        CREATE INDEX attempts_job ON attempts (run, serial);
+        CREATE TABLE timeline (
+            run INTEGER NOT NULL, seq INTEGER NOT NULL, no INTEGER NOT NULL, at INTEGER NOT NULL,
+            what TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (run, seq, no)
+        ) WITHOUT ROWID;
+        CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE spools (
+            agent TEXT NOT NULL, kind TEXT NOT NULL, spool TEXT NOT NULL, upto INTEGER NOT NULL,
+            PRIMARY KEY (agent, kind)
+        ) WITHOUT ROWID;
+        CREATE TABLE set_aside (
+            no INTEGER PRIMARY KEY, at INTEGER NOT NULL, subject TEXT NOT NULL,
+            reason TEXT NOT NULL, data BLOB NOT NULL
+        );
+        """,
+    )
+
+
+@migrations()
+def m0002_samples(db: Database) -> None:
+    _execute(
+        db,
+        """
+        CREATE TABLE series (
+            id INTEGER PRIMARY KEY, run INTEGER NOT NULL, serial INTEGER NOT NULL,
+            attempt INTEGER NOT NULL, agent TEXT NOT NULL, dut TEXT NOT NULL, key TEXT NOT NULL,
+            unit TEXT NOT NULL DEFAULT '', type TEXT NOT NULL DEFAULT 'gauge',
+            description TEXT NOT NULL DEFAULT '',
+            UNIQUE (run, key, serial, attempt, agent, dut)
+        );
+        CREATE TABLE chunks (
+            series INTEGER NOT NULL, no INTEGER NOT NULL, count INTEGER NOT NULL,
+            first_at INTEGER NOT NULL, last_at INTEGER NOT NULL,
+            at BLOB NOT NULL, value BLOB NOT NULL, duration BLOB,
+            PRIMARY KEY (series, no)
+        ) WITHOUT ROWID;
+        """,
+    )
+
+
+def _execute(db: Database, statements: str) -> None:
+    """Execute several statements inside the migration's transaction (executescript ends it)."""
+    for statement in statements.split(";"):
+        if statement.strip():
+            db.conn.execute(statement)
+
+
+def open_database(path: Path | None) -> sqlite3.Connection:
+    """Open (or make) the database at `path`, or in memory; bring its tables up to date.
+
+    Raises:
+        SchemaTooNew: a newer build wrote it.
+        sqlite3.Error: it is damaged, or cannot be opened.
+
+    """
+    connection = sqlite3.connect(path or ":memory:", check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")  # the LOG is the truth; this can be rebuilt
+    connection.execute("PRAGMA temp_store=MEMORY")
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found > VERSION:
+        connection.close()
+        raise SchemaTooNew(str(path or "memory"), f"{found} > {VERSION}", "upgrade")
+    migrations.apply(Database(connection))
+    connection.execute(f"PRAGMA user_version={VERSION}")
+    connection.commit()
+    return connection
