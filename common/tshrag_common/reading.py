@@ -44,9 +44,7 @@ def profile_of(data: object) -> Profile:
 
 def _checked(data: object, findings: Findings) -> Profile:
     _check_version(data, findings)
-    profile = convert(data, Profile, findings)
-    check_profile(profile, findings)
-    findings.check()
+    profile = convert(data, Profile, findings, lambda made: check_profile(made, findings))
     return _one_place_for_criteria(profile)
 
 

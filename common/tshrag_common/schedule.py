@@ -94,7 +94,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def kind(self) -> Kind:
-        return next(kind for kind in self.KINDS if getattr(self, kind) is not UNSET)
+        return next((kind for kind in self.KINDS if getattr(self, kind) is not UNSET), "nop")
 
     @property
     def label(self) -> str:

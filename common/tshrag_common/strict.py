@@ -15,7 +15,7 @@ and a type alias, in ``Meta(extra=...)``:
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import NoneType
 from typing import TypeVar
@@ -23,7 +23,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import inspect
 
-from tshrag_common.errors import Invalid, did_you_mean, shown
+from tshrag_common.errors import did_you_mean, shown
 from tshrag_common.findings import Findings
 from tshrag_common.positions import MAX_DEPTH, At
 from tshrag_common.units import BadQuantity
@@ -60,15 +60,33 @@ _WORDS: dict[type[inspect.Type], str] = {
 }
 
 
-def convert(data: object, type_: type[T], findings: Findings) -> T:
-    """Return `data` as a `type_`; raise Invalid with all that is in `findings` by then."""
+def convert(
+    data: object, type_: type[T], findings: Findings, also: Callable[[T], None] | None = None
+) -> T:
+    """Return `data` as a `type_`; raise Invalid with all that is in `findings` in the end.
+
+    `also` looks at what was made and notes more. It is asked even when problems are known, as
+    long as something could be made of the rest; what follows from known ones is left out.
+    """
     shaped = _Walker(findings).walk(_info(type_), data, ())
-    findings.check()
     try:
-        return msgspec.convert(shaped, type_)
-    except msgspec.ValidationError as error:  # a rule of the type that the walk does not know
-        findings.add("type", (), str(error))
-        raise Invalid(findings.problems) from None
+        made = msgspec.convert(shaped, type_)
+    except msgspec.ValidationError as error:
+        if not findings.problems:  # a rule of the type that the walk does not know
+            findings.add("type", (), str(error))
+        raise findings.invalid() from None
+    if also is not None:
+        findings.second_look()
+        also(made)
+    findings.check()
+    return made
+
+
+class _Bad:
+    """What stands for a value that has been refused."""
+
+
+_BAD = _Bad()
 
 
 @cache
@@ -86,7 +104,7 @@ class _Walker:
     def walk(self, info: inspect.Type, value: object, at: At) -> object:
         if len(at) > MAX_DEPTH:
             self._add("too_deep", at[:3], f"limit {MAX_DEPTH}")
-            return None
+            return _BAD
         info, extra = _meant(info, value)
         if "parse" in extra:
             return self._parsed(extra["parse"], value, at)
@@ -94,7 +112,7 @@ class _Walker:
             return self._anything(value, at)
         if not _accepts(info, value):
             self._mismatch(info, value, at)
-            return None
+            return _BAD
         if isinstance(value, dict):
             return self._mapping(info, value, at)
         if isinstance(value, list | tuple):
@@ -109,18 +127,20 @@ class _Walker:
         value_type = getattr(info, "value_type", inspect.AnyType())
         for key in value:
             self.walk(key_type, key, (*at, key))
-        return {key: self.walk(value_type, each, (*at, key)) for key, each in value.items()}
+        walked = {key: self.walk(value_type, each, (*at, key)) for key, each in value.items()}
+        return {key: each for key, each in walked.items() if each is not _BAD}
 
     def _list(self, info: inspect.Type, extra: Extra, value: Sequence[object], at: At) -> object:
         if isinstance(info, inspect.TupleType):
             if len(value) != len(info.item_types):
                 self._add("range", at, f"{len(info.item_types)} entries, got {len(value)}")
-                return None
+                return _BAD
             of = [*info.item_types]
         else:
             self._size(info, len(value), at, "entries", str(extra.get("code", "range")))
             of = [getattr(info, "item_type", inspect.AnyType())] * len(value)
-        return [self.walk(of[n], each, (*at, n)) for n, each in enumerate(value)]
+        walked = [self.walk(of[n], each, (*at, n)) for n, each in enumerate(value)]
+        return _BAD if any(each is _BAD for each in walked) else walked
 
     def _struct(self, info: inspect.StructType, value: dict[str, object], at: At) -> object:
         words: Mapping[str, str] = getattr(info.cls, "WORDS", {})
@@ -143,7 +163,7 @@ class _Walker:
             self._add("missing", at, f"Missing required field(s): {', '.join(absent)}")
         known = len(shaped) == len(value)
         self._exactly_one(getattr(info.cls, "KINDS", ()), shaped, at, known=known)
-        return shaped
+        return {name: each for name, each in shaped.items() if each is not _BAD}
 
     def _exactly_one(
         self, kinds: tuple[str, ...], shaped: Mapping[str, object], at: At, *, known: bool
@@ -165,7 +185,7 @@ class _Walker:
         wrong = check(value) if fits and callable(check) else ""
         if wrong:
             self._add(str(extra.get("code", "value")), at, str(wrong))
-        return value
+        return value if fits and not wrong else _BAD
 
     def _text(self, info: inspect.StrType, extra: Extra, value: str, at: At) -> bool:
         code = str(extra.get("code", "range"))
@@ -180,11 +200,12 @@ class _Walker:
         if not inside or not math.isfinite(value) or not -_INT64 <= value < _INT64:
             said = f"{extra.get('say', limits)}, got {value}"
             self._add(str(extra.get("code", "range")), at, said)
-            return None
+            return _BAD
         if not isinstance(info, inspect.IntType):
             return value
         if int(value) != value:
             self._add("type", at, f"expected a whole number, got {value}")
+            return _BAD
         return int(value)
 
     def _size(self, info: inspect.Type, size: int, at: At, of: str, code: str = "range") -> bool:
@@ -201,7 +222,7 @@ class _Walker:
             return parse(value) if callable(parse) else value
         except BadQuantity as bad:
             self._add(bad.code, at, bad.what, bad.fix)
-            return None
+            return _BAD
 
     def _mismatch(self, info: inspect.Type, value: object, at: At) -> None:
         wanted, got = _wanted(info), got_text(value)
