@@ -1,0 +1,146 @@
+"""The accounts of a lab as JWTs, the templates of rights, and their push to a running server.
+
+CTL alone holds JetStream. AGENTS and each USERS-<org> reach it through service imports only: in
+one shared account an agent could forge another's report through the reply subject of a request.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from tshrag_common import subjects
+from tshrag_common.bus.connection import Bus
+from tshrag_common.errors import Refused, Unreachable
+from tshrag_common.ids import OrgId
+from tshrag_common.keys import Key, issue
+from tshrag_common.labkeys import LabKeys
+
+_NAME = "{{name()}}"  # the server puts the name of the user's JWT there
+_ALL = subjects.ANY
+_LIMITS: dict[str, object] = {
+    **dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1),
+    "wildcards": True,
+}
+_WITH_STORE = _LIMITS | dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
+_PUSH_WITHIN_S = 5.0
+
+Share = Literal["service", "stream"]
+
+
+def accounts_config(keys: LabKeys) -> dict[str, object]:
+    """Return the part of the server's configuration that holds operator and accounts."""
+    operator, system = Key(keys.operator), Key(keys.sys).public
+    about: dict[str, object] = {"type": "operator", "system_account": system}
+    return {
+        "operator": issue(operator, operator.public, "lab", about),
+        "system_account": system,
+        "resolver_preload": account_jwts(keys),
+    }
+
+
+def account_jwts(keys: LabKeys) -> dict[str, str]:
+    """Return the JWT of every account by its public key, as `keys` want them now."""
+    jwts = [
+        _account(keys, keys.sys, "SYS", {}),
+        _account(keys, keys.ctl, "CTL", {"limits": _WITH_STORE, "exports": _exports(keys)}),
+        _account(
+            keys,
+            keys.agents_account,
+            "AGENTS",
+            {
+                "imports": _agent_imports(keys),
+                "signing_keys": [_role("agent", keys.agent_role, AGENT_RIGHTS)],
+            },
+        ),
+    ]
+    for org, seed in keys.orgs.items():
+        role = _role("person", keys.person_role, PERSON_RIGHTS)
+        about: dict[str, object] = {"imports": _org_imports(keys, org), "signing_keys": [role]}
+        jwts.append(_account(keys, seed, f"USERS-{org}", about))
+    return dict(jwts)
+
+
+async def push_accounts(system: Bus, keys: LabKeys) -> None:
+    """Give the running server all accounts as `keys` want them: new orgs, revocations.
+
+    `system` is a connection of SYS. Who was revoked is disconnected within a second.
+
+    Raises:
+        Refused: the server does not take one (``nats_claims``).
+        Unreachable: it does not answer; push again, it is safe to repeat.
+
+    """
+    for jwt in account_jwts(keys).values():
+        answer = await system.request(subjects.CLAIMS_UPDATE, jwt.encode(), _PUSH_WITHIN_S)
+        try:
+            said = msgspec.json.decode(answer.data, type=_ClaimsAnswer)
+        except msgspec.DecodeError as error:
+            raise Unreachable("nats", f"no answer to an update of accounts: {error}") from error
+        if said.error is not None:
+            raise Refused("nats", said.error.description, code="nats_claims")
+
+
+class _ClaimsError(msgspec.Struct):
+    description: str = ""
+
+
+class _ClaimsAnswer(msgspec.Struct):
+    error: _ClaimsError | None = None
+
+
+def _rights(pub: list[str], sub: list[str]) -> dict[str, object]:
+    return {
+        "pub": {"allow": pub},
+        "sub": {"allow": [*sub, f"{subjects.inbox_prefix(_NAME)}.>"]},
+        "subs": -1,
+        "data": -1,
+        "payload": 1 << 20,
+        "allowed_connection_types": ["STANDARD"],
+    }
+
+
+AGENT_RIGHTS = _rights([*subjects.may_publish(_NAME)], [*subjects.may_hear(_NAME)])
+PERSON_RIGHTS = _rights([subjects.any_req()], [subjects.any_ui(None)])
+
+
+def _exports(keys: LabKeys) -> list[dict[str, object]]:
+    exports = [_export("service", subjects.any_said(kind)) for kind in subjects.AGENT_SAYS]
+    exports.append(_export("stream", subjects.any_command()))
+    exports += [_export("service", subjects.any_req(org)) for org in keys.orgs]
+    exports += [_export("stream", subjects.any_ui(org)) for org in keys.orgs]
+    return exports
+
+
+def _agent_imports(keys: LabKeys) -> list[dict[str, object]]:
+    imports = [_import(keys, "service", subject) for subject in subjects.may_publish(_ALL)]
+    return [*imports, _import(keys, "stream", subjects.any_command())]
+
+
+def _org_imports(keys: LabKeys, org: OrgId) -> list[dict[str, object]]:
+    """Return what `org` reaches. The server adds the org to the subject and says who asks."""
+    req = _import(keys, "service", subjects.any_req(org))
+    ui = _import(keys, "stream", subjects.any_ui(org))
+    return [
+        req | {"local_subject": subjects.any_req(), "share": True},
+        ui | {"local_subject": subjects.any_ui(None)},
+    ]
+
+
+def _export(kind: Share, subject: str) -> dict[str, object]:
+    return {"name": subject, "subject": subject, "type": kind}
+
+
+def _import(keys: LabKeys, kind: Share, subject: str) -> dict[str, object]:
+    return {**_export(kind, subject), "account": Key(keys.ctl).public}
+
+
+def _role(name: str, seed: str, rights: dict[str, object]) -> dict[str, object]:
+    return {"kind": "user_scope", "key": Key(seed).public, "role": name, "template": rights}
+
+
+def _account(keys: LabKeys, seed: str, name: str, about: dict[str, object]) -> tuple[str, str]:
+    account = Key(seed).public
+    body: dict[str, object] = {"type": "account", "limits": _LIMITS, **about}
+    if account in keys.revoked:
+        body["revocations"] = dict(keys.revoked[account])
+    return account, issue(Key(keys.operator), account, name, body)
