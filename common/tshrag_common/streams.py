@@ -36,8 +36,8 @@ class SubjectTransform(msgspec.Struct, frozen=True, kw_only=True):
     dest: str
 
 
-class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One stream. The fields with a default value of None are left to the server."""
+class StreamConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream. All of it is sent: what is left out or null the server would choose."""
 
     name: str
     subjects: tuple[str, ...]
