@@ -1,0 +1,1 @@
+"""One try of a job, from the command to the last report."""

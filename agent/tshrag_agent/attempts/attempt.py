@@ -1,0 +1,175 @@
+"""One attempt, from the command to the last report.
+
+Its work stands in one scope with a deadline: the time limit, or at once when it is cancelled.
+Whatever ends it, its steps clean up, and only when nothing of it is alive is its end told. When
+the daemon itself is stopped, nothing is told: the next agent adopts what is left.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from tshrag_agent.attempts.record import AttemptRecord
+from tshrag_agent.attempts.roster import Living, Roster
+from tshrag_agent.journal.journal import Journal
+from tshrag_agent.journal.records import Append, End
+from tshrag_agent.reports.early import EarlyReports
+from tshrag_common import wire
+from tshrag_common.clock import Clock
+from tshrag_common.commands import CancelAttempt, StartAttempt
+from tshrag_common.errors import ErrorReport, LabError
+from tshrag_common.jobs import JobSpec
+from tshrag_common.reports import Accepted, Outcome, Started
+
+logger = logging.getLogger(__name__)
+
+
+class Steps(Protocol):
+    """How the work of one attempt is done: in the agent, on the host, on a DUT."""
+
+    async def work(self) -> None:
+        """Prepare and execute; note in the record how it ended."""
+        ...
+
+    async def clean_up(self) -> None:
+        """End what is alive, collect what was said; comes after `work`, however that ended.
+
+        Not called when the daemon is stopped in the middle of `work`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Office:
+    """What every attempt needs of its agent."""
+
+    journal: Journal
+    early: EarlyReports
+    roster: Roster
+    clock: Clock
+
+
+class Attempt:
+    """One try of a job; `conduct` is its whole life."""
+
+    def __init__(
+        self,
+        office: Office,
+        start: StartAttempt,
+        spec: JobSpec,
+        steps: Callable[["Attempt"], Steps],
+        older: Living | None = None,
+        *,
+        adopted: bool = False,
+    ) -> None:
+        self.start, self.spec = start, spec
+        self.record = AttemptRecord()
+        self.adopted = adopted
+        self._office, self._older = office, older
+        self._steps = steps(self)
+        self._gone = asyncio.Event()
+        self._stop: tuple[Outcome, ErrorReport] | None = None
+        self._scope: asyncio.Timeout | None = None
+
+    def cancel(self, command: CancelAttempt) -> None:
+        limit = f"longer than {self.spec.timeout_s:g} s"
+        match command.cause:
+            case "timeout":
+                self._end("timeout", ErrorReport(code="timeout", message=limit))
+            case "lost":
+                message = "its controller has given it up"
+                self._end("cancelled", ErrorReport(code="lost", message=message))
+            case "cancelled":
+                self._end("cancelled", ErrorReport(code="cancelled", message="as asked"))
+
+    def interrupt(self, error: ErrorReport) -> None:
+        """End it for a reason of the agent's own."""
+        self._end("error", error)
+
+    def _end(self, outcome: Outcome, error: ErrorReport) -> None:
+        if self._stop is not None or self._gone.is_set():
+            return
+        self._stop = (outcome, error)
+        if self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    async def gone(self) -> None:
+        await self._gone.wait()
+
+    def launched(self, at: int = 0) -> None:
+        """Say that its first process runs; `at` where that is known better than now."""
+        self.record.started_at = at or self._office.clock.now()
+        if not self.adopted:
+            fence = self.start.fence
+            self._office.early.tell(Started(at=self.record.started_at, fence=fence))
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether it was told to end, or its time is over."""
+        return self._stop is not None or (self._scope is not None and self._scope.expired())
+
+    async def conduct(self) -> None:
+        await self._work()
+        await self._clean_up()
+        await self._tell()
+
+    async def _work(self) -> None:
+        limit_s = self.spec.timeout_s
+        try:
+            async with asyncio.timeout(limit_s) as scope:
+                self._scope = scope
+                if self._stop is not None:
+                    scope.reschedule(asyncio.get_running_loop().time())
+                if self._older is not None:
+                    await self._older.gone()
+                if not self.adopted:
+                    accepted = Accepted(at=self._office.clock.now(), fence=self.start.fence)
+                    self._office.early.tell(accepted)
+                await self._steps.work()
+        except TimeoutError:
+            self._note_stop()
+        except LabError as error:
+            self.record.fail("error", error.report())
+        except Exception as error:  # a fault of ours ends this attempt, not the agent
+            logger.exception("an attempt failed inside the agent", extra=self.facts)
+            self.record.fail("error", _internal(error))
+        finally:
+            self._scope = None
+
+    async def _clean_up(self) -> None:
+        try:
+            await self._steps.clean_up()
+        except LabError as error:
+            self.record.fail("error", error.report())
+        except Exception as error:  # the end must be told all the same
+            logger.exception("cleaning up failed inside the agent", extra=self.facts)
+            self.record.fail("error", _internal(error))
+
+    async def _tell(self) -> None:
+        """Give back what it held, and put its end into the journal."""
+        office, fence = self._office, self.start.fence
+        office.early.withdraw(fence)
+        office.roster.slots.release(fence, self.start.dut)
+        self._gone.set()
+        body = wire.body(self.record.ended(fence, office.clock.now()))
+        office.roster.end(fence, await office.journal.write(Append("reports", (body,)), End(fence)))
+
+    def _note_stop(self) -> None:
+        message = f"longer than {self.spec.timeout_s:g} s"
+        outcome, error = self._stop or (
+            "timeout",
+            ErrorReport(code="timeout", message=message),
+        )
+        self.record.fail(outcome, error)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Return what a line of the log says of it."""
+        return {"run": self.start.run, "job": self.start.job, "fence": self.start.fence}
+
+
+def _internal(error: Exception) -> ErrorReport:
+    message = f"the agent failed: {type(error).__name__}: {error}"
+    return ErrorReport(code="internal", message=message[:500], retryable=True)

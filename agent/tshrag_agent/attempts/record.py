@@ -1,0 +1,50 @@
+"""What is known of an attempt while it lives; the report of its end is made of it."""
+
+from dataclasses import dataclass, field
+
+from tshrag_common.errors import ErrorReport
+from tshrag_common.ids import Fence
+from tshrag_common.reports import Ended, MetricNotice, Outcome, OutputEnd, Usage
+
+
+@dataclass
+class AttemptRecord:
+    """Mutable, owned by one attempt; its steps fill it in."""
+
+    outcome: Outcome = "passed"
+    error: ErrorReport | None = None
+    started_at: int = 0
+    exit_code: int | None = None
+    signal: int = 0
+    samples_upto: int = 0
+    output_upto: int = 0
+    usage: Usage = field(default_factory=Usage)
+    stdout: OutputEnd = field(default_factory=OutputEnd)
+    stderr: OutputEnd = field(default_factory=OutputEnd)
+    stopped: tuple[str, ...] = ()
+    notices: tuple[MetricNotice, ...] = ()
+    dut_notes: list[str] = field(default_factory=list)
+
+    def fail(self, outcome: Outcome, error: ErrorReport) -> None:
+        """Note how it ended; what was noted first stays, unless nothing had gone wrong yet."""
+        if self.outcome == "passed":
+            self.outcome, self.error = outcome, error
+
+    def ended(self, fence: Fence, at: int) -> Ended:
+        return Ended(
+            at=at,
+            fence=fence,
+            outcome=self.outcome,
+            started_at=self.started_at,
+            exit_code=self.exit_code,
+            signal=self.signal,
+            error=self.error,
+            samples_upto=self.samples_upto,
+            output_upto=self.output_upto,
+            usage=self.usage,
+            stdout=self.stdout,
+            stderr=self.stderr,
+            stopped=self.stopped,
+            notices=self.notices,
+            dut_notes=tuple(self.dut_notes),
+        )

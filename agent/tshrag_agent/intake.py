@@ -1,0 +1,215 @@
+"""Commands -> attempts. What is not signed, not newer or not possible starts nothing.
+
+All starts of one message are in the journal, with one fsync, before the first of them runs. Lost
+commands need no care here: the digest of a heartbeat differs then, and a Sync follows.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from tshrag_agent.attempts.fences import Fences
+from tshrag_agent.attempts.roster import Living, Roster
+from tshrag_agent.journal.journal import Journal
+from tshrag_agent.journal.records import Append, AttemptRow, Begin, Change, DutFence, Heard
+from tshrag_common import wire
+from tshrag_common.bus.messages import Message
+from tshrag_common.clock import Clock
+from tshrag_common.commands import CancelAttempt, CommandBatch, Drain, StartAttempt, Sync
+from tshrag_common.errors import ErrorReport, StaleFence, StorageFull
+from tshrag_common.ids import AgentId, Fence
+from tshrag_common.jobs import JobSpec
+from tshrag_common.reports import Ended, Outcome
+from tshrag_common.seals import BadSeal, CommandVerifier
+
+logger = logging.getLogger(__name__)
+
+_WAITING_MOST = 1024
+
+Launch = Callable[[StartAttempt, JobSpec, Living | None], Living]
+"""Make an attempt (its older holder of the DUT is handed over, to be waited for)."""
+
+
+class Intake:
+    """What this agent hears."""
+
+    def __init__(
+        self,
+        agent: AgentId,
+        *,
+        verifier: CommandVerifier,
+        journal: Journal,
+        fences: Fences,
+        roster: Roster,
+        launch: Launch,
+        clock: Clock,
+    ) -> None:
+        self._agent, self._verifier, self._journal = agent, verifier, journal
+        self._fences, self._roster, self._launch, self._clock = fences, roster, launch, clock
+        self._inbox = asyncio.Queue[bytes](_WAITING_MOST)
+        self.draining = False
+        self.counters = Counter[str]()
+
+    def hear(self, message: Message) -> None:
+        """Take a message of the bus; too many that wait are dropped, a Sync heals that."""
+        try:
+            self._inbox.put_nowait(message.data)
+        except asyncio.QueueFull:
+            self.counters["commands_dropped"] += 1
+
+    @property
+    def heard(self) -> tuple[int, int]:
+        return self._fences.heard
+
+    async def obey(self) -> None:
+        """Carry out what is heard, one message after the other, for ever."""
+        while True:
+            data = await self._inbox.get()
+            try:
+                await self._carry_out(data)
+            except Exception:  # one message must not end the intake
+                self.counters["commands_failed"] += 1
+                logger.exception("a message of commands failed")
+
+    async def _carry_out(self, data: bytes) -> None:
+        batch = self._opened(data)
+        if batch is None:
+            return
+        starts: list[StartAttempt] = []
+        cancels: list[CancelAttempt] = []
+        for command in batch.commands:
+            match command:
+                case StartAttempt():
+                    starts.append(command)
+                case CancelAttempt():
+                    cancels.append(command)
+                case Sync(attempts=attempts):
+                    starts.extend(attempts)
+                    cancels.extend(self._beyond(attempts))
+                case Drain(on=on):
+                    self.draining = on
+                    logger.info("draining" if on else "taking work again")
+        await self._begin(batch, starts)
+        for cancel in cancels:
+            await self._cancel(cancel)
+
+    def _opened(self, data: bytes) -> CommandBatch | None:
+        try:
+            batch = wire.COMMANDS.decode(self._verifier.open(data))
+        except (BadSeal, wire.BadMessage) as error:
+            self.counters["commands_forged" if isinstance(error, BadSeal) else "commands_bad"] += 1
+            logger.warning("commands dropped", extra={"reason": error.line})
+            return None
+        if batch.agent != self._agent:
+            self.counters["commands_forged"] += 1
+            return None
+        if not self._fences.hear(batch.epoch, batch.n):
+            self.counters["commands_late"] += 1
+            return None
+        return batch
+
+    def _beyond(self, attempts: Iterable[StartAttempt]) -> list[CancelAttempt]:
+        """Return what ends the attempts that a Sync does not name."""
+        named = {start.fence for start in attempts}
+        return [
+            CancelAttempt(fence=fence, cause="lost")
+            for fence in self._roster.live
+            if fence not in named
+        ]
+
+    async def _begin(self, batch: CommandBatch, starts: list[StartAttempt]) -> None:
+        changes: list[Change] = [Heard(batch.epoch, batch.n)]
+        taken: list[tuple[StartAttempt, JobSpec, Fence | None]] = []
+        refused: list[Ended] = []
+        specs, seen = _Specs(batch.specs), set[Fence]()
+        for start in starts:
+            if self._roster.knows(start.fence) or start.fence in seen:
+                self.counters["starts_repeated"] += 1
+                continue
+            seen.add(start.fence)
+            error = self._refusal(start, specs)
+            if error is not None:
+                refused.append(self._ended(start.fence, "refused", error))
+                continue
+            spec = batch.specs[start.spec]
+            taken.append((start, spec, self._roster.slots.take(start, spec)))
+            row = AttemptRow(
+                fence=start.fence, start=wire.body(start), spec=specs.encoded(start.spec)
+            )
+            changes.append(Begin(row))
+            if start.dut is not None:
+                self._fences.take(start.dut, start.fence)
+                changes.append(DutFence(start.dut, start.fence))
+        if refused:
+            changes.append(Append("reports", tuple(wire.body(report) for report in refused)))
+        await self._write(changes, taken, refused)
+
+    async def _write(
+        self,
+        changes: list[Change],
+        taken: list[tuple[StartAttempt, JobSpec, Fence | None]],
+        refused: list[Ended],
+    ) -> None:
+        try:
+            last = await self._journal.write(*changes, patient=False)
+        except StorageFull as error:
+            self.counters["storage_full"] += 1
+            logger.error("nothing starts", extra={"reason": error.line, "starts": len(taken)})
+            for start, _, _ in taken:
+                self._roster.slots.release(start.fence, start.dut)
+            return
+        for seq, report in enumerate(refused, last - len(refused) + 1):
+            self._roster.end(report.fence, seq)
+        for start, spec, older_fence in taken:
+            older = self._roster.live.get(older_fence) if older_fence is not None else None
+            if older is not None:
+                older.cancel(CancelAttempt(fence=older.start.fence, cause="lost"))
+            self._roster.enter(self._launch(start, spec, older))
+
+    def _refusal(self, start: StartAttempt, specs: "_Specs") -> ErrorReport | None:
+        spec = specs.get(start.spec)
+        if spec is None:
+            return ErrorReport(code="bad_command", message=f"no spec {start.spec} in the message")
+        if self.draining:
+            message = f"agent {self._agent} is draining"
+            return ErrorReport(code="draining", message=message, retryable=True)
+        if start.dut is not None:
+            try:
+                self._fences.check(start.dut, start.fence)
+            except StaleFence as error:
+                self.counters["starts_stale"] += 1
+                return error.report()
+        return self._roster.slots.refusal(start, spec)
+
+    async def _cancel(self, command: CancelAttempt) -> None:
+        attempt = self._roster.live.get(command.fence)
+        if attempt is not None:
+            attempt.cancel(command)
+            return
+        if self._roster.knows(command.fence):
+            return
+        outcome: Outcome = "timeout" if command.cause == "timeout" else "cancelled"
+        report = self._ended(command.fence, outcome, None)
+        self._roster.end(command.fence, await self._journal.append("reports", wire.body(report)))
+
+    def _ended(self, fence: Fence, outcome: Outcome, error: ErrorReport | None) -> Ended:
+        return Ended(at=self._clock.now(), fence=fence, outcome=outcome, error=error)
+
+
+class _Specs:
+    """The specs of one message; each is encoded at most once."""
+
+    def __init__(self, specs: tuple[JobSpec, ...]) -> None:
+        self._specs = specs
+        self._encoded: dict[int, bytes] = {}
+
+    def get(self, index: int) -> JobSpec | None:
+        return self._specs[index] if 0 <= index < len(self._specs) else None
+
+    def encoded(self, index: int) -> bytes:
+        if index not in self._encoded:
+            self._encoded[index] = msgspec.msgpack.encode(self._specs[index])
+        return self._encoded[index]

@@ -1,0 +1,146 @@
+"""The agent's life on the bus: hear, beat, send; and again, when a connection is closed for good.
+
+Nothing here touches an attempt: without the bus they go on, and the journal keeps what they say.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from tshrag_agent.attempts.roster import Roster
+from tshrag_agent.intake import Intake
+from tshrag_agent.journal.journal import Journal
+from tshrag_agent.journal.records import SpoolName
+from tshrag_agent.reports.heartbeat import Pulse
+from tshrag_agent.reports.outbound import Outbound
+from tshrag_common import subjects
+from tshrag_common.bus.connection import Bus, connect
+from tshrag_common.bus.jetstream import JetStream
+from tshrag_common.clock import Clock
+from tshrag_common.errors import Refused, Unreachable
+from tshrag_common.inventory import AgentFacts
+from tshrag_common.keys import Bundle
+from tshrag_common.seals import seal_report
+
+logger = logging.getLogger(__name__)
+
+_AGAIN_WITHIN_S = 20.0
+_DENIED = ("authorization", "authentication", "revoked", "expired")
+
+
+class Denied(Refused):
+    """The server does not take the credentials of this agent any more."""
+
+    code = "creds_denied"
+
+
+class Online:
+    """What an agent does while it is connected."""
+
+    def __init__(
+        self,
+        facts: AgentFacts,
+        bundle: Bundle,
+        *,
+        journal: Journal,
+        roster: Roster,
+        intake: Intake,
+        clock: Clock,
+        beat_s: float,
+        on_bus: Callable[[Bus | None], None],
+    ) -> None:
+        self.facts, self._bundle = facts, bundle
+        self._journal, self._roster, self._intake = journal, roster, intake
+        self._clock, self._beat_s, self._on_bus = clock, beat_s, on_bus
+        self.outbounds: dict[SpoolName, Outbound] = {}
+        self._saw_hello = False
+
+    async def stay(self) -> None:
+        """Be connected, for ever.
+
+        Raises:
+            Denied: the credentials are of no use any more.
+            Refused: the address or the credentials cannot be understood.
+
+        """
+        within_s: float | None = None
+        while True:
+            bus = await self._connected(within_s)
+            try:
+                self._on_bus(bus)
+                await self._live(bus)
+            finally:
+                self._on_bus(None)
+                await bus.close()
+            within_s = _AGAIN_WITHIN_S
+
+    async def told(self, within_s: float) -> bool:
+        """Wait until all that the journal has is stored by its streams; false: it is not."""
+        try:
+            async with asyncio.timeout(within_s):
+                for outbound in list(self.outbounds.values()):
+                    await outbound.caught_up()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _connected(self, within_s: float | None) -> Bus:
+        try:
+            return await connect(
+                self._bundle.url,
+                name=self.facts.agent,
+                credentials=self._bundle.creds or None,
+                ca=self._bundle.ca or None,
+                on_state=logger.warning,
+                within_s=within_s,
+            )
+        except Unreachable as error:
+            if any(word in str(error).lower() for word in _DENIED):
+                fix = "ask for new ones: tshrag agent enroll " + self.facts.agent
+                raise Denied("nats", str(error), fix) from None
+            return await self._connected(None)
+
+    async def _live(self, bus: Bus) -> None:
+        """Serve one connection until it is closed for good."""
+        agent, mac = self.facts.agent, self._bundle.mac
+        stream = JetStream(bus)
+        self.outbounds = {
+            "reports": self._outbound("reports", stream, lambda d: seal_report(mac, agent, d)),
+            "samples": self._outbound("samples", stream, bytes),
+            "output": self._outbound("output", stream, bytes),
+        }
+        pulse = Pulse(
+            self.facts,
+            bus=bus,
+            journal=self._journal,
+            roster=self._roster,
+            intake=self._intake,
+            outbounds=self.outbounds,
+            clock=self._clock,
+            beat_s=self._beat_s,
+        )
+        bus.on_reconnect(pulse.soon)
+        await bus.subscribe(subjects.command(agent), self._intake.hear)
+        await bus.settled()
+        if not self._saw_hello:
+            await pulse.hello()
+            self._saw_hello = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(bus.watch(), name="bus watch")
+                group.create_task(pulse.beat(), name="heartbeat")
+                for spool, outbound in self.outbounds.items():
+                    group.create_task(outbound.pump(), name=f"outbound {spool}")
+                await bus.closed.wait()
+                raise _Closed
+        except* _Closed:
+            logger.warning("the connection was closed for good; a new one is made")
+
+    def _outbound(
+        self, spool: SpoolName, stream: JetStream, seal: Callable[[bytes], bytes]
+    ) -> Outbound:
+        return Outbound(self.facts.agent, spool, journal=self._journal, stream=stream, seal=seal)
+
+
+class _Closed(Exception):
+    """Ends the group of one connection from inside."""

@@ -1,0 +1,1 @@
+"""What the agent tells: reports, samples, output, heartbeats."""

@@ -1,0 +1,39 @@
+"""What the agent says of its host: processor, memory, tools, DUTs."""
+
+import os
+import platform
+import shutil
+import socket
+
+from tshrag_agent.settings import AgentSettings
+from tshrag_common.ids import AgentId
+from tshrag_common.inventory import AgentFacts
+
+TOOLS = (
+    "adb", "bash", "curl", "docker", "fio", "flashrom", "gcc", "git", "iperf3", "make", "node",
+    "openocd", "perf", "perl", "podman", "pytest", "python3", "qemu-system-x86_64", "rsync",
+    "ruby", "ssh", "stress-ng", "tcpdump", "uhubctl", "wget",
+)  # fmt: skip
+"""Programs whose presence is told; a load names in its manifest what it needs."""
+
+_ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def gather(agent: AgentId, settings: AgentSettings, boot: str, version: str) -> AgentFacts:
+    """Look at this host; takes a few milliseconds and blocks for them."""
+    machine = platform.machine().lower()
+    return AgentFacts(
+        agent=agent,
+        boot=boot,
+        version=version,
+        slots=settings.slots,
+        os=platform.system().lower(),
+        arch=_ARCH.get(machine, machine),
+        labels=settings.agent.labels,
+        duts=tuple(dut.described for dut in settings.dut),
+        tools=tuple(tool for tool in TOOLS if shutil.which(tool)),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        pid=os.getpid(),
+        hostname=socket.gethostname(),
+    )

@@ -1,0 +1,129 @@
+"""Hello, then a beat every few seconds; the answer confirms spools and tells what is amiss."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+
+from tshrag_agent.attempts.roster import Roster
+from tshrag_agent.intake import Intake
+from tshrag_agent.journal.journal import Journal
+from tshrag_agent.journal.records import SPOOLS, SpoolName
+from tshrag_agent.reports.outbound import Outbound
+from tshrag_common import subjects, wire
+from tshrag_common.bus.connection import Bus
+from tshrag_common.clock import Clock
+from tshrag_common.errors import LabError
+from tshrag_common.ids import Epoch
+from tshrag_common.inventory import AgentFacts
+from tshrag_common.reports import Heartbeat, HeartbeatAnswer, Hello
+
+logger = logging.getLogger(__name__)
+
+BEAT_S = 5.0
+_JITTER_RATIO = 0.1
+_ANSWER_S = 3.0
+
+
+class Pulse:
+    """The heart of an agent."""
+
+    def __init__(
+        self,
+        facts: AgentFacts,
+        *,
+        bus: Bus,
+        journal: Journal,
+        roster: Roster,
+        intake: Intake,
+        outbounds: Mapping[SpoolName, Outbound],
+        clock: Clock,
+        beat_s: float = BEAT_S,
+    ) -> None:
+        self.facts = facts
+        self._bus, self._journal, self._roster = bus, journal, roster
+        self._intake, self._outbounds, self._clock = intake, outbounds, clock
+        self._beat_s = beat_s
+        self._soon = asyncio.Event()
+        self._epoch = 0
+        self.answered_at = 0.0
+        """When the last answered beat was sent, monotonic; 0: never."""
+
+    def soon(self) -> None:
+        """Let the next beat come at once: after a reconnect, after news."""
+        self._soon.set()
+
+    async def hello(self) -> None:
+        """Say who is here, and what it holds."""
+        holds = tuple(self._roster.live)
+        report = Hello(at=self._clock.now(), facts=self.facts, holds=holds)
+        await self._journal.append("reports", wire.body(report))
+        self.soon()
+
+    async def beat(self) -> None:
+        """Beat for ever."""
+        while True:
+            self._soon.clear()
+            await self.beat_once()
+            jitter = 1 + random.uniform(-_JITTER_RATIO, _JITTER_RATIO)
+            try:
+                async with asyncio.timeout(self._beat_s * jitter):
+                    await self._soon.wait()
+            except TimeoutError:
+                continue
+
+    async def beat_once(self) -> None:
+        """Send one beat and obey its answer; without one, the next beat tries again."""
+        sent_at = self._clock.monotonic()
+        subject = subjects.said(self.facts.agent, "hb")
+        data = wire.HEARTBEAT.encode(self._heartbeat())
+        try:
+            message = await self._bus.request(subject, data, _ANSWER_S)
+            answer = wire.HEARTBEAT_ANSWER.decode(message.data)
+        except LabError as error:
+            logger.debug("a beat was not answered", extra={"reason": error.line})
+            return
+        if answer.epoch < self._epoch:
+            return
+        self._epoch, self.answered_at = Epoch(answer.epoch), sent_at
+        await self._obey(answer)
+
+    async def _obey(self, answer: HeartbeatAnswer) -> None:
+        confirmed: dict[SpoolName, int] = {
+            "reports": answer.reports_upto,
+            "samples": answer.samples_upto,
+            "output": answer.output_upto,
+        }
+        for spool, upto in confirmed.items():
+            await self._journal.confirm(spool, min(upto, self._journal.state(spool).last))
+        self._roster.confirm(self._journal.state("reports").confirmed)
+        if answer.again_from:
+            self._outbounds["reports"].again(answer.again_from)
+        if not answer.known:
+            await self.hello()
+
+    def _heartbeat(self) -> Heartbeat:
+        states = {spool: self._journal.state(spool) for spool in SPOOLS}
+        epoch, n = self._intake.heard
+        return Heartbeat(
+            agent=self.facts.agent,
+            boot=self.facts.boot,
+            at=self._clock.now(),
+            digest=self._roster.digest,
+            heard=(Epoch(epoch), n),
+            free_slots=max(0, self._roster.slots.free),
+            draining=self._intake.draining,
+            reports=states["reports"],
+            samples=states["samples"],
+            output=states["output"],
+            spool_bytes=self._journal.size_bytes,
+            counters=self._counters(),
+        )
+
+    def _counters(self) -> dict[str, int]:
+        counters = dict(self._intake.counters)
+        if self._journal.samples_dropped:
+            counters["samples_dropped"] = self._journal.samples_dropped
+        if self._journal.fault:
+            counters["storage_full"] = counters.get("storage_full", 0) + 1
+        return counters
