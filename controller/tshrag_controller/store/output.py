@@ -1,0 +1,83 @@
+"""Output of attempts: raw files by run, job, attempt and stream, written at their offsets.
+
+A chunk that comes again writes the same bytes to the same place, so its number needs no care of
+its own; the high-water mark of the spool tells the agent what it may forget. LOGS keeps the
+messages for 7 days beside these files.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from tshrag_common import ids
+from tshrag_common.errors import LabError, Refused
+from tshrag_common.reports import OutputBatch, OutputChunk
+from tshrag_controller.store.hot import HotStore, Stored
+
+MOST_BYTES = 80 << 20
+"""Of one stream: agents cut at 64 MiB; beyond this an offset is a lie."""
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of a stream from ``offset``; ``total`` is what has arrived so far."""
+
+    offset: int
+    total: int
+    data: bytes
+
+
+class OutputStore:
+    """Writes output below a folder; its marks lie in the database of the hot store."""
+
+    def __init__(self, folder: Path, hot: HotStore) -> None:
+        self._folder, self._hot = folder, hot
+
+    def store(self, batch: OutputBatch) -> Stored:
+        """Take the chunks of a message that are new; called in the writer's thread."""
+        spool, upto = self._hot.mark(batch.agent, "output")
+        if spool != batch.spool:
+            upto = 0
+        if batch.first_seq > upto + 1:
+            return Stored(upto=upto, gap_from=upto + 1)
+        refused: list[str] = []
+        for seq, chunk in enumerate(batch.chunks, batch.first_seq):
+            if seq > upto:
+                try:
+                    self._write(batch.agent, chunk)
+                except LabError as error:
+                    refused.append(error.line)
+                upto = seq
+        self._hot.set_mark(batch.agent, "output", batch.spool, upto)
+        return Stored(upto=upto, refused=tuple(refused))
+
+    def _write(self, agent: str, chunk: OutputChunk) -> None:
+        self._hot.run_of(agent, chunk.job, chunk.attempt)
+        if chunk.offset < 0 or chunk.offset + len(chunk.data) > MOST_BYTES:
+            raise Refused(chunk.job, f"{chunk.stream} at {chunk.offset}", code="output_offset")
+        path = path_of(self._folder, chunk.job, chunk.attempt, chunk.stream)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(descriptor, chunk.data, chunk.offset)
+        finally:
+            os.close(descriptor)
+
+
+def path_of(folder: Path, job: str, attempt: int, stream: str) -> Path:
+    """Return the file of a stream; every part is checked, so it lies below `folder`."""
+    name = ids.job_id(job)
+    file = f"{ids.serial_of(name):06d}.{int(attempt)}.{ids.token('stream', stream)}"
+    return folder / ids.run_of(name) / file
+
+
+def read(folder: Path, job: str, attempt: int, stream: str, offset: int, limit: int) -> Piece:
+    """Return at most `limit` bytes from `offset`; -1: the last ones. Blocks: for a thread."""
+    path = path_of(folder, job, attempt, stream)
+    if not path.exists():
+        return Piece(offset=0, total=0, data=b"")
+    with path.open("rb") as file:
+        total = os.fstat(file.fileno()).st_size
+        begin = max(0, total - limit) if offset < 0 else min(offset, total)
+        file.seek(begin)
+        return Piece(offset=begin, total=total, data=file.read(limit))
