@@ -16,6 +16,7 @@ from tshrag_agent.transport.base import (
     ShellCommand,
     TransportFailed,
 )
+from tshrag_agent.transport.session import LINGER_S
 from tshrag_agent.transport.tree import copy_tree, size_of
 from tshrag_agent.transport.ways import LocalWay
 from tshrag_agent.transport.wrapper import GuardedShell
@@ -55,8 +56,7 @@ class LocalTransport:
         return await asyncio.to_thread(size_of, target)
 
     async def probe(self, *, timeout_s: float) -> DutProbe:
-        async with asyncio.timeout(timeout_s):
-            return await self._shell.probe()
+        return await self._shell.probe(timeout_s=timeout_s)
 
     async def read_proc(self, *, timeout_s: float) -> ProcReading:
         return await self._shell.read_proc(timeout_s=timeout_s)
@@ -119,6 +119,10 @@ class _LocalChannel(asyncio.SubprocessProtocol):
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if not self._over.is_set():
             self._on_output("stdout" if fd == 1 else "stderr", data)
+
+    def process_exited(self) -> None:
+        # what got away may hold its streams open for ever
+        asyncio.get_running_loop().call_later(LINGER_S, self.abort)
 
     def pause_writing(self) -> None:
         self._writable.clear()

@@ -13,6 +13,9 @@ from tshrag_common.ids import Fence
 AFTER_KILL_S = 8.0
 """The wrapper looks for 5 s whether SIGKILL has done it; the rest is for the way."""
 
+LINGER_S = 5.0
+"""A channel whose program has ended is let go after this time, whoever still holds its streams."""
+
 
 class Channel(Protocol):
     """One program on the far side: its three streams and its end."""

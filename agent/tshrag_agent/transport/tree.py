@@ -42,6 +42,10 @@ def walk(source: Path) -> Iterator[tuple[str, Path, os.stat_result]]:
             yield path.relative_to(source).as_posix(), path, found
 
 
+def is_folder(found: os.stat_result) -> bool:
+    return stat.S_ISDIR(found.st_mode)
+
+
 def _plain(path: Path, found: os.stat_result) -> None:
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise ValueError(f"{str(path)!a} is neither a file nor a directory")
@@ -49,10 +53,10 @@ def _plain(path: Path, found: os.stat_result) -> None:
         raise ValueError(f"{str(path)!a}: no line break or backslash in a name")
 
 
-def sums(source: Path) -> bytes:
-    """Return what ``sha256sum -c`` takes, for the files below the directory `source`."""
+def sums(source: Path, alone: str) -> bytes:
+    """Return what ``sha256sum -c`` takes, with the names that `pack` gives."""
     lines = [
-        f"{_sha256(path)}  {name}\n".encode("utf-8", "surrogateescape")
+        f"{_sha256(path)}  {name or alone}\n".encode("utf-8", "surrogateescape")
         for name, path, found in walk(source)
         if stat.S_ISREG(found.st_mode)
     ]
@@ -68,13 +72,16 @@ def size_of(path: Path) -> int:
     return sum(found.st_size for _, _, found in walk(path) if stat.S_ISREG(found.st_mode))
 
 
-def pack(source: Path) -> IO[bytes]:
-    """Return a tar of what is below the directory `source`, in a temporary file, at its begin."""
+def pack(source: Path, alone: str) -> IO[bytes]:
+    """Return a tar in a temporary file, at its begin.
+
+    It holds what is below the directory `source`, or the file `source` under the name `alone`.
+    """
     packed = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller, who closes it
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, path, found in walk(source):
-            if name:
-                _add(tar, name, path, found)
+            if name or stat.S_ISREG(found.st_mode):
+                _add(tar, name or alone, path, found)
     packed.seek(0)
     return packed
 

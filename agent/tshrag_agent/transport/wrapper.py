@@ -58,9 +58,10 @@ class GuardedShell:
         self._seen = -1  # number of the connection that `_answers` came over
         self._asking = asyncio.Lock()
 
-    async def probe(self) -> DutProbe:
+    async def probe(self, *, timeout_s: float) -> DutProbe:
         self._seen = -1
-        return (await self.answers()).probe()
+        async with self.within(timeout_s):
+            return (await self.answers()).probe()
 
     async def answers(self) -> Answers:
         """Return what the DUT is; asked once a connection, since a reboot empties ``/run``."""
@@ -140,17 +141,26 @@ class GuardedShell:
         self, command: str, on_output: OutputSink, timeout_s: float
     ) -> AsyncIterator[Channel]:
         """Start `command` and let go of it at the end, whatever happens."""
+        async with self.within(timeout_s):
+            await self._link.connect()
+            channel = await self._link.start(command, on_output)
+            try:
+                yield channel
+            finally:
+                channel.abort()
+
+    @contextlib.asynccontextmanager
+    async def within(self, timeout_s: float) -> AsyncIterator[None]:
+        """Say which DUT did not answer when the time is over."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._link.connect()
-                channel = await self._link.start(command, on_output)
-                try:
-                    yield channel
-                finally:
-                    channel.abort()
+                yield
         except TimeoutError:
             what = f"no answer within {timeout_s:g} s"
-            raise self._failed("dut_unreachable", what, "see whether the DUT is busy") from None
+            raise self.failed("dut_unreachable", what, "see whether the DUT is busy") from None
+
+    def failed(self, code: TransportCode, what: str, fix: str = "") -> TransportFailed:
+        return TransportFailed(code, f"{self._dut} ({self._link.where})", what, fix)
 
     async def _ask(self) -> Answers:
         wrap = await asyncio.to_thread(WRAP.read_bytes)
@@ -161,12 +171,12 @@ class GuardedShell:
         if not found:
             heard = shown((errors.strip() or before.strip())[:200]) or "nothing"
             what = f"/bin/sh does not start (status {status}): it said {heard}"
-            raise self._failed("no_shell", what, "give the user a login shell and the DUT /bin/sh")
+            raise self.failed("no_shell", what, "give the user a login shell and the DUT /bin/sh")
         return Answers(facts)
 
     def _allow_unguarded(self) -> None:
         if not self._guard.unguarded:
-            raise self._failed(
+            raise self.failed(
                 "no_shell",
                 "there is no shell that can hold a lease (bash or busybox ash, /proc, a run "
                 "directory of its own)",
@@ -230,7 +240,7 @@ class GuardedShell:
             return Completed(
                 exit_code=None, cause=session.asked, duration_s=took_s, note="no start"
             )
-        raise self._failed(
+        raise self.failed(
             "dut_unreachable",
             "the link was lost while a command was running",
             f"the DUT ends the command within {self._guard.lease_s + self._guard.grace_s:g} s; "
@@ -241,7 +251,7 @@ class GuardedShell:
         if end.left:
             pids = " ".join(str(pid) for pid in end.left[:10])
             what = f"processes {pids} cannot be ended"
-            raise self._failed("not_ended", what, "power-cycle the DUT before it is used again")
+            raise self.failed("not_ended", what, "power-cycle the DUT before it is used again")
         causes: dict[str, Cause] = {"exit": "exit", "superseded": "superseded"}
         cause = causes.get(end.cause, session.asked or "stopped")
         code, signal = exit_of(end.status)
@@ -262,11 +272,8 @@ class GuardedShell:
         if status == STALE and word == "stale_fence" and seen.isdigit():
             return StaleFence(fence, int(seen))
         if status == NOT_ENDED:
-            return self._failed("not_ended", shown(last), "power-cycle the DUT")
+            return self.failed("not_ended", shown(last), "power-cycle the DUT")
         if status == NO_FENCE:
-            return self._failed("fence_failed", shown(last or "the script did not arrive"))
+            return self.failed("fence_failed", shown(last or "the script did not arrive"))
         what = f"the wrapper did not start (status {status}): {shown(last)}"
-        return self._failed("no_shell", what, "see whether the run directory can be written")
-
-    def _failed(self, code: TransportCode, what: str, fix: str = "") -> TransportFailed:
-        return TransportFailed(code, f"{self._dut} ({self._link.where})", what, fix)
+        return self.failed("no_shell", what, "see whether the run directory can be written")

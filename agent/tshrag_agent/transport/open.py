@@ -1,0 +1,18 @@
+"""A way as settings have it -> the open transport. No other room knows which class it is."""
+
+from tshrag_agent.transport.base import DutTransport
+from tshrag_agent.transport.local import LocalTransport
+from tshrag_agent.transport.ways import LocalWay, SshWay
+from tshrag_common.ids import DutId
+
+
+def open_transport(dut: DutId, way: LocalWay | SshWay) -> DutTransport:
+    """Return the transport of `dut`; it connects when it is first used.
+
+    asyncssh costs 28 MB and up to a second: an agent without SSH DUTs never pays it.
+    """
+    if isinstance(way, LocalWay):
+        return LocalTransport(dut, way)
+    from tshrag_agent.transport.ssh import SshTransport
+
+    return SshTransport(dut, way)
