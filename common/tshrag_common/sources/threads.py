@@ -1,10 +1,11 @@
-"""Long work on files, off the event loop, and yet it can be cancelled."""
+"""Long work on files, off the event loop, and yet it can be cancelled; one at a time a key."""
 
 import asyncio
 import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from tshrag_common.errors import LabError
 
@@ -56,3 +57,13 @@ async def in_thread(work: Callable[[Check], T], on_stop: Callable[[], object] = 
         if not future.cancelled():
             future.exception()  # seen: it is Stopped, or came too late to matter
         raise
+
+
+class Locks:
+    """A lock for each key that somebody holds or waits for."""
+
+    def __init__(self) -> None:
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()
+
+    def of(self, key: str) -> asyncio.Lock:
+        return self._locks.setdefault(key, asyncio.Lock())

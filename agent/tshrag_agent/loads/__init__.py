@@ -1,0 +1,1 @@
+"""Loads on this host: fetched by digest, kept, checked before every start."""
