@@ -125,13 +125,19 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class News(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One message on the ui subject of a run: what moved, numbered without a gap per run."""
+    """One message on the ui subject of a run: what moved.
+
+    ``seq`` is the sequence in the LOG, ``after`` that of the news before: a reader that has not
+    seen that one has missed some, and asks for the run as it stands.
+    """
 
     seq: int
+    after: int = 0
     at: int
     run: str
     state: str
     counts: dict[str, int]
+    reason: str = ""
     moved: tuple[Moved, ...] = ()
 
 

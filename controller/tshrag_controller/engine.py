@@ -60,7 +60,7 @@ class Engine:
         lab: Lab,
         pen: Pen,
         clock: LabClock,
-        on_commit: Callable[[Frame, int], None],
+        on_commit: Callable[[Lab, Frame, int], None],
         carry_out: Callable[[Lab, Sequence[Effect]], None],
     ) -> None:
         self._lab, self._pen, self._clock = lab, pen, clock
@@ -160,7 +160,7 @@ class Engine:
         frame = Frame(epoch=lab.epoch, at=decision.now, ev_hi=lab.ev_hi, events=events)
         sequences = await self._pen.append(frame)
         lab.sequence, lab.turn_fences = sequences[-1], 0
-        self._on_commit(frame, sequences[-1])
+        self._on_commit(lab, frame, sequences[-1])
 
     def _let_go(self, effects: Sequence[Effect]) -> None:
         for effect in effects:

@@ -1,0 +1,111 @@
+"""What is asked of stored samples: keys with their statistics, and the samples themselves."""
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import groupby
+
+from tshrag_common import ids
+from tshrag_common.errors import NotFound
+from tshrag_common.ids import OrgId, RunId
+from tshrag_common.metrics import MetricInfo, metric_key
+from tshrag_common.requests import GetSeries, ListMetrics, MetricsAnswer, SamplesAnswer
+from tshrag_common.statistics import compute
+from tshrag_common.views import SeriesView
+from tshrag_controller.store.hot import Column, columns
+from tshrag_controller.store.queries import number_of
+
+SPARK_WIDTH = 40
+MOST_NUMBERS = 10_000
+"""Values that ``num`` and ``hist`` answer with; a page of samples brings the rest."""
+
+
+def list_metrics(db: sqlite3.Connection, org: OrgId, asked: ListMetrics) -> MetricsAnswer:
+    """Return the series of a run by key, each job's and each key as a whole."""
+    number = number_of(db, org, asked.run)
+    serial = ids.serial_of(ids.job_id(asked.job)) if asked.job else 0
+    found = columns(db, number, _glob(asked.key), serial)
+    run = RunId(asked.run)
+    keys = groupby(found, lambda column: column.key)
+    return MetricsAnswer(
+        series=tuple(_view(run, [column], asked.stats) for column in found),
+        whole=tuple(_view(run, list(group), asked.stats) for _, group in keys),
+        infos=tuple(MetricInfo(key=each.key, unit=each.unit, type=each.type) for each in found),
+    )
+
+
+def get_series(db: sqlite3.Connection, org: OrgId, asked: GetSeries) -> SamplesAnswer:
+    """Return a page of the samples of one key, by time."""
+    number = number_of(db, org, asked.run)
+    key = metric_key(asked.key)
+    serial = ids.serial_of(ids.job_id(asked.job)) if asked.job else 0
+    found = columns(db, number, key, serial)
+    if not found:
+        known = db.execute("SELECT DISTINCT key FROM series WHERE run=?", (number,))
+        raise NotFound("metric", key, [str(row[0]) for row in known])
+    run = RunId(asked.run)
+    rows = sorted(
+        (at, value, duration, ids.job_of(run, column.serial) if column.serial else "")
+        for column in found
+        for at, value, duration in zip(column.times, column.values, column.durations, strict=True)
+    )
+    page = rows[asked.offset : asked.offset + asked.limit]
+    return SamplesAnswer(
+        at=tuple(row[0] for row in page),
+        value=tuple(row[1] for row in page),
+        duration_us=tuple(row[2] for row in page),
+        job=tuple(row[3] for row in page),
+        more=len(rows) > asked.offset + asked.limit,
+    )
+
+
+def _glob(key: str) -> str:
+    """Return a GLOB over canonical keys; ``::`` and ``/`` are read as dots."""
+    return key.replace("::", ".").replace("/", ".").lower()
+
+
+def _view(run: RunId, group: list[Column], stats: Sequence[str]) -> SeriesView:
+    first = group[0]
+    times = [at for column in group for at in column.times]
+    values = [value for column in group for value in column.values]
+    one = len(group) == 1
+    return SeriesView(
+        key=first.key,
+        job=ids.job_of(run, first.serial) if one and first.serial else "",
+        attempt=first.attempt if one else 0,
+        agent=first.agent if one else "",
+        dut=first.dut if one else "",
+        unit=first.unit,
+        type=first.type,
+        count=len(values),
+        first_at=min(times, default=0),
+        last_at=max(times, default=0),
+        stats={name: _statistic(name, first, times, values) for name in stats},
+        spark=spark(times, values),
+    )
+
+
+def _statistic(name: str, column: Column, times: Sequence[int], values: Sequence[float]) -> object:
+    found = compute(name, times, values, counter=column.type == "counter")
+    if isinstance(found, list):
+        return found[:MOST_NUMBERS]
+    if isinstance(found, dict):
+        return dict(list(found.items())[:MOST_NUMBERS])
+    return found
+
+
+def spark(times: Sequence[int], values: Sequence[float]) -> tuple[float, ...]:
+    """Return means over at most 40 equal slices of time; an empty slice repeats the one before."""
+    if not values:
+        return ()
+    first, last = min(times), max(times)
+    width = min(SPARK_WIDTH, len(values))
+    span = max(1, last - first + 1)
+    sums, counts = [0.0] * width, [0] * width
+    for at, value in zip(times, values, strict=True):
+        slot = (at - first) * width // span
+        sums[slot] += value
+        counts[slot] += 1
+    means: list[float] = []
+    for total, count in zip(sums, counts, strict=True):
+        means.append(total / count if count else means[-1])
+    return tuple(means)
