@@ -82,6 +82,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_s: float = 1800.0
     attempts: int = 3  # in all, for error and lost
     on_fail: Literal["stop", "continue"] = "stop"
+    output_bytes: int = 64 << 20  # of each stream; what is beyond is cut and marked
     namespace: str = ""  # metrics of the job live below it; empty: any key
     metrics: tuple[MetricInfo, ...] = ()
 

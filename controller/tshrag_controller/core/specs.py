@@ -1,0 +1,144 @@
+"""PURE: a step that is a job -> its JobSpec, with every variable in its place."""
+
+import shlex
+from collections.abc import Mapping
+
+import msgspec
+
+from tshrag_common.errors import shown
+from tshrag_common.fields import sleep_s
+from tshrag_common.findings import Findings
+from tshrag_common.jobs import JobKind, JobSpec, Need
+from tshrag_common.manifest import ResolvedLoad
+from tshrag_common.params import fill
+from tshrag_common.positions import At
+from tshrag_common.profile import Profile
+from tshrag_common.schedule import Step
+from tshrag_common.units import BadQuantity
+from tshrag_controller.core.scopes import Core, Scope, expand, expand_value, is_static
+
+BARRIER = JobSpec(kind="nop")
+
+
+class Specs:
+    """The different specs of a plan; equal jobs share one. O(1) for a step without variables."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        loads: Mapping[str, ResolvedLoad],
+        needs: Mapping[int, Need],
+        findings: Findings,
+    ) -> None:
+        self.all: list[JobSpec] = []
+        self._profile = profile
+        self._loads = loads
+        self._needs = needs
+        self._findings = findings
+        self._known: dict[bytes, int] = {}
+        self._static: dict[int, bool] = {}
+        self._made: dict[tuple[int, int], tuple[int, Core]] = {}
+        self._words: dict[int, tuple[str, ...]] = {}
+
+    def index(self, step: Step, at: At, scope: Scope) -> int:
+        """Return the number of the spec that `step` has in `scope`."""
+        own = id(step)
+        if own not in self._static:
+            texts = (step.command or "", step.comment or "", step.sleep or "", step.params)
+            self._static[own] = is_static(*texts, self._inline(step))
+        if not self._static[own]:
+            return self.add(self._spec(step, at, scope))
+        key = (own, id(scope.core))
+        if key not in self._made:  # the core is kept too: its id stays its own
+            self._made[key] = (self.add(self._spec(step, at, scope)), scope.core)
+        return self._made[key][0]
+
+    def add(self, spec: JobSpec) -> int:
+        """Return the number of `spec`; an equal one has the same."""
+        key = msgspec.msgpack.encode(spec, order="deterministic")
+        if key not in self._known:
+            self._known[key] = len(self.all)
+            self.all.append(spec)
+        return self._known[key]
+
+    def _spec(self, step: Step, at: At, scope: Scope) -> JobSpec:
+        on_fail = scope.core.on_fail
+        if step.kind == "load":
+            return self._load(step, at, scope)
+        if step.kind == "command":
+            return self._command(step, at, scope)
+        if step.kind == "comment":
+            return JobSpec(kind="comment", text=expand(step.comment or "", scope), on_fail=on_fail)
+        if step.kind == "sleep":
+            return JobSpec(kind="sleep", sleep_s=self._pause(step, at, scope), on_fail=on_fail)
+        return BARRIER
+
+    def _load(self, step: Step, at: At, scope: Scope) -> JobSpec:
+        if self._inline(step):
+            return self._command(step, at, scope)
+        resolved = self._loads.get(step.load or "")
+        if resolved is None:
+            what = f"{shown(step.load or '')} is not resolved"
+            self._findings.add("unknown_load", (*at, "load"), what)
+            return BARRIER
+        manifest = resolved.manifest
+        given = _params(step, scope)
+        params = fill(manifest.params, given, (*at, "params"), self._findings)
+        return msgspec.structs.replace(
+            self._placed("load", step, scope, params),
+            load=resolved.ref,
+            namespace=manifest.namespace,
+            metrics=manifest.metrics,
+        )
+
+    def _command(self, step: Step, at: At, scope: Scope) -> JobSpec:
+        params = _params(step, scope)
+        argv = self._argv(step, at, scope, params)
+        return msgspec.structs.replace(self._placed("command", step, scope, params), argv=argv)
+
+    def _placed(
+        self, kind: JobKind, step: Step, scope: Scope, params: dict[str, object]
+    ) -> JobSpec:
+        core = scope.core
+        return JobSpec(
+            kind=kind,
+            params=params,
+            level=step.level,
+            env=dict(core.env),
+            cwd=core.cwd,
+            need=self._needs[id(step)],
+            timeout_s=core.timeout_s,
+            attempts=core.attempts,
+            on_fail=core.on_fail,
+            output_bytes=int(self._profile.limits.output),
+        )
+
+    def _inline(self, step: Step) -> str | tuple[str, ...]:
+        source = self._profile.loads.get(step.load) if step.load else None
+        return (source.command or ()) if source else ()
+
+    def _argv(
+        self, step: Step, at: At, scope: Scope, params: Mapping[str, object]
+    ) -> tuple[str, ...]:
+        """Split first, then put variables in: a value with a space stays one word."""
+        own = id(step)
+        if own not in self._words:
+            line = step.command or self._inline(step)
+            self._words[own] = tuple(shlex.split(line)) if isinstance(line, str) else line
+        words = tuple(expand(word, scope, params) for word in self._words[own])
+        if not words or not words[0] or any("\0" in word for word in words):
+            self._findings.add("command", (*at, step.kind), "is empty or holds a NUL")
+        return words
+
+    def _pause(self, step: Step, at: At, scope: Scope) -> float:
+        given = step.sleep or 0.0
+        try:
+            return sleep_s(expand(given, scope)) if isinstance(given, str) else given
+        except BadQuantity as bad:
+            self._findings.add(bad.code, (*at, "sleep"), bad.what, bad.fix)
+            return 0.0
+
+
+def _params(step: Step, scope: Scope) -> dict[str, object]:
+    """Return the params of a step; they see the variables around them, not each other."""
+    return {name: expand_value(each, scope) for name, each in step.params.items()}
