@@ -1,0 +1,233 @@
+"""PURE. The gate that every sample of a load passes: key, unit, value and time are checked.
+
+Numbers leave it in the base unit of their metric. What is not taken is counted by key, with the
+first reason; nothing a load says is fatal. A key that no load.toml declares gets the unit that its
+first sample is written with.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from tshrag_common.errors import LabError, nearest, shown
+from tshrag_common.metrics import (
+    MAX_TIME_US,
+    MAX_VALUE,
+    MIN_TIME_US,
+    RESERVED,
+    BadMetric,
+    MetricInfo,
+    MetricType,
+    is_below,
+    metric_key,
+)
+from tshrag_common.reports import MetricNotice
+from tshrag_common.times import iso_us
+from tshrag_common.units import NUMBER, UNITS, Unit, unit
+
+Take = Callable[[MetricInfo, int, float, int], None]
+"""Gets info, time (us), value (base unit) and duration (us) of each sample that is taken."""
+
+MAX_KEYS = 1000
+MAX_NOTICES = 100
+OVERFLOW = "…"  # the notice of all keys beyond the first hundred that were refused
+
+_NUMBER = re.compile(NUMBER, re.ASCII)
+_VALUE = re.compile(rf"({NUMBER})\s*(\S.*)?", re.ASCII)
+_NO_NUMBER = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_DIGITS = re.compile(r"[0-9]{1,19}")
+_HOW_TIME = "write microseconds since 1970, seconds with a decimal point, or ISO 8601"
+
+
+@dataclass(slots=True)
+class _Known:
+    """A key with what its bare numbers mean; `declared` by load.toml, or learnt."""
+
+    info: MetricInfo
+    unit: Unit | None  # None: a unit of the load's own, taken as it is
+    declared: bool
+
+
+class MetricGate:
+    """All that one attempt has said of its metrics."""
+
+    def __init__(
+        self,
+        take: Take,
+        *,
+        declared: Iterable[MetricInfo] = (),
+        namespace: str = "",
+        most_keys: int = MAX_KEYS,
+    ) -> None:
+        self.taken = 0
+        self._take, self._most = take, most_keys
+        self._namespace = namespace
+        self._known: dict[str, _Known] = {}
+        self._spelled: dict[str, _Known] = {}  # as written -> what it is
+        self._refused: dict[str, tuple[int, str]] = {}
+        for info in declared:
+            self._known[info.key] = _Known(info, UNITS.get(info.unit), True)
+
+    def infos(self) -> tuple[MetricInfo, ...]:
+        """List the metrics that had samples or are declared."""
+        return tuple(known.info for known in self._known.values())
+
+    @property
+    def refused(self) -> int:
+        return sum(count for count, _ in self._refused.values())
+
+    def notices(self) -> tuple[MetricNotice, ...]:
+        """List what was not taken, for the report of the attempt's end."""
+        rows = self._refused.items()
+        return tuple(MetricNotice(key, count, reason) for key, (count, reason) in rows)
+
+    def refuse(self, key: str, reason: str) -> None:
+        """Count one sample that is not taken."""
+        key = key if key.isascii() and key.isprintable() and len(key) <= 80 else shown(key)
+        if key not in self._refused and len(self._refused) >= MAX_NOTICES:
+            key = OVERFLOW
+        count, first = self._refused.get(key, (0, reason))
+        self._refused[key] = (count + 1, first)
+
+    def offer_text(
+        self,
+        key: str,
+        value: str,
+        time: str = "",
+        duration: str = "",
+        *,
+        now_us: int,
+        kind: MetricType | None = None,
+    ) -> bool:
+        """Take a sample as text, or count why not; without a time it is of now."""
+        try:
+            number, name = number_of(value, key)
+            at = time_of(time, key) if time else now_us
+            span = span_of(duration, key) if duration else 0
+        except BadMetric as refused:
+            self.refuse(key, refused.line)
+            return False
+        return self.offer(key, number, name, at, span, kind)
+
+    def offer(
+        self,
+        key: str,
+        number: float,
+        unit_name: str,
+        at_us: int,
+        duration_us: int = 0,
+        kind: MetricType | None = None,
+    ) -> bool:
+        """Take one sample, or count why not; `unit_name` is empty for a bare number."""
+        try:
+            known = self._spelled.get(key)
+            if known is None:
+                known = self._meet(key, unit_name, kind)
+            found = known.unit
+            if unit_name and unit_name != known.info.unit:
+                found = _convertible(known, unit_name)
+            if kind is not None and kind != known.info.type:
+                said = f"{known.info.key} is a {known.info.type}, not a {kind}"
+                raise BadMetric("", said, code="metric_type")
+            value = number if found is None else found.to_base(number)
+            if not -MAX_VALUE <= value <= MAX_VALUE:
+                raise BadMetric("", f"{number:g} is beyond 2^64", code="metric_value")
+            if not MIN_TIME_US <= at_us < MAX_TIME_US:
+                raise _bad_time(str(at_us), key)
+        except BadMetric as refused:
+            self.refuse(key, refused.line)
+            return False
+        self.taken += 1
+        self._take(known.info, at_us, value, duration_us)
+        return True
+
+    def _meet(self, written: str, unit_name: str, kind: MetricType | None) -> _Known:
+        """Return what is known of a key that was never spelled so before."""
+        key = metric_key(written)
+        if not is_below(key, self._namespace):
+            raise BadMetric("", f"{key} is outside {_own(key, self._namespace)}", code="metric_key")
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= self._most:
+                raise BadMetric("", f"more than {self._most} keys", code="metric_key")
+            found = _unit(unit_name)
+            info = MetricInfo(key=key, unit=found.name, type=kind or "gauge")
+            known = self._known[key] = _Known(info, found, False)
+        if len(self._spelled) < 4 * self._most:
+            self._spelled[written] = known
+        return known
+
+
+def number_of(text: str, key: str = "") -> tuple[float, str]:
+    """Split ``12.5ms`` into number and unit; raise BadMetric (``metric_value``)."""
+    match = _VALUE.fullmatch(text)
+    if match is None or (match[2] and match[2][0] in ".,_"):
+        natural = "no finite number" if _NO_NUMBER.fullmatch(text) else "no number"
+        raise BadMetric(shown(key), f"{shown(text)} is {natural}", code="metric_value")
+    return float(match[1]), match[2] or ""
+
+
+def time_of(text: str, key: str = "") -> int:
+    """Return microseconds; raise BadMetric (``metric_time``) beyond the years 2000 to 2099."""
+    if _DIGITS.fullmatch(text):
+        at: int | None = int(text)
+    elif _NUMBER.fullmatch(text) and "." in text:
+        seconds = float(text)
+        at = round(seconds * 1e6) if abs(seconds) < 1e12 else None
+    else:
+        at = iso_us(text)
+    if at is None or not MIN_TIME_US <= at < MAX_TIME_US:
+        raise _bad_time(text, key)
+    return at
+
+
+def span_of(text: str, key: str = "") -> int:
+    """Return a duration in microseconds: digits are that, a decimal point makes it seconds."""
+    number, name = number_of(text, key)
+    if name:
+        seconds = UNITS[name].to_base(number) if _is_time(name) else -1.0
+    else:
+        seconds = number if "." in text else number / 1e6
+    if not 0 <= seconds < 1e9:
+        raise BadMetric(shown(key), f"{shown(text)} is no duration", code="metric_time")
+    return round(seconds * 1e6)
+
+
+def lines_of(values: Iterable[MetricNotice]) -> Iterator[str]:
+    """Print notices for people."""
+    return (f"{notice.key}: {notice.count} not taken: {notice.reason}" for notice in values)
+
+
+def _convertible(known: _Known, name: str) -> Unit | None:
+    """Return the unit that a number was written in, when it measures the same."""
+    found = _unit(name)
+    same = known.unit is not None and known.unit.dimension == found.dimension
+    if not same:
+        said = f"{known.info.key} is in {known.info.unit or 'no unit'}, not in {name}"
+        fix = "" if known.declared else "its first sample decided; declare it in load.toml"
+        raise BadMetric("", said, fix, code="metric_unit")
+    return found
+
+
+def _unit(name: str) -> Unit:
+    try:
+        return unit(name)
+    except LabError as refused:
+        near = nearest(name, UNITS)
+        fix = f"nearest: {', '.join(near)}" if near else ""
+        raise BadMetric("", refused.what, fix, code="metric_unit") from None
+
+
+def _bad_time(text: str, key: str) -> BadMetric:
+    said = f"{shown(text)} is no time from 2000 to 2099"
+    return BadMetric(shown(key), said, _HOW_TIME, code="metric_time")
+
+
+def _own(key: str, namespace: str) -> str:
+    if key.partition(".")[0] in RESERVED:
+        return "what a load may write: host, dut and attempt are the agent's"
+    return f"the namespace of this load, {namespace}"
+
+
+def _is_time(name: str) -> bool:
+    return name in UNITS and UNITS[name].dimension == "time"
