@@ -1,0 +1,424 @@
+"""The agent's side of the shepherd: start host processes, hear of their ends, renew, adopt.
+
+Everything that is asked in one turn of the event loop travels in one message; while answers are
+awaited, what comes next gathers for a moment. The shepherd outlives us: `open` finds the one that
+serves our state folder, or starts it, and `list` says what lives on and what has ended meanwhile.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from tshrag_agent.shepherd import protocol
+from tshrag_common.errors import DeadlineExceeded, LabError, Refused, Unavailable
+
+logger = logging.getLogger(__name__)
+
+_LINGER_S = 0.001
+_ANSWER_S = 30.0
+_OPEN_S = 15.0
+_RETRY_S = 0.05
+_PACKAGES = str(Path(__file__).resolve().parents[2])
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from tshrag_agent.shepherd.main import main; "
+_BOOT += "main(*sys.argv[2:])"
+
+
+class HostLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Bounds of one host process and its tree; None is no bound of ours."""
+
+    wall_s: float | None = None
+    memory_bytes: int | None = None
+    pids: int | None = None
+    open_files: int | None = None
+    file_bytes: int | None = None  # of each file, output included
+    cpu_s: int | None = None
+    output_bytes: int = protocol.OUTPUT_BYTES  # of each stream, on disk; the middle is cut
+
+
+class HostStart(msgspec.Struct, frozen=True, kw_only=True):
+    """A process to start. Bytes that are no UTF-8 come as surrogateescape (`os.fsdecode`)."""
+
+    key: str
+    argv: tuple[str, ...]
+    cwd: str
+    env: dict[str, str]
+    stdout_path: str
+    stderr_path: str
+    limits: HostLimits = HostLimits()
+    lease_s: float | None = None
+    grace_s: float = 5.0
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that runs."""
+
+    key: str
+    pid: int
+    started_at: int
+
+
+class AliveHost(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that the shepherd keeps alive."""
+
+    key: str
+    pid: int
+    started_at: int
+    ending: bool = False
+
+
+class Stopped(msgspec.Struct, frozen=True, array_like=True):
+    """A process that did not end by itself, and the last signal it got: term or kill."""
+
+    pid: int
+    command: str
+    how: str
+
+
+class HostExit(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a host process: nothing of it is alive but what is `unkillable`.
+
+    ``cause`` is exited (by itself), timeout, lease, orphaned, lost (the shepherd died),
+    shepherd_stopped, or what `Shepherd.end` was given.
+    """
+
+    key: str
+    cause: str
+    pid: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    started_at: int = 0
+    ended_at: int = 0
+    wall_us: int = 0
+    cpu_us: int = 0
+    max_rss_bytes: int = 0
+    oom_kills: int = 0
+    left_behind: int = 0
+    stopped: tuple[Stopped, ...] = ()
+    stopped_count: int = 0
+    unkillable: tuple[int, ...] = ()
+    written_bytes: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    cut_bytes: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the shepherd knows: who is alive, and the ends that were not forgotten yet."""
+
+    alive: tuple[AliveHost, ...] = ()
+    exits: tuple[HostExit, ...] = ()
+
+
+class ShepherdSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a shepherd is started; one that runs already keeps what it was given."""
+
+    orphan_s: float = 60.0  # without an agent for so long, it ends everything
+    groups: str = "auto"  # or v2, v1, proc: one of them by force
+    new_privileges: bool = False  # may a job gain rights by sudo and the like
+
+
+class StartRefused(Refused):
+    """A host process that could not be started; `code` says why: not_found, not_executable, ..."""
+
+    code = "start_failed"
+
+
+class ShepherdLost(Unavailable):
+    """The connection to the shepherd broke; what became of the question is not known."""
+
+    code = "shepherd_lost"
+
+
+class _Link(asyncio.Protocol):
+    """One connection: batches questions, hands out answers and exits."""
+
+    def __init__(self, shepherd: "Shepherd") -> None:
+        self._shepherd = shepherd
+        self._loop = asyncio.get_running_loop()
+        self._frames = protocol.Frames()
+        self._numbers = itertools.count(1)
+        self._asked: list[tuple[int, str, dict[str, Any]]] = []
+        self._timer: asyncio.Handle | None = None
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._transport: asyncio.Transport | None = None
+        self.hello: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._frames.feed(data):
+                self._take(message)
+        except (protocol.BadFrame, KeyError, TypeError, ValueError) as error:
+            logger.error("the shepherd speaks another language", extra={"error": str(error)})
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(_lost())
+        self._waiting.clear()
+        if not self.hello.done():
+            self.hello.set_exception(_lost())
+            self.hello.exception()  # seen: nobody may wait for it any more
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    async def ask(self, verb: str, asked: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Ask one thing; raise what the shepherd refuses it with."""
+        if self._transport is None:
+            raise _lost()
+        number = next(self._numbers)
+        future = self._waiting[number] = self._loop.create_future()
+        self._asked.append((number, verb, asked))
+        self._soon()
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer: dict[str, Any] = await future
+        except TimeoutError:
+            what = f"no answer to {verb} within {timeout_s:g} s"
+            raise DeadlineExceeded("shepherd", what) from None
+        finally:
+            self._waiting.pop(number, None)
+        if error := answer.get("error"):
+            raise StartRefused(error["where"], error["what"], error["fix"], code=error["code"])
+        return answer
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _soon(self) -> None:
+        if self._timer is None:
+            busy = len(self._waiting) > len(self._asked)
+            later = self._loop.call_later
+            self._timer = later(_LINGER_S, self._send) if busy else self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        self._timer = None
+        if self._transport is not None and self._asked:
+            asked, self._asked = self._asked, []
+            self._transport.write(protocol.frame({"ops": asked}))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "hello" in message and not self.hello.done():
+            self.hello.set_result(message["hello"])
+        for number, answer in message.get("answers", ()):
+            future = self._waiting.get(number)
+            if future and not future.done():
+                future.set_result(answer)
+        for said in message.get("exits", ()):
+            self._shepherd.note_exit(msgspec.convert(said, HostExit))
+
+
+class Shepherd:
+    """The shepherd of our state folder, as the agent sees it. Use `open`, then run `run`."""
+
+    def __init__(self, state_dir: Path, settings: ShepherdSettings) -> None:
+        self._folder = state_dir
+        self._settings = settings
+        self._link: _Link | None = None
+        self._exited: dict[str, asyncio.Future[HostExit]] = {}
+        self._started: set[str] = set()
+        self.pid = 0
+        self.groups = ""
+
+    @classmethod
+    async def open(
+        cls,
+        state_dir: Path,
+        settings: ShepherdSettings | None = None,
+        *,
+        timeout_s: float = _OPEN_S,
+    ) -> Self:
+        """Connect to the shepherd of `state_dir`; start one where none runs.
+
+        Raises:
+            DeadlineExceeded: none answered in time; its log is ``shepherd/shepherd.log``.
+
+        """
+        folder = await asyncio.to_thread(state_dir.resolve)
+        shepherd = cls(folder, settings or ShepherdSettings())
+        await shepherd._connect(timeout_s)
+        return shepherd
+
+    async def run(self) -> None:
+        """Stay connected for ever; attempts of a shepherd that died end as lost."""
+        while True:
+            link = self._link
+            if link is not None:
+                await link.closed
+                logger.warning("the shepherd is gone", extra={"shepherd_pid": self.pid})
+            try:
+                await self._connect(_OPEN_S)
+            except LabError as error:
+                logger.error("no shepherd", extra={"error": error.line})
+                await asyncio.sleep(1.0)
+
+    async def close(self) -> None:
+        """Leave; the shepherd and what it keeps alive go on."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+            await link.closed
+
+    async def start(self, what: HostStart, *, timeout_s: float = _ANSWER_S) -> Started:
+        """Start a process; when this returns it runs, in its group and under its limits.
+
+        Raises:
+            StartRefused: not_found, not_executable, bad_cwd, bad_output, duplicate_key, ...
+            ShepherdLost, DeadlineExceeded: unknown; `list` tells, `end` makes sure.
+
+        """
+        asked = {
+            "key": what.key,
+            "argv": what.argv,
+            "cwd": what.cwd,
+            "env": what.env,
+            "stdout": what.stdout_path,
+            "stderr": what.stderr_path,
+            "limits": msgspec.to_builtins(what.limits),
+            "lease_s": what.lease_s,
+            "grace_s": what.grace_s,
+        }
+        answer = await self._ask("start", asked, timeout_s)
+        self._started.add(what.key)
+        return Started(key=what.key, pid=answer["pid"], started_at=answer["started_at"])
+
+    def exited(self, key: str) -> asyncio.Future[HostExit]:
+        """Return what will hold the exit of `key`, over reconnects; cancelling it is harmless."""
+        return asyncio.shield(self._exit_of(key))
+
+    async def end(self, key: str, cause: str, *, timeout_s: float = _ANSWER_S) -> HostExit:
+        """End a process and its whole tree; return when nothing is left, or what cannot be ended.
+
+        Of two ends the first cause stays; who has ended already keeps its own.
+        """
+        answer = await self._ask("end", {"key": key, "cause": cause}, timeout_s)
+        if answer["exit"]:
+            self.note_exit(msgspec.convert(answer["exit"], HostExit))
+        elif not answer["alive"] and not self._exit_of(key).done():
+            raise StartRefused("", f"no process {key!a} is known", code="unknown_key")
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.exited(key)
+        except TimeoutError:
+            what = f"{key!a} has not ended within {timeout_s:g} s"
+            raise DeadlineExceeded("shepherd", what) from None
+
+    async def renew(self, leases: Mapping[str, float], *, timeout_s: float = _ANSWER_S) -> set[str]:
+        """Lengthen leases to so many seconds from now; return the keys that are not alive."""
+        answer = await self._ask("renew", {"leases": dict(leases)}, timeout_s)
+        return set(answer["unknown"])
+
+    async def list(self, *, timeout_s: float = _ANSWER_S) -> Listing:
+        """Return all that the shepherd knows; the exits resolve `exited`."""
+        answer = await self._ask("list", {}, timeout_s)
+        listing = msgspec.convert(answer, Listing)
+        self._started |= {one.key for one in listing.alive}
+        for said in listing.exits:
+            self.note_exit(said)
+        return listing
+
+    async def forget(self, *keys: str, timeout_s: float = _ANSWER_S) -> None:
+        """Acknowledge exits: only now does the shepherd let go of them."""
+        for key in keys:
+            self._exited.pop(key, None)
+            self._started.discard(key)
+        await self._ask("forget", {"keys": keys}, timeout_s)
+
+    def note_exit(self, said: HostExit) -> None:
+        """Take an exit that the shepherd has told."""
+        self._started.discard(said.key)
+        future = self._exit_of(said.key)
+        if not future.done():
+            future.set_result(said)
+
+    def _exit_of(self, key: str) -> asyncio.Future[HostExit]:
+        future = self._exited.get(key)
+        if future is None:
+            future = self._exited[key] = asyncio.get_running_loop().create_future()
+        return future
+
+    async def _ask(self, verb: str, asked: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        if self._link is None:
+            raise _lost()
+        return await self._link.ask(verb, asked, timeout_s)
+
+    async def _connect(self, timeout_s: float) -> None:
+        link: _Link | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                link = await self._reach()
+                hello = await link.hello
+                self._link, self.pid, self.groups = link, hello["pid"], hello["groups"]
+                await self._reconcile()
+        except TimeoutError:
+            if link is not None:
+                link.close()
+            what = f"none answers within {timeout_s:g} s"
+            fix = f"read {self._folder}/shepherd/shepherd.log"
+            raise DeadlineExceeded("shepherd", what, fix) from None
+
+    async def _reach(self) -> _Link:
+        """Connect; where nobody listens start a shepherd (a second one leaves by itself)."""
+        attempts = itertools.count()
+        while True:
+            with contextlib.suppress(ConnectionError, FileNotFoundError):
+                return await self._dial()
+            if next(attempts) % 40 == 0:
+                await asyncio.to_thread(_start_shepherd, self._folder, self._settings)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _dial(self) -> _Link:
+        loop = asyncio.get_running_loop()
+        folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            address = protocol.socket_address(str(self._folder), folder_fd)
+            _, link = await loop.create_unix_connection(lambda: _Link(self), address)
+        finally:
+            os.close(folder_fd)
+        return link
+
+    async def _reconcile(self) -> None:
+        """Say of what a dead shepherd did not record that it is lost."""
+        before = set(self._started)
+        listing = await self.list()
+        known = {one.key for one in listing.alive} | {one.key for one in listing.exits}
+        for key in before - known:
+            self.note_exit(HostExit(key=key, cause="lost"))
+
+
+def _lost() -> ShepherdLost:
+    return ShepherdLost("shepherd", "the connection broke", "ask again: it is being restored")
+
+
+def _start_shepherd(folder: Path, settings: ShepherdSettings) -> None:
+    records = folder / "shepherd"
+    records.mkdir(mode=0o700, exist_ok=True)
+    options = json.dumps(msgspec.to_builtins(settings))
+    python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, _PACKAGES]
+    with (records / "shepherd.log").open("ab") as log:
+        # It forks and leaves its child behind, which is nobody's to wait for.
+        subprocess.run(
+            [*python, str(folder), options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            timeout=_OPEN_S,
+            check=False,
+        )

@@ -1,0 +1,1 @@
+"""The process beside the agent that starts, limits, watches and ends host processes."""
