@@ -1,0 +1,223 @@
+"""The Python client of a lab: one method a request. CLI and HTTP use it too.
+
+    async with open_client("nats://127.0.0.1:4222", credentials=creds) as lab:
+        answer = await lab.submit(profile)
+        async for news in lab.watch(answer.run):
+            ...
+
+Errors of the lab arrive as they were raised there: Refused, Unavailable, Invalid with problems.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import msgspec
+
+from tshrag_common import requests as r, subjects
+from tshrag_common.bus.connection import Bus, connect
+from tshrag_common.bus.messages import Message
+from tshrag_common.errors import (
+    ErrorReport,
+    Invalid,
+    LabError,
+    Refused,
+    Unavailable,
+    Unreachable,
+)
+from tshrag_common.ids import DEFAULT_ORG, OrgId
+from tshrag_common.states import RUN, RunState
+from tshrag_common.views import News, RunView
+from tshrag_common.wire import BadMessage
+
+A = TypeVar("A")
+REQUEST_S = 30.0
+WATCH_AGAIN_S = 15.0
+
+_ENVELOPE = msgspec.json.Decoder(r.Envelope)
+_NEWS = msgspec.json.Decoder(News)
+_ENCODER = msgspec.json.Encoder()
+
+
+class Client:
+    """Speaks for one person of one org over a connection that it does not own."""
+
+    def __init__(self, bus: Bus, org: OrgId = DEFAULT_ORG, timeout_s: float = REQUEST_S) -> None:
+        self.bus, self.org, self.timeout_s = bus, org, timeout_s
+        self._own = org if bus.plain else None  # where the server has accounts it adds the org
+        self.durable = True
+
+    async def ask(
+        self, verb: r.Verb, request: msgspec.Struct, shape: type[A], timeout_s: float | None = None
+    ) -> A:
+        """Ask and return the answer as `shape`.
+
+        Raises:
+            Refused, Unavailable: as the controller said, or the bus found.
+
+        """
+        subject = subjects.req(self._own, verb)
+        data = _ENCODER.encode(request)
+        try:
+            answer = await self.bus.request(subject, data, timeout_s or self.timeout_s)
+        except Unreachable as error:
+            if error.code != "no_responders":
+                raise
+            fix = "start one with 'tshrag up', or see 'tshrag health'"
+            raise Unreachable("", "no controller answers", fix, code="no_controller") from None
+        envelope = self._opened(answer)
+        self.durable = envelope.durable
+        return msgspec.json.decode(envelope.data, type=shape)
+
+    def _opened(self, answer: Message) -> r.Envelope:
+        try:
+            envelope = _ENVELOPE.decode(answer.data)
+        except msgspec.DecodeError as error:
+            raise BadMessage("answer", str(error)) from None
+        if envelope.error is not None:
+            raise error_of(envelope.error)
+        return envelope
+
+    async def submit(self, request: r.Submit) -> r.SubmitAnswer:
+        return await self.ask("submit", request, r.SubmitAnswer, 120.0)
+
+    async def plan(self, request: r.Submit) -> r.PlanAnswer:
+        return await self.ask("plan", request, r.PlanAnswer, 120.0)
+
+    async def cancel(self, name: str, wait_s: float = 15.0) -> r.CancelAnswer:
+        request = r.Cancel(id=name, wait_s=wait_s)
+        return await self.ask("cancel", request, r.CancelAnswer, wait_s + 10.0)
+
+    async def runs(self, request: r.ListRuns) -> r.RunsAnswer:
+        return await self.ask("runs", request, r.RunsAnswer)
+
+    async def run(self, name: str, profile: bool = False) -> r.RunAnswer:
+        return await self.ask("run", r.GetRun(id=name, profile=profile), r.RunAnswer)
+
+    async def jobs(self, request: r.ListJobs) -> r.JobsAnswer:
+        return await self.ask("jobs", request, r.JobsAnswer)
+
+    async def why(self, name: str) -> r.WhyAnswer:
+        return await self.ask("why", r.Named(id=name), r.WhyAnswer)
+
+    async def stats(self) -> r.StatsAnswer:
+        return await self.ask("stats", r.Nothing(), r.StatsAnswer)
+
+    async def health(self) -> r.HealthAnswer:
+        return await self.ask("health", r.Nothing(), r.HealthAnswer)
+
+    async def agents(self) -> r.AgentsAnswer:
+        return await self.ask("agents", r.Nothing(), r.AgentsAnswer)
+
+    async def duts(self) -> r.DutsAnswer:
+        return await self.ask("duts", r.Nothing(), r.DutsAnswer)
+
+    async def logs(self, request: r.GetLogs) -> r.LogsAnswer:
+        return await self.ask("logs", request, r.LogsAnswer)
+
+    async def metrics(self, request: r.ListMetrics) -> r.MetricsAnswer:
+        return await self.ask("metrics", request, r.MetricsAnswer)
+
+    async def series(self, request: r.GetSeries) -> r.SamplesAnswer:
+        return await self.ask("series", request, r.SamplesAnswer)
+
+    async def blob_has(self, digests: tuple[str, ...]) -> r.BlobHasAnswer:
+        return await self.ask("blob_has", r.BlobHas(digests=digests), r.BlobHasAnswer)
+
+    async def blob_put(self, request: r.BlobPut) -> r.BlobPutAnswer:
+        return await self.ask("blob_put", request, r.BlobPutAnswer)
+
+    async def watch(self, run: str) -> AsyncIterator[News | RunView]:
+        """Yield the run as it stands, then what moves, until it is final.
+
+        After a gap (a reconnect, another leader) the run as it stands comes again. Ends by
+        itself when the run is final; a connection that is away is waited for.
+        """
+        news: asyncio.Queue[News] = asyncio.Queue()
+
+        def heard(message: Message) -> None:
+            news.put_nowait(_NEWS.decode(message.data))
+
+        subscription = await self.bus.subscribe(subjects.ui(self._own, "run", run), heard)
+        try:
+            await self.bus.settled()
+            async for each in self._follow(run, news):
+                yield each
+        finally:
+            await subscription.end()
+
+    async def _follow(self, run: str, news: asyncio.Queue[News]) -> AsyncIterator[News | RunView]:
+        seen, state = -1, ""
+        while not is_final(state):
+            answer = await self._watch_again(run)
+            if answer is not None and answer.seq > seen:
+                seen, state = answer.seq, answer.run.state
+                yield answer.run
+            last = 0
+            while not is_final(state):
+                item = await _next(news, seen)
+                if item is None or (last and item.after not in (0, last)):
+                    break  # silence, or a gap: ask for the run as it stands
+                seen, last, state = item.seq, item.seq, item.state
+                yield item
+
+    async def _watch_again(self, run: str) -> r.WatchAnswer | None:
+        try:
+            return await self.ask("watch", r.Watch(run=run), r.WatchAnswer)
+        except Unavailable:
+            return None
+
+
+async def _next(news: asyncio.Queue[News], seen: int) -> News | None:
+    """Return the next news behind sequence `seen`; None when it is silent for long."""
+    try:
+        async with asyncio.timeout(WATCH_AGAIN_S):
+            while True:
+                item = await news.get()
+                if item.seq > seen:
+                    return item
+    except TimeoutError:
+        return None
+
+
+def is_final(state: str) -> bool:
+    """Tell whether a run in `state` has ended; the empty word is no state yet."""
+    return bool(state) and RUN.is_final(RunState(state))
+
+
+def error_of(report: ErrorReport) -> LabError:
+    """Return the error that a controller told of."""
+    if report.problems:
+        return Invalid(report.problems)
+    kind = Unavailable if report.retryable else Refused
+    return kind("", report.message, code=report.code)
+
+
+@asynccontextmanager
+async def open_client(
+    url: str,
+    *,
+    name: str = "client",
+    credentials: str | None = None,
+    org: OrgId = DEFAULT_ORG,
+    ca: str | None = None,
+    within_s: float = 5.0,
+    **options: Any,
+) -> AsyncIterator[Client]:
+    """Connect, yield a client, close the connection.
+
+    Raises:
+        Unreachable: no server answered within `within_s`; its line says what to do.
+
+    """
+    bus = await connect(
+        url, name=name, credentials=credentials, ca=ca, within_s=within_s, **options
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(bus.watch(), name="bus-watch")
+            yield Client(bus, org)
+            watching.cancel()
+    finally:
+        await bus.close()
