@@ -4,7 +4,7 @@
     TSR1 <32 bytes HMAC-SHA256> payload over the agent's name and the payload
 
 One seal a message, however many commands or records it holds. Measured with payloads of 1 KiB
-on one core: sign 30 us, check a signature 60 us, make or check a MAC 3 us; 256 KiB add 0.2 ms.
+on one core: sign 20 us, check a signature 47 us, make or check a MAC 3 us; 256 KiB add 0.16 ms.
 A seal says who, not when: a replay is seen by ``(epoch, n)`` of commands, ``seq`` of records.
 """
 

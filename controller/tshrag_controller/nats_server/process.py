@@ -34,7 +34,8 @@ from tshrag_controller.nats_server.config import ANY_PORT, ServerConfig, check, 
 
 logger = logging.getLogger(__name__)
 
-_READY_WITHIN_S = 30.0
+READY_WITHIN_S = 30.0
+
 _STOP_WITHIN_S = 15.0
 _LAME_DUCK_S = 0.3  # clients are told in less than a millisecond
 _WATCH_EVERY_S = 5.0
@@ -52,9 +53,14 @@ class NatsServer:
     """The embedded server of one state folder. Made by `start_or_adopt`."""
 
     def __init__(
-        self, config: ServerConfig, keys: LabKeys | None, on_state: Callable[[str], None] | None
+        self,
+        config: ServerConfig,
+        keys: LabKeys | None,
+        on_state: Callable[[str], None] | None = None,
+        ready_within_s: float = READY_WITHIN_S,
     ) -> None:
         check(config)
+        self._ready_within_s = ready_within_s
         self._config, self._keys = config, keys
         self._say = on_state or (lambda line: None)
         self._state = Path(config.state)
@@ -99,6 +105,14 @@ class NatsServer:
         """End it: clients are told first, what it holds is on disk; an adopted one too."""
         await asyncio.to_thread(self._stop)
 
+    async def use_keys(self, keys: LabKeys) -> None:
+        """Have the next start know the accounts of `keys`; the running one gets them by a push.
+
+        Without it a restart would bring back who was revoked.
+        """
+        self._keys = keys
+        await asyncio.to_thread(self._write_config)
+
     async def monitor(self, path: str) -> dict[str, object]:
         """Return a page of the monitoring port, such as ``/varz``."""
         return await asyncio.to_thread(_page, self.monitor_url + path)
@@ -106,7 +120,7 @@ class NatsServer:
     def _start_or_adopt(self) -> None:
         for folder in ("run", "log", "js", "jwt"):
             (self._state / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
-        ends = time.monotonic() + _READY_WITHIN_S
+        ends = time.monotonic() + self._ready_within_s
         while time.monotonic() < ends:
             lock = self._lock()
             if lock is not None:
@@ -142,15 +156,7 @@ class NatsServer:
         program = nats_server()
         for stale in (self._state / "run").glob("*.ports"):
             stale.unlink()
-        ports = self._ports()
-        wanted = msgspec.structs.replace(
-            self._config,
-            port=self._config.port if self._config.port != ANY_PORT else ports.port,
-            monitor_port=ports.monitor_port,
-        )
-        accounts = accounts_config(self._keys) if self._keys else None
-        path = self._state / "run" / "nats.json"
-        write_secret(path, json.dumps(server_config(wanted, accounts), indent=1).encode())
+        path = self._write_config()
         with (self._state / "log" / "nats.out").open("wb") as out:
             self._child = subprocess.Popen(
                 [program, "-c", path],
@@ -161,6 +167,18 @@ class NatsServer:
                 start_new_session=True,
             )
         self.pid, self.adopted = self._child.pid, False
+
+    def _write_config(self) -> Path:
+        ports = self._ports()
+        wanted = msgspec.structs.replace(
+            self._config,
+            port=self._config.port if self._config.port != ANY_PORT else ports.port,
+            monitor_port=ports.monitor_port,
+        )
+        accounts = accounts_config(self._keys) if self._keys else None
+        path = self._state / "run" / "nats.json"
+        write_secret(path, json.dumps(server_config(wanted, accounts), indent=1).encode())
+        return path
 
     def _wait_ready(self, ends: float) -> None:
         while time.monotonic() < ends:
@@ -266,6 +284,8 @@ async def start_or_adopt(
     config: ServerConfig,
     keys: LabKeys | None,
     on_state: Callable[[str], None] | None = None,
+    *,
+    ready_within_s: float = READY_WITHIN_S,
 ) -> NatsServer:
     """Return the running server of ``config.state``; without `keys` it has no accounts.
 
@@ -276,7 +296,7 @@ async def start_or_adopt(
         Unavailable: it does not come up (``nats_server``).
 
     """
-    server = NatsServer(config, keys, on_state)
+    server = NatsServer(config, keys, on_state, ready_within_s)
     await asyncio.to_thread(server._start_or_adopt)
     return server
 
