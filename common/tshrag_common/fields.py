@@ -17,10 +17,13 @@ from tshrag_common.units import BadQuantity, quantity
 MAX_NAME = 200
 MAX_TEXT = 32_768
 DAY_S = 86_400.0
+QUANTITY = "quantity"
+"""The format, in a JSON Schema, of what is a number or a number with a unit."""
+
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]{0,126}"
 
 _RESERVED = ("LD_PRELOAD", "LD_AUDIT")
-_QUANTITY_TEXT = {"type": ["number", "string"]}
+_QUANTITY_TEXT = {"format": QUANTITY}
 
 
 def _printable(text: str) -> str:
