@@ -1,7 +1,8 @@
 """What every DutTransport promises: the same checks over this host and over each SSH server.
 
-A test class inherits ``TransportContract`` and has two fixtures: ``dut`` (the open transport) and
-``run_dir`` (where its fences are, which is in the arguments of every guard process).
+A test class inherits ``TransportContract`` and has fixtures: ``dut`` (the open transport),
+``place`` (a directory that every user may write to) and ``run_dir`` below it, where the fences
+are; that path is in the arguments of every guard process.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import pytest
 from tests.support.outputs import Output
 from tests.support.process_trees import deaf_tree, living
 from tests.support.waiting import wait_until
-from tshrag_agent.transport.base import Completed, DutTransport, ShellCommand
+from tshrag_agent.transport.base import Completed, DutTransport, ShellCommand, TransportFailed
 from tshrag_common.errors import Refused, StaleFence
 from tshrag_common.ids import Fence
 
@@ -71,22 +72,21 @@ class TransportContract:
         assert sink.stderr == b""
 
     async def test_hostile_arguments_and_directories_arrive_as_they_are(
-        self, dut: DutTransport, tmp_path: Path
+        self, dut: DutTransport, place: Path
     ) -> None:
-        place = tmp_path / "-a 'b'\n$(id)"
-        place.mkdir()
-        tmp_path.chmod(0o755)
+        odd = place / "-a 'b'\n$(id)"
+        odd.mkdir()
         sink = Output()
         words = ["a b", "", "-n", "'", "\n", "$(id)", "*", "ü"]
         await dut.execute(
             ["/bin/sh", "-c", 'pwd; for word; do printf "%s\\0" "$word"; done', "sh", *words],
             env={},
-            cwd=str(place),
+            cwd=str(odd),
             timeout_s=20,
             fence=Fence(1),
             on_output=sink,
         )
-        where, _, said = sink.stdout.decode().partition(f"{place}\n")
+        where, _, said = sink.stdout.decode().partition(f"{odd}\n")
         assert where == ""
         assert said.split("\0")[:-1] == words
 
@@ -155,7 +155,7 @@ class TransportContract:
             task = group.create_task(shell(dut, deaf_tree(tag), 1, sink))
             await wait_until(lambda: sink.stdout == b"ready\n" and len(living(f".{tag}")) >= 6)
             await dut.end(Fence(1))
-            assert [pid for pid in living(f".{tag}")] == []
+            assert living(f".{tag}") == []
         done = task.result()
         assert (done.cause, done.exit_code) == ("stopped", None)
         await wait_until(lambda: not living(run_dir), 5)
@@ -208,14 +208,13 @@ class TransportContract:
             await dut.end(Fence(1))
         assert task.result().cause == "stopped"
 
-    async def test_trees_travel_with_their_modes(self, dut: DutTransport, tmp_path: Path) -> None:
-        source, target = tmp_path / "source", tmp_path / "far" / "load 'x'"
+    async def test_trees_travel_with_their_modes(self, dut: DutTransport, place: Path) -> None:
+        source, target = place / "source", place / "far" / "load 'x'"
         (source / "bin").mkdir(parents=True)
         (source / "empty").mkdir()
         (source / "bin" / "go").write_text("#!/bin/sh\necho went\n")
         (source / "bin" / "go").chmod(0o755)
         (source / "data ü.bin").write_bytes(os.urandom(300_000))
-        tmp_path.chmod(0o777)
         await dut.upload(source, str(target), timeout_s=30)
         await dut.upload(source, str(target), timeout_s=30)
         sink = Output()
@@ -225,21 +224,20 @@ class TransportContract:
         assert sink.stdout == b"went\n"
         assert (target / "data ü.bin").read_bytes() == (source / "data ü.bin").read_bytes()
         assert (target / "empty").is_dir()
-        back = tmp_path / "back"
+        back = place / "back"
         assert await dut.download(str(target), back, most_bytes=400_000, timeout_s=30) > 300_000
         assert (back / "data ü.bin").read_bytes() == (source / "data ü.bin").read_bytes()
         assert (back / "bin" / "go").stat().st_mode & 0o777 == 0o755
-        with pytest.raises(Exception, match="transfer_failed|more than|at most"):
-            await dut.download(str(target), tmp_path / "no", most_bytes=1000, timeout_s=30)
+        with pytest.raises(TransportFailed, match=r"more than|at most"):
+            await dut.download(str(target), place / "no", most_bytes=1000, timeout_s=30)
 
-    async def test_a_file_travels_alone(self, dut: DutTransport, tmp_path: Path) -> None:
-        tmp_path.chmod(0o777)
-        (tmp_path / "one").write_bytes(b"1" * 70_000)
-        target = tmp_path / "there" / "two"
-        await dut.upload(tmp_path / "one", str(target), timeout_s=30)
+    async def test_a_file_travels_alone(self, dut: DutTransport, place: Path) -> None:
+        (place / "one").write_bytes(b"1" * 70_000)
+        target = place / "there" / "two"
+        await dut.upload(place / "one", str(target), timeout_s=30)
         assert target.read_bytes() == b"1" * 70_000
-        assert await dut.download(str(target), tmp_path / "b", most_bytes=80_000, timeout_s=30)
-        assert (tmp_path / "b").read_bytes() == b"1" * 70_000
+        assert await dut.download(str(target), place / "b", most_bytes=80_000, timeout_s=30)
+        assert (place / "b").read_bytes() == b"1" * 70_000
 
     async def test_the_probe_says_what_the_dut_is(self, dut: DutTransport, run_dir: str) -> None:
         probe = await dut.probe(timeout_s=20)

@@ -31,11 +31,6 @@ asyncio.run(agent(*sys.argv[1:]))
 
 
 @pytest.fixture
-def run_dir(tmp_path: Path) -> str:
-    return str(tmp_path / "run")
-
-
-@pytest.fixture
 async def dut(run_dir: str) -> AsyncIterator[LocalTransport]:
     local = LocalTransport(dut_id("board"), LocalWay(guard=Guard(run_dir=run_dir, grace_s=1)))
     yield local
