@@ -54,20 +54,37 @@ def wire() -> Iterator[Wire]:
         made.unplug()
 
 
+class Simulated:
+    """A simulated board in a process of its own; ``path`` is its tty."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None
+        self._process = process
+        self.path: str = json.loads(process.stdout.readline())["path"]
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+@contextmanager
+def simulated(directory: Path, *arguments: str) -> Iterator[Simulated]:
+    """Start a simulated board, and end it."""
+    command = [sys.executable, "-m", "tshrag_agent.simulator.serial_board", "--with-parent"]
+    with subprocess.Popen(
+        [*command, "--dir", str(directory), *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Simulated(process)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
 @contextmanager
 def board(directory: Path, *arguments: str) -> Iterator[str]:
     """Start a simulated board; return the path of its tty."""
-    command = [sys.executable, "-m", "tshrag_agent.simulator.serial_board", "--with-parent"]
-    process = subprocess.Popen(
-        [*command, "--dir", str(directory), *arguments], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        yield json.loads(process.stdout.readline())["path"]
-    finally:
-        process.terminate()
-        process.wait(10)
-        process.stdout.close()
+    with simulated(directory, *arguments) as made:
+        yield made.path
 
 
 @contextmanager

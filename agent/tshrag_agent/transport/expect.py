@@ -110,12 +110,21 @@ class Matcher:
         """Return the last bytes that were fed and are behind no match: for people to read."""
         return self._buffer[-BEFORE_BYTES:]
 
+    @property
+    def unread(self) -> bytes:
+        """Return what has been fed and not been searched: after a match, what came behind it."""
+        return self._buffer[self._seen :]
+
+    def add(self, chunk: bytes) -> None:
+        """Feed `chunk` and leave the search for later."""
+        self._buffer += chunk
+
     def feed(self, chunk: bytes = b"") -> Match | None:
         """Return the first match that is now complete; feed nothing to ask for the next one.
 
         Bytes behind a match stay inside and are searched when it is asked again.
         """
-        self._buffer += chunk
+        self.add(chunk)
         best = min(self._candidates(), key=lambda c: (c[1], c[0], c[2]), default=None)
         if best is None:
             self._seen = len(self._buffer)
@@ -131,12 +140,6 @@ class Matcher:
         )
         self._buffer, self._offset, self._seen = self._buffer[end:], self._offset + end, 0
         return match
-
-    def take_rest(self) -> bytes:
-        """Return what has been fed behind the last match, and forget it."""
-        rest, self._offset = self._buffer, self._offset + len(self._buffer)
-        self._buffer, self._seen = b"", 0
-        return rest
 
     def _candidates(self) -> list[tuple[int, int, int, tuple[bytes, ...]]]:
         found = [(i, p.first(self._buffer, self._seen)) for i, p in enumerate(self._patterns)]

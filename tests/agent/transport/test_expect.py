@@ -56,11 +56,12 @@ def test_groups_and_places_in_the_stream_are_told() -> None:
     assert [(m.start, m.end, m.groups) for m in found] == [(2, 8, (b"127",)), (10, 14, (b"0",))]
 
 
-def test_what_came_behind_a_match_can_be_taken() -> None:
+def test_what_came_behind_a_match_can_be_seen_and_is_searched_later() -> None:
     matcher = Matcher([Literal(name="a", text=b"a:")])
-    assert matcher.feed(b"__a:rest")
-    assert matcher.take_rest() == b"rest"
-    assert matcher.feed(b"") is None
+    assert matcher.feed(b"__a:rest a")
+    matcher.add(b":")
+    assert matcher.unread == b"rest a:"
+    assert matcher.feed()
 
 
 def test_memory_stays_bounded_however_much_comes() -> None:
