@@ -6,14 +6,14 @@ import msgspec
 
 from tshrag_common import ids
 from tshrag_common.criteria import Evidence
-from tshrag_common.errors import ErrorReport, LabError, NotFound, Refused
+from tshrag_common.errors import ErrorReport, Invalid, LabError, NotFound, Refused
 from tshrag_common.ids import Fence, JobId, OrgId, RunId
 from tshrag_common.states import JOB, RUN, JobCause, RunCause, RunState, worst
+from tshrag_controller.core.admission import refusals
 from tshrag_controller.core.decision import Decision, SendCancel
 from tshrag_controller.core.events import JobMoved, RunAdmitted, RunJudged
 from tshrag_controller.core.follow import after_end, end_open_jobs, forget_if_over
 from tshrag_controller.core.lab import Job, Lab, Run
-from tshrag_controller.core.needs import Reason, misfits
 
 
 class AlreadyFinal(Refused):
@@ -44,8 +44,10 @@ class Stopping(msgspec.Struct, frozen=True):
 def on_submit(decision: Decision, admitted: RunAdmitted, park: bool = False) -> Submitted:
     """Take a planned profile in; the same id or key again gives the run it made.
 
+    Unless it is to be parked, a plan that no place could ever serve is refused now.
+
     Raises:
-        Refused: ``unknown_host``, ``unknown_dut``: a name that no inventory holds.
+        Invalid: names that no inventory holds, needs that nothing fits, each with what is near.
 
     """
     lab = decision.lab
@@ -55,37 +57,12 @@ def on_submit(decision: Decision, admitted: RunAdmitted, park: bool = False) -> 
     if known is not None:
         return Submitted(known, False)
     if not park:
-        check_names(lab, admitted)
+        hosts = [agent.facts for agent in lab.agents.values()]
+        problems = refusals(admitted.plan, hosts, require_agent=bool(hosts))
+        if problems:
+            raise Invalid(problems)
     decision.happen(admitted)
     return Submitted(admitted.run, True)
-
-
-def check_names(lab: Lab, admitted: RunAdmitted) -> None:
-    """Refuse hosts and DUTs that nobody has ever described; labels may still come."""
-    for spec in admitted.plan.specs:
-        for host in spec.need.target.hosts:
-            if host not in lab.agents:
-                raise NotFound("host", host, lab.agents)
-        for dut in spec.need.target.duts:
-            if dut not in lab.duts:
-                raise NotFound("dut", dut, lab.duts)
-
-
-def unserved(lab: Lab, run: Run) -> dict[str, tuple[Reason, ...]]:
-    """Return for each need of `run` that nobody serves the reasons at the nearest place."""
-    missing: dict[str, tuple[Reason, ...]] = {}
-    for spec in run.plan.specs:
-        if not spec.is_placed:
-            continue
-        hosts = [(agent.facts, None) for agent in lab.agents.values()]
-        duts = [(lab.agents[row.agent].facts, row.dut) for row in lab.duts.values()]
-        places = duts if spec.need.wants_dut else hosts
-        near = min((misfits(spec.need, *place) for place in places), key=len, default=None)
-        if near is None:
-            near = (Reason("target", "no such place is known"),)
-        if near:
-            missing[spec.need.role or spec.need.target.runtime] = near
-    return missing
 
 
 def on_cancel(decision: Decision, org: OrgId, name: str) -> Stopping:

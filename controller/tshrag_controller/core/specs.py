@@ -142,3 +142,17 @@ class Specs:
 def _params(step: Step, scope: Scope) -> dict[str, object]:
     """Return the params of a step; they see the variables around them, not each other."""
     return {name: expand_value(each, scope) for name, each in step.params.items()}
+
+
+def what_it_does(spec: JobSpec) -> str:
+    """Return one line for people: what a job does."""
+    match spec.kind:
+        case "load":
+            params = " ".join(f"{name}={value}" for name, value in spec.params.items())
+            return f"{spec.load.name if spec.load else ''} {params}".strip()[:200]
+        case "command":
+            return " ".join(spec.argv)[:200]
+        case "sleep":
+            return f"sleep {spec.sleep_s:g} s"
+        case _:
+            return spec.text[:200]

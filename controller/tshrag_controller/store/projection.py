@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from tshrag_common import ids
-from tshrag_common.jobs import JobSpec
 from tshrag_common.states import JOB, RUN, JobCause, JobState, RunState
 from tshrag_controller.core import events as e
+from tshrag_controller.core.specs import what_it_does
 from tshrag_controller.log.frames import Frame
 
 _JSON = msgspec.json.Encoder()
@@ -143,7 +143,7 @@ class _Writing:
         )  # fmt: skip
         for index, spec in enumerate(event.plan.specs):
             role = spec.need.role or (spec.need.target.runtime if spec.is_placed else "")
-            self.put(_SPEC, number, index, spec.kind, what_of(spec), role, _JSON.encode(spec))
+            self.put(_SPEC, number, index, spec.kind, what_it_does(spec), role, _JSON.encode(spec))
         for job in event.plan.jobs:
             after = ",".join(map(str, job.after))
             self.put(_JOB, number, job.serial, job.name, job.spec, JobState.WAITING, after)
@@ -226,19 +226,6 @@ class _Writing:
 
     def nothing(self, event: e.AnyEvent) -> None:
         """Leave no row: agents and DUTs are asked of the Lab."""
-
-
-def what_of(spec: JobSpec) -> str:
-    """Return one line for people: what a job does."""
-    match spec.kind:
-        case "load":
-            return spec.load.name if spec.load else ""
-        case "command":
-            return " ".join(spec.argv)[:200]
-        case "sleep":
-            return f"sleep {spec.sleep_s:g} s"
-        case _:
-            return spec.text[:200]
 
 
 _RUN = (
