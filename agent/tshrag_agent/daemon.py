@@ -6,23 +6,30 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from tshrag_agent.attempts.attempt import Attempt, Office, Steps
 from tshrag_agent.attempts.builtins import BuiltinSteps
+from tshrag_agent.attempts.dut_steps import DutPlace, DutSteps
 from tshrag_agent.attempts.fences import Fences
+from tshrag_agent.attempts.host import Shepherd
+from tshrag_agent.attempts.prepare import Kit
+from tshrag_agent.attempts.recover import Found, look
 from tshrag_agent.attempts.roster import Living, Roster
+from tshrag_agent.attempts.steps import HostSteps, Site
+from tshrag_agent.blobs import BlobClient
+from tshrag_agent.duts import Duts
 from tshrag_agent.intake import Intake
 from tshrag_agent.journal.journal import Journal
+from tshrag_agent.loads.cache import LoadCache
 from tshrag_agent.online import Online
 from tshrag_agent.reports.early import EarlyReports
 from tshrag_agent.reports.facts import gather
 from tshrag_agent.settings import AgentSettings
 from tshrag_agent.slots import Slots
 from tshrag_common import wire
-from tshrag_common.bus.connection import Bus
 from tshrag_common.clock import SystemClock
 from tshrag_common.commands import StartAttempt
 from tshrag_common.errors import ErrorReport, Refused
@@ -53,8 +60,10 @@ class _Stop(Exception):
 class Daemon:
     """One agent. `serve` is its life; `stop` ends that in order."""
 
-    def __init__(self, settings: AgentSettings, bundle: Bundle, journal: Journal) -> None:
-        self._settings, self._bundle, self._journal = settings, bundle, journal
+    def __init__(
+        self, settings: AgentSettings, bundle: Bundle, journal: Journal, shepherd: Shepherd
+    ) -> None:
+        self._settings, self._journal, self._shepherd = settings, journal, shepherd
         self._clock = SystemClock()
         self._stopping = asyncio.Event()
         self.agent = AgentId(bundle.name)
@@ -79,9 +88,22 @@ class Daemon:
             intake=self.intake,
             clock=self._clock,
             beat_s=settings.agent.beat_s,
-            on_bus=self._on_bus,
         )
-        self._bus: Bus | None = None
+        blobs = BlobClient(self.agent, lambda: self._online.bus)
+        self._loads = LoadCache(
+            settings.cache / "loads", blobs.get, max_bytes=settings.agent.cache_bytes
+        )
+        self._duts = Duts(settings.dut)
+        self._site = Site(
+            agent=self.agent,
+            store=settings.store,
+            cache=settings.cache,
+            http=settings.agent.http,
+            journal=journal,
+            clock=self._clock,
+            kit=Kit(self._loads, self.facts.os, self.facts.arch),
+            shepherd=shepherd,
+        )
         self._attempts: asyncio.TaskGroup | None = None
 
     def stop(self) -> None:
@@ -95,10 +117,15 @@ class Daemon:
             Refused: the bus does not take its credentials, or they cannot be read.
 
         """
+        await self._loads.open()
+        found = await look(self._journal.attempts, self._shepherd)
         try:
             async with asyncio.TaskGroup() as group:
                 self._attempts = group
+                group.create_task(self._shepherd.run(), name="shepherd")
                 group.create_task(self._early.pump(), name="early reports")
+                group.create_task(self._duts.run(), name="consoles")
+                await self._recover(found)
                 group.create_task(self._online.stay(), name="online")
                 group.create_task(self.intake.obey(), name="intake")
                 await self._stopping.wait()
@@ -106,20 +133,45 @@ class Daemon:
                 raise _Stop
         except* _Stop:
             logger.info("stopped", extra={"agent": self.agent})
+        finally:
+            await self._duts.close()
 
-    def _on_bus(self, bus: Bus | None) -> None:
-        self._bus = bus
+    async def _recover(self, found: Found) -> None:
+        """Adopt or end what an earlier agent has left."""
+        for fence, seq in found.ended:
+            self.roster.end(fence, seq)
+        for left in found.left:
+            self.roster.slots.take(left.start, left.spec)
+            attempt = Attempt(self._office, left.start, left.spec, self._steps, left=left.row)
+            self.roster.enter(attempt)
+            logger.info("adopted" if left.adoptable else "ended by a restart", extra=attempt.facts)
+            if not left.adoptable:
+                message = "its agent was started again in the middle of it"
+                attempt.interrupt(
+                    ErrorReport(code="agent_restarted", message=message, retryable=True)
+                )
+            self._begin(attempt)
 
     def _launch(self, start: StartAttempt, spec: JobSpec, older: Living | None) -> Living:
+        attempt = Attempt(self._office, start, spec, self._steps, older)
+        self._begin(attempt)
+        return attempt
+
+    def _begin(self, attempt: Attempt) -> None:
         if self._attempts is None:
             raise AssertionError("attempts are launched while the daemon serves")
-        attempt = Attempt(self._office, start, spec, self._steps, older)
-        self._attempts.create_task(attempt.conduct(), name=start.job)
-        return attempt
+        self._attempts.create_task(attempt.conduct(), name=attempt.start.job)
 
     def _steps(self, attempt: Attempt) -> Steps:
         """Choose how an attempt is made."""
-        return BuiltinSteps(attempt, self._journal, self._clock)
+        spec, dut = attempt.spec, attempt.start.dut
+        if spec.load is not None and spec.load.builtin:
+            return BuiltinSteps(attempt, self._journal, self._clock)
+        if not spec.need.wants_dut or dut is None:
+            return HostSteps(attempt, self._site)
+        table = self._duts.table(dut)
+        transport = self._duts.transport(dut, spec.need.target.runtime)
+        return DutSteps(attempt, self._site, DutPlace(dut, transport, table.os, table.arch))
 
     async def _drain(self) -> None:
         """Let what lives come to its end, for a while; then end it; tell what came of it."""
@@ -134,7 +186,7 @@ class Daemon:
             await self._is_idle_within(_END_WITHIN_S)
         goodbye = Goodbye(at=self._clock.now(), reason="stopped")
         await self._journal.append("reports", wire.body(goodbye))
-        if self._bus is not None and self._bus.is_connected:
+        if self._online.bus is not None and self._online.bus.is_connected:
             await self._online.told(_TELL_WITHIN_S)
 
     async def _is_idle_within(self, within_s: float) -> bool:
@@ -157,15 +209,26 @@ async def run(settings: AgentSettings) -> None:
     """
     bundle = settings.bundle()
     with locked(settings.state):
-        journal = await Journal.open(settings.state / "journal.db")
-        try:
-            daemon = Daemon(settings, bundle, journal)
+        async with opened(settings, bundle) as daemon:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, daemon.stop)
             await daemon.serve()
+
+
+@asynccontextmanager
+async def opened(settings: AgentSettings, bundle: Bundle) -> AsyncIterator[Daemon]:
+    """Open journal and shepherd; leave them in order. What the shepherd keeps alive goes on."""
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    journal = await Journal.open(settings.state / "journal.db")
+    try:
+        shepherd = await Shepherd.open(settings.state)
+        try:
+            yield Daemon(settings, bundle, journal, shepherd)
         finally:
-            await journal.close()
+            await shepherd.close()
+    finally:
+        await journal.close()
 
 
 @contextmanager

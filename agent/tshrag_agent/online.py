@@ -47,11 +47,11 @@ class Online:
         intake: Intake,
         clock: Clock,
         beat_s: float,
-        on_bus: Callable[[Bus | None], None],
     ) -> None:
         self.facts, self._bundle = facts, bundle
         self._journal, self._roster, self._intake = journal, roster, intake
-        self._clock, self._beat_s, self._on_bus = clock, beat_s, on_bus
+        self._clock, self._beat_s = clock, beat_s
+        self.bus: Bus | None = None
         self.outbounds: dict[SpoolName, Outbound] = {}
         self._saw_hello = False
 
@@ -67,10 +67,10 @@ class Online:
         while True:
             bus = await self._connected(within_s)
             try:
-                self._on_bus(bus)
+                self.bus = bus
                 await self._live(bus)
             finally:
-                self._on_bus(None)
+                self.bus = None
                 await bus.close()
             within_s = _AGAIN_WITHIN_S
 

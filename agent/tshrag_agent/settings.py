@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from tshrag_agent.transport.line import LineSettings
+from tshrag_agent.transport.serial_way import SerialWay
 from tshrag_agent.transport.ways import LocalWay, PowerWay, SshWay
 from tshrag_common import strict
 from tshrag_common.documents import read_document
@@ -61,7 +61,7 @@ class DutTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     arch: str = ""
     shared: bool = False
     ssh: SshWay | None = None
-    serial: LineSettings | None = None
+    serial: SerialWay | None = None
     local: LocalWay | None = None
     power: PowerWay | None = None
 

@@ -76,7 +76,7 @@ class Slots:
         if dut is None:
             near = did_you_mean(dut_id, self._duts)
             return _no("unknown_dut", f"{shown(dut_id)} is not known here{near and '; ' + near}")
-        if runtime not in dut.transports:
+        if runtime != "dut" and runtime not in dut.transports:
             ways = ", ".join(dut.transports)
             return _no("no_transport", f"DUT {dut_id} is not reached over {runtime}, but {ways}")
         if reason := self._faulty.get(dut_id):

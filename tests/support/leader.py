@@ -3,13 +3,15 @@
 It keeps no state of jobs: tests say which commands go out, and look at what came in.
 """
 
+import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tests.support.nats_server import NatsServer
 from tshrag_common import ids, streams, subjects, wire
 from tshrag_common.bus.connection import Bus, connect
-from tshrag_common.bus.jetstream import JetStream
+from tshrag_common.bus.jetstream import JetStream, StoredMessage
 from tshrag_common.bus.messages import Message
 from tshrag_common.commands import AnyCommand, CommandBatch, StartAttempt
 from tshrag_common.errors import Unavailable
@@ -27,7 +29,7 @@ from tshrag_common.reports import (
 )
 from tshrag_common.seals import CommandSigner, open_report
 
-_READERS = {
+_READERS: dict[str, tuple[Any, str]] = {
     "EV": (wire.REPORTS, "reports"),
     "MET": (wire.SAMPLES, "batches"),
     "LOGS": (wire.OUTPUT, "chunks"),
@@ -50,6 +52,7 @@ class Leader:
         self._read = dict.fromkeys(_READERS, 0)
         self._signer = CommandSigner(keys.controller)
         self._serial = 0
+        self._answers: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def begin(cls, server: NatsServer, keys: LabKeys, agent: str = "a1") -> "Leader":
@@ -65,13 +68,13 @@ class Leader:
         await bus.settled()
         return leader
 
-    def a_start(self, spec: int = 0, **more: object) -> StartAttempt:
+    def a_start(self, **more: object) -> StartAttempt:
         """Return a start with the next serial and fence."""
         self._serial += 1
         fields: dict[str, object] = {
             "fence": ids.fence(100 + self._serial, 0), "org": DEFAULT_ORG, "run": self.run,
             "job": ids.job_of(self.run, self._serial), "attempt": 1,
-            "name": f"job{self._serial}", "spec": spec, **more,
+            "name": f"job{self._serial}", "spec": 0, **more,
         }  # fmt: skip
         return StartAttempt(**fields)  # type: ignore[arg-type]  # fields of any type
 
@@ -149,10 +152,7 @@ class Leader:
         )
         return [self.ends[start.fence] for start in starts]
 
-    async def until(self, condition: "object", within_s: float = 15.0) -> None:
-        import asyncio
-
-        assert callable(condition)
+    async def until(self, condition: Callable[[], object], within_s: float = 15.0) -> None:
         async with asyncio.timeout(within_s):
             while True:
                 try:
@@ -179,14 +179,15 @@ class Leader:
         assert seq == 1 or (spool, seq - 1) in records, f"gap before {seq} in {name}"
         records[spool, seq] = record
 
-    async def _next(self, name: str):  # type: ignore[no-untyped-def]  # a stored message or none
-        wanted = {"EV": "ev", "MET": "met", "LOGS": "logs"}[name]
-        subject = subjects.samples() if name == "MET" else subjects.any_said(wanted)  # type: ignore[arg-type]  # a kind
+    async def _next(self, name: str) -> StoredMessage | None:
+        subject = {
+            "EV": subjects.any_said("ev"),
+            "MET": subjects.samples(),
+            "LOGS": subjects.any_said("logs"),
+        }[name]
         return await self.stream.next_on(name, subject, self._read[name] + 1)
 
     def _on_beat(self, message: Message) -> None:
-        import asyncio
-
         beat = wire.HEARTBEAT.decode(message.data)
         self.beats.append(beat)
         upto = {
@@ -211,7 +212,3 @@ class Leader:
         )
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
-
-    @property
-    def _answers(self) -> "set[object]":
-        return self.__dict__.setdefault("answers", set())  # type: ignore[no-any-return]  # a set

@@ -14,7 +14,7 @@ from typing import Protocol
 from tshrag_agent.attempts.record import AttemptRecord
 from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.journal.journal import Journal
-from tshrag_agent.journal.records import Append, End
+from tshrag_agent.journal.records import Append, AttemptRow, End
 from tshrag_agent.reports.early import EarlyReports
 from tshrag_common import wire
 from tshrag_common.clock import Clock
@@ -62,11 +62,17 @@ class Attempt:
         steps: Callable[["Attempt"], Steps],
         older: Living | None = None,
         *,
-        adopted: bool = False,
+        left: AttemptRow | None = None,
     ) -> None:
+        """Make an attempt; `left` is what the journal says of one that another agent has begun."""
         self.start, self.spec = start, spec
         self.record = AttemptRecord()
-        self.adopted = adopted
+        self.adopted = left is not None
+        self.left = left
+        if left is not None:
+            self.record.started_at = left.started_at
+            self.record.samples_upto = left.samples_upto
+            self.record.output_upto = left.output_upto
         self._office, self._older = office, older
         self._steps = steps(self)
         self._gone = asyncio.Event()
@@ -101,9 +107,7 @@ class Attempt:
     def launched(self, at: int = 0) -> None:
         """Say that its first process runs; `at` where that is known better than now."""
         self.record.started_at = at or self._office.clock.now()
-        if not self.adopted:
-            fence = self.start.fence
-            self._office.early.tell(Started(at=self.record.started_at, fence=fence))
+        self._office.early.tell(Started(at=self.record.started_at, fence=self.start.fence))
 
     @property
     def is_over(self) -> bool:
@@ -116,9 +120,8 @@ class Attempt:
         await self._tell()
 
     async def _work(self) -> None:
-        limit_s = self.spec.timeout_s
         try:
-            async with asyncio.timeout(limit_s) as scope:
+            async with asyncio.timeout(self._limit_s()) as scope:
                 self._scope = scope
                 if self._stop is not None:
                     scope.reschedule(asyncio.get_running_loop().time())
@@ -155,6 +158,14 @@ class Attempt:
         self._gone.set()
         body = wire.body(self.record.ended(fence, office.clock.now()))
         office.roster.end(fence, await office.journal.write(Append("reports", (body,)), End(fence)))
+
+    def _limit_s(self) -> float:
+        """Return what is left of its time."""
+        limit_s = self.spec.timeout_s
+        if self.record.started_at:  # adopted: the wall clock is all that both agents share
+            gone_s = (self._office.clock.now() - self.record.started_at) / 1e6
+            limit_s = min(limit_s, max(1.0, limit_s - gone_s))
+        return limit_s
 
     def _note_stop(self) -> None:
         message = f"longer than {self.spec.timeout_s:g} s"

@@ -150,7 +150,7 @@ class _Link(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._transport: asyncio.Transport | None = None
         self.hello: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self.closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -173,8 +173,7 @@ class _Link(asyncio.Protocol):
         if not self.hello.done():
             self.hello.set_exception(_lost())
             self.hello.exception()  # seen: nobody may wait for it any more
-        if not self.closed.done():
-            self.closed.set_result(None)
+        self.closed.set()
 
     async def ask(self, verb: str, asked: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """Ask one thing; raise what the shepherd refuses it with."""
@@ -259,7 +258,7 @@ class Shepherd:
         while True:
             link = self._link
             if link is not None:
-                await link.closed
+                await asyncio.shield(link.closed)  # who cancels us does not cancel it
                 logger.warning("the shepherd is gone", extra={"shepherd_pid": self.pid})
             try:
                 await self._connect(_OPEN_S)
@@ -272,7 +271,7 @@ class Shepherd:
         link, self._link = self._link, None
         if link is not None:
             link.close()
-            await link.closed
+            await link.closed.wait()
 
     async def start(self, what: HostStart, *, timeout_s: float = _ANSWER_S) -> Started:
         """Start a process; when this returns it runs, in its group and under its limits.

@@ -1,0 +1,251 @@
+"""An attempt on a DUT: lay out here, send the load there, execute under its fence, bring back.
+
+What the DUT says goes to the same files as that of a host process, and is followed there: a slow
+journal never holds a DUT, and the raw bytes are kept. An agent that dies takes its lease with it:
+the wrapper on the DUT ends the rest.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tshrag_agent.attempts import workdir
+from tshrag_agent.attempts.attempt import Attempt
+from tshrag_agent.attempts.environment import Places, environment, expanded, working_directory
+from tshrag_agent.attempts.prepare import Command, load_command
+from tshrag_agent.attempts.steps import CLEANUP_S, Site
+from tshrag_agent.reports.logpump import OUTPUT_BYTES, LogPump
+from tshrag_agent.reports.tap import SampleTap
+from tshrag_agent.transport.base import Completed, DutProbe, DutTransport, Stream, TransportFailed
+from tshrag_common.errors import ErrorReport, LabError
+from tshrag_common.ids import DutId
+from tshrag_common.reports import OutputEnd
+
+logger = logging.getLogger(__name__)
+
+PROBE_S = 60.0
+COPY_S = 600.0
+BACK_BYTES = 64 << 20
+"""Of metrics and artifacts that are brought back."""
+
+
+@dataclass(frozen=True)
+class DutPlace:
+    """The DUT of an attempt and the way to it."""
+
+    dut: DutId
+    transport: DutTransport
+    os: str
+    arch: str  # empty: the DUT is asked
+
+
+class DutSteps:
+    """The commands of one attempt on its DUT."""
+
+    def __init__(self, attempt: Attempt, site: Site, place: DutPlace) -> None:
+        self._attempt, self._site, self._place = attempt, site, place
+        self._dir = workdir.place(site.store, attempt.start)
+        self._remote = f"/tmp/tshrag-{attempt.start.job}.{attempt.start.attempt}"
+        self._tap = SampleTap(attempt.start, attempt.spec, site.clock)
+        self._pump = LogPump(
+            attempt,
+            {"stdout": self._dir.stdout, "stderr": self._dir.stderr},
+            journal=site.journal,
+            clock=site.clock,
+            feed=self._tap.feed,
+            take=self._tap.take,
+            end_feed=self._tap.close,
+        )
+        self._raw: dict[str, _RawLog] = {}
+        self._command: Command | None = None
+        self._env: dict[str, str] = {}
+        self._is_there = False  # something of ours lies on the DUT
+
+    async def work(self) -> None:
+        probe = await self._place.transport.probe(timeout_s=PROBE_S)
+        self._command = command = await self._prepare(probe)
+        self._attempt.launched()
+        if command.setup and not await self._execute("setup", command.setup):
+            return
+        await self._execute("main", command.argv)
+
+    async def clean_up(self) -> None:
+        """Execute the cleanup of the load, bring back what it made, leave nothing there."""
+        command = self._command
+        if command is not None and command.cleanup:
+            await self._cleanup(command.cleanup)
+        if self._is_there:
+            await self._bring_back()
+        for log in self._raw.values():
+            log.close()
+        if self._raw:
+            await self._pump.finish()
+            self._note_cut()
+        self._attempt.record.notices = self._tap.gate.notices()
+
+    async def _prepare(self, probe: DutProbe) -> Command:
+        attempt, site, spec = self._attempt, self._site, self._attempt.spec
+        workdir.make(self._dir, spec)
+        self._raw = {"stdout": _RawLog(self._dir.stdout), "stderr": _RawLog(self._dir.stderr)}
+        has_load = spec.kind == "load" and spec.load is not None
+        home = self._remote if has_load else ""
+        places = Places(
+            home=home,
+            run_dir=home,
+            job_dir=home,
+            params=f"{home}/input_params.json" if has_load else "",
+            store="",
+            http=site.http,
+        )
+        env = environment(attempt.start, spec, site.agent, places)
+        for name in ("HOME", "PWD", "PATH"):
+            if not has_load or name == "PATH":
+                env.pop(name, None)  # the DUT knows its own better
+        self._env = env
+        if spec.load is None or not has_load:
+            return Command(argv=spec.argv)
+        arch = self._place.arch or probe.arch
+        staged = workdir.Workdir(run_dir=self._dir.run_dir, path=self._dir.path / "dut")
+        await asyncio.to_thread(workdir.make, staged, spec)
+        command = await load_command(site.kit, staged, spec.load, self._place.os, arch)
+        staged.load_bin.unlink()
+        for log in (staged.stdout, staged.stderr):
+            log.unlink()
+        self._is_there = True
+        await self._place.transport.upload(staged.path, self._remote, timeout_s=COPY_S)
+        return _moved(command, str(staged.path), self._remote)
+
+    async def _execute(self, step: str, argv: Sequence[str]) -> bool:
+        """Execute one step; false: it did not hold."""
+        async with asyncio.TaskGroup() as group:
+            pump = group.create_task(self._pump.pump(), name=f"output {step}")
+            try:
+                completed = await self._on_dut(argv, self._attempt.spec.timeout_s)
+            finally:
+                pump.cancel()
+        self._note(step, completed)
+        return self._attempt.record.outcome == "passed"
+
+    async def _on_dut(self, argv: Sequence[str], timeout_s: float) -> Completed:
+        spec = self._attempt.spec
+        if self._is_there:
+            cwd = working_directory(spec, self._env, self._remote)
+        else:
+            cwd = expanded(spec.cwd, self._env)  # empty: the home of the user there
+        return await self._place.transport.execute(
+            argv,
+            env=self._env,
+            cwd=cwd,
+            timeout_s=timeout_s,
+            fence=self._attempt.start.fence,
+            on_output=self._hear,
+        )
+
+    def _hear(self, stream: Stream, data: bytes) -> None:
+        self._raw[stream].write(data)
+
+    def _note(self, step: str, completed: Completed) -> None:
+        record = self._attempt.record
+        record.exit_code, record.signal = completed.exit_code, completed.signal or 0
+        if completed.note:
+            record.dut_notes.append(completed.note)
+        if not completed.guarded:
+            record.dut_notes.append("unguarded")
+        if completed.succeeded:
+            return
+        where = "" if step == "main" else f"{step}: "
+        match completed.cause:
+            case "exit" if step == "main":
+                record.fail("failed", ErrorReport(code="exit", message=completed.said))
+            case "exit":
+                message = where + completed.said
+                record.fail("error", ErrorReport(code=f"{step}_failed", message=message))
+            case "deadline":
+                message = f"{where}longer than {self._attempt.spec.timeout_s:g} s"
+                record.fail("timeout", ErrorReport(code="timeout", message=message))
+            case cause:
+                message = f"{where}ended on the DUT: {cause}"
+                record.fail("error", ErrorReport(code=cause, message=message, retryable=True))
+
+    async def _cleanup(self, argv: Sequence[str]) -> None:
+        try:
+            completed = await self._on_dut(argv, CLEANUP_S)
+            what = None if completed.succeeded else completed.said
+        except LabError as error:
+            what = error.line
+        if what is not None:
+            self._attempt.record.dut_notes.append(f"cleanup failed: {what}")
+
+    async def _bring_back(self) -> None:
+        """Bring metrics and artifacts back; what cannot be had is noted, not fatal."""
+        transport, record = self._place.transport, self._attempt.record
+        try:
+            for name, target in (
+                ("metrics", self._dir.metrics),
+                ("artifacts", self._dir.artifacts),
+            ):
+                await asyncio.to_thread(target.rmdir)
+                await transport.download(
+                    f"{self._remote}/{name}", target, most_bytes=BACK_BYTES, timeout_s=COPY_S
+                )
+            await transport.execute(
+                ("rm", "-rf", self._remote),
+                env={},
+                cwd="/",
+                timeout_s=CLEANUP_S,
+                fence=self._attempt.start.fence,
+                on_output=_ignore,
+            )
+        except (LabError, OSError) as error:
+            said = error.line if isinstance(error, LabError) else str(error)
+            record.dut_notes.append(f"not brought back: {said}")
+            if isinstance(error, TransportFailed) and record.outcome == "passed":
+                raise
+
+    def _note_cut(self) -> None:
+        """Count what never reached the raw files, beside what the pump left out."""
+        record = self._attempt.record
+        record.stdout = self._raw["stdout"].counted(record.stdout)
+        record.stderr = self._raw["stderr"].counted(record.stderr)
+
+
+class _RawLog:
+    """A raw file of output that came over a wire; bounded."""
+
+    def __init__(self, path: Path, most_bytes: int = OUTPUT_BYTES) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._room = most_bytes
+        self._cut = 0
+
+    def write(self, data: bytes) -> None:
+        kept = data[: self._room]
+        if kept and self._fd >= 0:
+            os.write(self._fd, kept)
+        self._room -= len(kept)
+        self._cut += len(data) - len(kept)
+
+    def counted(self, end: OutputEnd) -> OutputEnd:
+        return OutputEnd(end.length_bytes + self._cut, end.cut_bytes + self._cut)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _moved(command: Command, here: str, there: str) -> Command:
+    """Return the command lines with the paths that they have on the DUT."""
+
+    def moved(argv: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(there + word[len(here) :] if word.startswith(here) else word for word in argv)
+
+    return Command(
+        argv=moved(command.argv), setup=moved(command.setup), cleanup=moved(command.cleanup)
+    )
+
+
+def _ignore(_stream: Stream, _data: bytes) -> None:
+    """Let output go."""

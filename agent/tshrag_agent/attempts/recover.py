@@ -1,0 +1,87 @@
+"""After a restart: what the journal left alive is adopted, or ended and told, before anything new.
+
+A process on the host lives on in the shepherd: it is adopted under its fence, and its output goes
+on where the journal is. What was driven by the agent itself (a DUT, a builtin) died with it; on a
+DUT the wrapper has ended the rest when its lease was over, and a newer fence ends it in any case.
+"""
+
+import logging
+from collections.abc import Iterable
+
+import msgspec
+
+from tshrag_agent.attempts.host import Listing, Shepherd
+from tshrag_agent.journal.records import AttemptRow
+from tshrag_common.commands import StartAttempt
+from tshrag_common.errors import LabError
+from tshrag_common.ids import Fence
+from tshrag_common.jobs import JobSpec
+
+logger = logging.getLogger(__name__)
+
+_START = msgspec.msgpack.Decoder(StartAttempt)
+_SPEC = msgspec.msgpack.Decoder(JobSpec)
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that an earlier agent did not end. Not `adoptable`: it is told as an error."""
+
+    row: AttemptRow
+    start: StartAttempt
+    spec: JobSpec
+    adoptable: bool
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last agent has left: attempts to go on with, and ends that are on their way."""
+
+    left: tuple[Left, ...] = ()
+    ended: tuple[tuple[Fence, int], ...] = ()  # with the number of the report
+
+
+async def look(rows: Iterable[AttemptRow], shepherd: Shepherd) -> Found:
+    """Compare the journal with the shepherd; end processes that nobody knows."""
+    listing = await shepherd.list()
+    rows = tuple(rows)
+    left = [_left(row, listing) for row in rows if not row.ended_seq]
+    found = Found(
+        left=tuple(each for each in left if each is not None),
+        ended=tuple(sorted(((r.fence, r.ended_seq) for r in rows if r.ended_seq), key=_by_seq)),
+    )
+    kept = {f"{each.row.fence}.main" for each in found.left if each.adoptable}
+    await _end_others(listing, shepherd, kept)
+    return found
+
+
+async def _end_others(listing: Listing, shepherd: Shepherd, kept: set[str]) -> None:
+    """End what is alive and not kept; forget the exits that nobody waits for."""
+    for alive in listing.alive:
+        if alive.key not in kept:
+            logger.warning("an unknown process is ended", extra={"key": alive.key})
+            try:
+                await shepherd.end(alive.key, "orphaned")
+            except LabError as error:
+                logger.error("it was not ended", extra={"key": alive.key, "why": error.line})
+    others = [key for key in _keys(listing) if key not in kept]
+    if others:
+        await shepherd.forget(*others)
+
+
+def _left(row: AttemptRow, listing: Listing) -> Left | None:
+    try:
+        start, spec = _START.decode(row.start), _SPEC.decode(row.spec)
+    except msgspec.MsgspecError as error:
+        logger.error("an attempt cannot be read", extra={"fence": row.fence, "why": str(error)})
+        return None
+    is_host = not spec.need.wants_dut and not (spec.load is not None and spec.load.builtin)
+    return Left(
+        row=row, start=start, spec=spec, adoptable=is_host and f"{row.fence}.main" in _keys(listing)
+    )
+
+
+def _keys(listing: Listing) -> set[str]:
+    return {one.key for one in listing.alive} | {one.key for one in listing.exits}
+
+
+def _by_seq(ended: tuple[Fence, int]) -> int:
+    return ended[1]

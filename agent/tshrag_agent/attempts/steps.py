@@ -1,0 +1,232 @@
+"""An attempt with processes on the lab host: lay out, fetch, set up, execute, clean up, collect.
+
+The shepherd starts and ends the processes; their output goes to files that are followed here. An
+agent that dies in the middle is followed by one that adopts: it begins with `_await_exit`.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tshrag_agent.attempts import workdir
+from tshrag_agent.attempts.attempt import Attempt
+from tshrag_agent.attempts.environment import (
+    Places,
+    environment,
+    working_directory,
+)
+from tshrag_agent.attempts.host import HostExit, HostLimits, HostStart, Shepherd, StartRefused
+from tshrag_agent.attempts.prepare import Command, Kit, host_command, unpacked_command
+from tshrag_agent.journal.journal import Journal
+from tshrag_agent.reports.logpump import LogPump
+from tshrag_agent.reports.tap import SampleTap
+from tshrag_common.clock import Clock
+from tshrag_common.errors import ErrorReport, LabError
+from tshrag_common.ids import AgentId
+from tshrag_common.reports import Outcome, Usage
+
+logger = logging.getLogger(__name__)
+
+CLEANUP_S = 60.0
+_LIMIT_MARGIN_S = 5.0  # the shepherd ends it when the agent did not: frozen, or gone
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all attempts of this agent share."""
+
+    agent: AgentId
+    store: Path
+    cache: Path
+    http: str
+    journal: Journal
+    clock: Clock
+    kit: Kit
+    shepherd: Shepherd
+
+
+class HostSteps:
+    """The processes of one attempt on this host."""
+
+    def __init__(self, attempt: Attempt, site: Site) -> None:
+        self._attempt, self._site = attempt, site
+        self._dir = workdir.place(site.store, attempt.start)
+        self._tap = SampleTap(attempt.start, attempt.spec, site.clock)
+        left = attempt.left
+        self._pump = LogPump(
+            attempt,
+            {"stdout": self._dir.stdout, "stderr": self._dir.stderr},
+            journal=site.journal,
+            clock=site.clock,
+            feed=self._tap.feed,
+            take=self._tap.take,
+            end_feed=self._tap.close,
+            offsets=(left.stdout, left.stderr) if left else (0, 0),
+        )
+        self._command: Command | None = None
+        self._env: dict[str, str] = {}
+        self._alive: set[str] = set()  # keys of the shepherd that are not forgotten
+        self._has_dir = attempt.adopted
+
+    @property
+    def main_key(self) -> str:
+        return f"{self._attempt.start.fence}.main"
+
+    async def work(self) -> None:
+        if self._attempt.adopted:
+            await self._adopt()
+            return
+        await self._prepare()
+        command = self._command
+        if command is None:
+            raise AssertionError("prepared without a command")
+        if command.setup and not await self._execute("setup", command.setup):
+            return
+        await self._execute("main", command.argv)
+
+    async def clean_up(self) -> None:
+        """End what is alive, run the cleanup of the load, collect what was said."""
+        for key in sorted(self._alive):
+            await self._end(key)
+        if self._command is not None and self._command.cleanup:
+            await self._execute_cleanup(self._command.cleanup)
+        if self._has_dir:
+            await self._pump.finish()
+        self._attempt.record.notices = self._tap.gate.notices()
+        if self._alive:
+            with contextlib.suppress(LabError):
+                await self._site.shepherd.forget(*self._alive)
+
+    async def _prepare(self) -> None:
+        attempt, site = self._attempt, self._site
+        workdir.make(self._dir, attempt.spec)
+        self._has_dir = True
+        self._command = await host_command(site.kit, self._dir, attempt.spec)
+        self._env = self._environment()
+
+    def _environment(self) -> dict[str, str]:
+        site = self._site
+        places = Places(
+            home=str(self._dir.path),
+            run_dir=str(self._dir.run_dir),
+            job_dir=str(self._dir.path),
+            params=str(self._dir.params),
+            store=str(site.store),
+            cache=str(site.cache),
+            http=site.http,
+        )
+        return environment(self._attempt.start, self._attempt.spec, site.agent, places)
+
+    async def _execute(self, step: str, argv: Sequence[str]) -> bool:
+        """Execute one step to its end; false: it did not hold."""
+        key = f"{self._attempt.start.fence}.{step}"
+        limit_s = self._attempt.spec.timeout_s + _LIMIT_MARGIN_S
+        await self._start(key, argv, limit_s)
+        self._note_exit(step, await self._follow(key))
+        return self._attempt.record.outcome == "passed"
+
+    async def _start(self, key: str, argv: Sequence[str], limit_s: float) -> None:
+        path = self._dir.path
+        asked = HostStart(
+            key=key,
+            argv=tuple(argv),
+            cwd=working_directory(self._attempt.spec, self._env, str(path)),
+            env=self._env,
+            stdout_path=str(self._dir.stdout),
+            stderr_path=str(self._dir.stderr),
+            limits=HostLimits(wall_s=limit_s),
+        )
+        self._alive.add(key)
+        try:
+            started = await self._site.shepherd.start(asked)
+        except StartRefused:
+            self._alive.discard(key)
+            raise
+        if not self._attempt.record.started_at:
+            self._attempt.launched(started.started_at)
+
+    async def _follow(self, key: str) -> HostExit:
+        """Pump output until the process has ended."""
+        exited = self._site.shepherd.exited(key)
+        async with asyncio.TaskGroup() as group:
+            pump = group.create_task(self._pump.pump(), name=f"output {key}")
+            exit = await exited
+            pump.cancel()
+        return exit
+
+    async def _adopt(self) -> None:
+        """Go on with what another agent has begun; its end may be waiting already."""
+        self._alive.add(self.main_key)
+        self._env = self._environment()
+        if self._attempt.spec.load is not None:
+            self._command = unpacked_command(self._site.kit, self._dir, self._attempt.spec.load)
+        self._note_exit("main", await self._follow(self.main_key))
+
+    async def _end(self, key: str) -> None:
+        """End a process that may be alive, and note what had to be stopped."""
+        shepherd = self._site.shepherd
+        cause = "stopped"
+        try:
+            exit = await shepherd.end(key, cause)
+        except StartRefused:
+            return  # it was never started
+        record = self._attempt.record
+        if exit.cause == cause:
+            record.exit_code, record.signal = exit.exit_code, exit.signal or 0
+            self._note_use(exit)
+        record.stopped += tuple(f"pid {one.pid} {one.command} ({one.how})" for one in exit.stopped)
+        if exit.unkillable:
+            error = f"not ended: pids {', '.join(map(str, exit.unkillable))}"
+            record.fail("error", ErrorReport(code="not_ended", message=error, retryable=True))
+
+    def _note_exit(self, step: str, exit: HostExit) -> None:
+        """Take over how a process ended."""
+        record = self._attempt.record
+        record.exit_code, record.signal = exit.exit_code, exit.signal or 0
+        if not record.started_at:
+            self._attempt.launched(exit.started_at)
+        self._note_use(exit)
+        failure = _failure(step, exit)
+        if failure is not None:
+            record.fail(*failure)
+
+    def _note_use(self, exit: HostExit) -> None:
+        usage = self._attempt.record.usage
+        most = max(usage.max_rss_bytes, exit.max_rss_bytes)
+        self._attempt.record.usage = Usage(usage.cpu_us + exit.cpu_us, most)
+
+    async def _execute_cleanup(self, argv: Sequence[str]) -> None:
+        """Execute the cleanup; its failure is told, but does not change how the job ended."""
+        key = f"{self._attempt.start.fence}.cleanup"
+        try:
+            await self._start(key, argv, CLEANUP_S)
+            async with asyncio.timeout(CLEANUP_S + _LIMIT_MARGIN_S):
+                exit = await self._site.shepherd.exited(key)
+            what = None if exit.exit_code == 0 else f"exit code {exit.exit_code}, {exit.cause}"
+        except (LabError, TimeoutError) as error:
+            what = str(error) or "too slow"
+        if what is not None:
+            self._attempt.record.dut_notes.append(f"cleanup failed: {what}")
+
+
+def _failure(step: str, exit: HostExit) -> tuple[Outcome, ErrorReport] | None:
+    """Return what an exit means for the job; None: it held."""
+    where = "" if step == "main" else f"{step}: "
+    match exit.cause:
+        case "exited" if exit.exit_code == 0:
+            return None
+        case "exited":
+            how = f"signal {exit.signal}" if exit.signal else f"exit code {exit.exit_code}"
+            if exit.oom_kills:
+                how += ", out of memory"
+            outcome: Outcome = "failed" if step == "main" else "error"
+            code = "exit" if step == "main" else f"{step}_failed"
+            return outcome, ErrorReport(code=code, message=where + how)
+        case "timeout":
+            return "timeout", ErrorReport(code="timeout", message=f"{where}the limit is over")
+        case _:
+            message = f"{where}its process was ended: {exit.cause}"
+            return "error", ErrorReport(code=f"host_{exit.cause}", message=message, retryable=True)

@@ -1,0 +1,76 @@
+"""The DUTs of this agent and the open ways to them."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from tshrag_agent.settings import DutTable
+from tshrag_agent.transport.base import DutTransport
+from tshrag_agent.transport.console import SerialConsole
+from tshrag_agent.transport.open import open_transport
+from tshrag_agent.transport.serial_shell import SerialTransport
+from tshrag_common.errors import LabError, Refused
+from tshrag_common.ids import DutId
+from tshrag_common.jobs import Way
+
+logger = logging.getLogger(__name__)
+
+_CLOSE_S = 10.0
+
+
+class Duts:
+    """Opens a way when it is first used; the agent owns its consoles for ever."""
+
+    def __init__(self, tables: Iterable[DutTable]) -> None:
+        self._tables = {DutId(table.id): table for table in tables}
+        self._open: dict[tuple[DutId, Way], DutTransport] = {}
+        self.consoles = {
+            name: SerialConsole(name, table.serial.line)
+            for name, table in self._tables.items()
+            if table.serial is not None
+        }
+
+    async def run(self) -> None:
+        """Keep every console open, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for name, console in self.consoles.items():
+                group.create_task(console.run(), name=f"console {name}")
+
+    def table(self, dut: DutId) -> DutTable:
+        return self._tables[dut]
+
+    def transport(self, dut: DutId, way: Way) -> DutTransport:
+        """Return the way to a DUT; ``dut`` is the first that it has.
+
+        Raises:
+            Refused: there is no such way (``no_transport``).
+
+        """
+        table = self._tables.get(dut)
+        if way == "dut" and table is not None and table.transports:
+            way = table.transports[0]
+        key = (dut, way)
+        if key not in self._open:
+            self._open[key] = self._opened(dut, way)
+        return self._open[key]
+
+    async def close(self) -> None:
+        """Let go of every DUT."""
+        for (dut, _), transport in self._open.items():
+            try:
+                async with asyncio.timeout(_CLOSE_S):
+                    await transport.close()
+            except (LabError, OSError, TimeoutError) as error:
+                logger.warning("a DUT was not left in order", extra={"dut": dut, "why": str(error)})
+        self._open.clear()
+
+    def _opened(self, dut: DutId, way: Way) -> DutTransport:
+        table = self._tables.get(dut)
+        match way:
+            case "ssh" if table is not None and table.ssh is not None:
+                return open_transport(dut, table.ssh)
+            case "local" if table is not None and table.local is not None:
+                return open_transport(dut, table.local)
+            case "serial" if table is not None and table.serial is not None:
+                return SerialTransport(dut, self.consoles[dut], table.serial)
+        raise Refused(dut, f"there is no way over {way}", code="no_transport")

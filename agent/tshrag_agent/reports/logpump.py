@@ -1,0 +1,188 @@
+"""Output files of an attempt -> chunks in the journal, while the job runs; samples on the way.
+
+A chunk, the samples found in it and the offset that was reached are one transaction: an agent that
+was killed goes on where the journal says, and nothing is missing and nothing comes twice. What is
+beyond the bound stays out of the spool (samples are still found in it); the last bytes are added.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from tshrag_agent.attempts.attempt import Attempt
+from tshrag_agent.journal.journal import Journal
+from tshrag_agent.journal.records import Append, Change, Pumped
+from tshrag_common import wire
+from tshrag_common.clock import Clock
+from tshrag_common.metrics import SampleBatch
+from tshrag_common.reports import OutputChunk, OutputEnd
+
+StreamName = Literal["stdout", "stderr"]
+STREAMS: tuple[StreamName, StreamName] = ("stdout", "stderr")
+
+CHUNK_BYTES = 64 << 10
+OUTPUT_BYTES = 64 << 20
+"""Of each stream; what is beyond is cut, but for the last bytes."""
+TAIL_BYTES = 64 << 10
+
+_CHUNKS_A_TURN = 4
+_REST_S = (0.01, 0.08)
+
+Feed = Callable[[StreamName, bytes], None]
+Take = Callable[[bool], list[SampleBatch]]
+
+
+class LogPump:
+    """Follows the two files of one attempt."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        paths: dict[StreamName, Path],
+        *,
+        journal: Journal,
+        clock: Clock,
+        feed: Feed,
+        take: Take,
+        end_feed: Callable[[], None],
+        offsets: tuple[int, int] = (0, 0),
+        most_bytes: int = OUTPUT_BYTES,
+    ) -> None:
+        self._attempt, self._journal, self._clock = attempt, journal, clock
+        self._feed, self._take, self._most = feed, take, most_bytes
+        self._end_feed = end_feed
+        self._tails = {
+            name: _Tail(paths[name], offset) for name, offset in zip(STREAMS, offsets, strict=True)
+        }
+
+    async def pump(self) -> None:
+        """Follow, until cancelled."""
+        rest_s = _REST_S[0]
+        while True:
+            moved = await self.turn()
+            rest_s = _REST_S[0] if moved else min(_REST_S[1], 2 * rest_s)
+            await asyncio.sleep(rest_s)
+
+    async def finish(self) -> None:
+        """Take the rest: nobody writes any more."""
+        while await self.turn():
+            pass
+        self._end_feed()
+        chunks = [chunk for name in STREAMS for chunk in self._last(name)]
+        await self._put(chunks, self._take(True))
+        record = self._attempt.record
+        record.stdout, record.stderr = (self._tails[name].end for name in STREAMS)
+        for tail in self._tails.values():
+            tail.close()
+
+    async def turn(self) -> bool:
+        """Take what is there, up to a few chunks; false: there was nothing."""
+        chunks: list[OutputChunk] = []
+        moved = False
+        for name, tail in self._tails.items():
+            for _ in range(_CHUNKS_A_TURN):
+                data, offset = tail.read(CHUNK_BYTES)
+                if not data:
+                    break
+                moved = True
+                self._feed(name, data)
+                if tail.told < self._most:
+                    tail.told += len(data)
+                    chunks.append(self._chunk(name, offset, data))
+        samples = self._take(moved)
+        if moved or samples:
+            await self._put(chunks, samples)
+        return moved
+
+    async def _put(
+        self, chunks: list[OutputChunk], samples: list[SampleBatch] | None = None
+    ) -> None:
+        changes: list[Change] = []
+        record = self._attempt.record
+        if samples:
+            changes.append(Append("samples", tuple(map(wire.body, samples))))
+        if chunks:
+            changes.append(Append("output", tuple(map(wire.body, chunks))))
+        if not changes:
+            return
+        stdout, stderr = (self._tails[name].offset for name in STREAMS)
+        marks = {"marks_samples": bool(samples), "marks_output": bool(chunks)}
+        fence = self._attempt.start.fence
+        last = await self._journal.write(*changes, Pumped(fence, stdout, stderr, **marks))
+        if samples:
+            record.samples_upto = self._journal.state("samples").last
+        if chunks:
+            record.output_upto = last
+
+    def _last(self, name: StreamName) -> list[OutputChunk]:
+        """Return the end of a stream that was cut."""
+        tail = self._tails[name]
+        data, offset = tail.ending(TAIL_BYTES)
+        if not data:
+            return []
+        tail.told += len(data)
+        return [self._chunk(name, offset, data)]
+
+    def _chunk(self, name: StreamName, offset: int, data: bytes) -> OutputChunk:
+        start = self._attempt.start
+        return OutputChunk(
+            run=start.run,
+            job=start.job,
+            attempt=start.attempt,
+            stream=name,
+            offset=offset,
+            data=data,
+            at=self._clock.now(),
+        )
+
+
+class _Tail:
+    """One growing file; holes that the shepherd has made in it are passed over."""
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self._path = path
+        self._fd = -1
+        self.offset = offset
+        self.told = offset
+
+    def read(self, most: int) -> tuple[bytes, int]:
+        """Return what comes next, and where it stands."""
+        if self._fd < 0:
+            with contextlib.suppress(FileNotFoundError):
+                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            if self._fd < 0:
+                return b"", self.offset
+        data = os.pread(self._fd, most, self.offset)
+        if data.count(0) == len(data) and data:
+            skipped = self._past_hole()
+            if skipped != self.offset:
+                self.offset = skipped
+                data = os.pread(self._fd, most, skipped)
+        offset = self.offset
+        self.offset += len(data)
+        return data, offset
+
+    def ending(self, most: int) -> tuple[bytes, int]:
+        """Return the last bytes that were not told, when some before them were not either."""
+        if self._fd < 0 or self.told >= self.offset:
+            return b"", 0
+        begin = max(self.told, self.offset - most)
+        return os.pread(self._fd, self.offset - begin, begin), begin
+
+    @property
+    def end(self) -> OutputEnd:
+        return OutputEnd(self.offset, max(0, self.offset - self.told))
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _past_hole(self) -> int:
+        try:
+            return os.lseek(self._fd, self.offset, os.SEEK_DATA)
+        except OSError:  # nothing but a hole up to the end, or a file system without holes
+            return self.offset
