@@ -9,7 +9,7 @@ from tshrag_common.sources.faults import DigestMismatch, SourceRefused, SourceUn
 from tshrag_common.sources.threads import in_thread
 from tshrag_common.streams import CHUNK_BYTES
 
-_STUCK = 3
+_SETBACKS = 10  # answers that do not get us on; controllers may differ for a moment
 
 
 async def upload(path: Path, digest: str, put_chunk: PutChunk) -> None:
@@ -35,15 +35,15 @@ async def upload(path: Path, digest: str, put_chunk: PutChunk) -> None:
 
 async def _send(path: Path, digest: str, put_chunk: PutChunk) -> None:
     total = (await in_thread(lambda _: path.stat())).st_size
-    offset, stuck = 0, 0
+    offset, setbacks = 0, 0
     while True:
         stored = await put_chunk(digest, offset, total, await _read(path, offset))
         if stored == total:
             return
         if not 0 <= stored < total:
             raise SourceRefused(digest[:12], f"the store says {stored} of {total} bytes")
-        stuck = stuck + 1 if stored <= offset else 0
-        if stuck == _STUCK:
+        setbacks += stored <= offset
+        if setbacks > _SETBACKS:
             raise SourceUnreachable(digest[:12], f"the store stays at {stored} of {total} bytes")
         offset = stored
 
