@@ -258,7 +258,7 @@ class Shepherd:
         while True:
             link = self._link
             if link is not None:
-                await asyncio.shield(link.closed)  # who cancels us does not cancel it
+                await link.closed.wait()
                 logger.warning("the shepherd is gone", extra={"shepherd_pid": self.pid})
             try:
                 await self._connect(_OPEN_S)
