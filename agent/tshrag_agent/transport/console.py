@@ -84,6 +84,11 @@ class Watcher:
             self.dropped_bytes += len(oldest.data)
         self._ready.set()
 
+    @property
+    def waiting(self) -> int:
+        """Return how many records wait to be read."""
+        return len(self._records)
+
     async def next(self) -> Record:
         """Return the oldest record that waits, or the next that happens."""
         while not self._records:

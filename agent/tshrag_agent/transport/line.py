@@ -83,6 +83,7 @@ class FdLine:
 
     async def write(self, data: bytes) -> None:
         rest = memoryview(data)
+        self._reads_in_a_row = 0  # answers to what is typed are a talk, not a flood
         while rest:
             if not self._open:
                 raise TransportFailed("serial_lost", self._url, "the line is closed")

@@ -132,7 +132,7 @@ class _Attempt:
     async def _on_silence(self) -> None:
         r"""Wake what sleeps: a newline, a question where a prompt may stand, Ctrl-C, Ctrl-\."""
         self._silences += 1
-        if self._talk.tail.strip() and self._silences > 1:
+        if self._talk.tail.strip() and (self._silences > 1 or self._users):
             await self._ask()
         elif self._silences % 4 == 3:
             await self._talk.type(b"\x03")

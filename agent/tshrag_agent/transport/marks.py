@@ -8,10 +8,7 @@ ever taken for a mark; and no program can print one, for the nonce is drawn anew
 import re
 
 RECORD = b"\x1e"
-MOST_LINE_BYTES = 480
-"""Of a typed line: busybox takes 1024 with its prompt, a tty in line mode 4095."""
-
-_PIECE_BYTES = 320
+_PIECE_BYTES = 320  # with all around it 600: busybox takes 1024 a line, a tty in line mode 4095
 _STATUS_BYTES = 4096  # of what may stand in the end mark: a status, and pids that are left
 _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b"\\'!")  # '!' recalls history in some shells
 _CRC_POLYNOMIAL = 0x04C11DB7

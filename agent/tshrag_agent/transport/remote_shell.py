@@ -27,6 +27,7 @@ _QUIET = (
     "unset HISTFILE PROMPT_COMMAND;PS1='# ';PS2=;TERM=dumb;export TERM;"
     "stty -echo -opost -tostop 2>/dev/null;printf 'x\\n'"
 )
+_CHECK = ';printf %b "$_ts_t"|cksum;_ts_t=$(printf %b. "$_ts_t");_ts_t=${_ts_t%.}'
 _AWAKE_S = 2.0
 _BEGIN_S = 15.0
 _TICK_S = 0.5
@@ -204,18 +205,17 @@ class RemoteShell:
             raise TransportFailed("console_login", self.where, what) from None
 
     async def _keep(self, script: bytes) -> None:
-        await self.ask("_ts_t=")
-        length = 0
-        for piece in pieces(script):
+        length, parts = 0, pieces(script) or [""]
+        for number, piece in enumerate(parts):
             length += len(piece)
-            _, said = await self.ask(f"_ts_t=$_ts_t'{piece}';printf %s ${{#_ts_t}}")
-            if said != str(length).encode():
+            before, last = "$_ts_t" if number else "", number == len(parts) - 1
+            text = f"_ts_t={before}'{piece}';printf '%s ' ${{#_ts_t}}{_CHECK if last else ''}"
+            _, said = await self.ask(text)
+            numbers = [int(word) for word in said.split() if word.isdigit()]
+            if numbers[:1] != [length]:
                 raise Garbled
-        text = 'printf %b "$_ts_t"|cksum;_ts_t=$(printf %b. "$_ts_t");_ts_t=${_ts_t%.}'
-        _, said = await self.ask(text)
-        known = said.split()[:2]
-        if known and known[-1].isdigit() and known != [b"%d" % cksum(script), b"%d" % len(script)]:
-            raise Garbled
+        if len(numbers) == 3 and numbers[1:] != [cksum(script), len(script)]:
+            raise Garbled  # a shell without cksum says words instead: the length must do
 
     async def _is_awake(self) -> bool:
         try:

@@ -87,9 +87,11 @@ class SerialTransport:
         if self._running and self._running.fence < fence:
             self._running.stop("superseded")
         async with self._turn:
-            await self._hold(fence)
+            base = await self._hold(fence)
             await self._shell.keep(script)
-            return await self._attend(fence, timeout_s, on_output)
+            self._serial += 1
+            mark = f"tree:{base}:{fence:021d}:{self._holder}:{self._serial}:"
+            return await self._attend(mark, _Running(fence, timeout_s), on_output)
 
     async def upload(self, source: Path, target: str, *, timeout_s: float) -> None:
         async with self._turn:
@@ -192,12 +194,12 @@ class SerialTransport:
             raise TransportFailed("fence_failed", self._console.name, what, "set run_dir")
         return f"{answers.run_dir}/{self._dut}"
 
-    async def _hold(self, fence: Fence) -> None:
-        """Take the fence at the DUT, and end what an older one has left there."""
+    async def _hold(self, fence: Fence) -> str:
+        """Take the fence at the DUT, and end what an older one has left; return its base."""
         self._drive(fence)
         base = await self._base()
         if self._held == fence:
-            return
+            return base
         try:
             _, said = await self._shell.ask(f"cat {base}.fence 2>/dev/null")
             seen = said.decode("ascii", "replace").strip()
@@ -207,6 +209,7 @@ class SerialTransport:
         except TimeoutError:
             raise self._silent("at the fence") from None
         self._held = self._newest = fence
+        return base
 
     def _compare(self, fence: Fence, seen: str) -> None:
         number, _, holder = seen.partition(" ")
@@ -234,10 +237,8 @@ class SerialTransport:
         if left.strip():
             raise self._not_ended(f"processes {left.decode('ascii', 'replace')[:80]} stay alive")
 
-    async def _attend(self, fence: Fence, timeout_s: float, on_output: OutputSink) -> Completed:
-        self._serial += 1
-        mark = f"tree:{await self._base()}:{fence:021d}:{self._holder}:{self._serial}:"
-        running = self._running = _Running(fence, timeout_s)
+    async def _attend(self, mark: str, running: _Running, on_output: OutputSink) -> Completed:
+        self._running = running
         began_at = time.monotonic()
         try:
             async with running.limit:
