@@ -1,7 +1,7 @@
 """Download an archive: only from where it may come, never more than agreed, and check its sha256.
 
-The name of the host is looked up once and the connection goes to that address; each redirect is
-checked as the first address was. Nothing of ours (no credential, no cookie) is sent along.
+The name of the host is looked up once and the connection goes to one of its addresses; each
+redirect is checked as the first address was. Nothing of ours (no credential, no cookie) is sent.
 """
 
 import asyncio
@@ -26,13 +26,14 @@ from tshrag_common.sources.faults import (
     SourceUnreachable,
     UrlDenied,
 )
-from tshrag_common.sources.network import address_of
+from tshrag_common.sources.network import addresses_of
 from tshrag_common.sources.policy import SourceLimits, SourcePolicy
 from tshrag_common.sources.threads import Check, in_thread
 from tshrag_common.sources.tree import size_text
 
 MAX_REDIRECTS = 3
 _SOCKET_S = 15.0
+_CONNECT_S = 5.0
 _CHUNK = 1 << 16
 _MOVED = (301, 302, 303, 307, 308)
 
@@ -44,7 +45,7 @@ class _Hop(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     target: str
-    address: str
+    addresses: tuple[str, ...]
 
 
 class _Link:
@@ -115,8 +116,8 @@ async def _follow(
 
 async def _hop(url: str, policy: SourcePolicy) -> _Hop:
     scheme, host, port, target = web(url, policy)
-    found = await address_of(host, port, policy)
-    return _Hop(scheme=scheme, host=host, port=port, target=target, address=found)
+    found = await addresses_of(host, port, policy)
+    return _Hop(scheme=scheme, host=host, port=port, target=target, addresses=found)
 
 
 async def _ask(
@@ -142,8 +143,7 @@ def _request(
     tls: ssl.SSLContext | None,
     check: Check,
 ) -> str | None:
-    plain = socket.create_connection((hop.address, hop.port), timeout=_SOCKET_S)
-    with _secured(plain, hop, link, tls) as connected:
+    with _secured(_connected(hop, check), hop, link, tls) as connected:
         link.socket = connected
         check()
         connection = http.client.HTTPConnection(hop.host, hop.port, timeout=_SOCKET_S)
@@ -155,6 +155,15 @@ def _request(
             _check_status(response.status, address)
             _store(response, address, into, limits, check)
     return None
+
+
+def _connected(hop: _Hop, check: Check) -> socket.socket:
+    """Return a connection to the first address that takes one."""
+    for address in hop.addresses[:-1]:
+        with suppress(OSError):
+            return socket.create_connection((address, hop.port), timeout=_CONNECT_S)
+        check()
+    return socket.create_connection((hop.addresses[-1], hop.port), timeout=_CONNECT_S)
 
 
 def _secured(

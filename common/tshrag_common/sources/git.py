@@ -31,7 +31,7 @@ from tshrag_common.sources.faults import (
     SourceRefused,
     SourceUnreachable,
 )
-from tshrag_common.sources.network import address_of
+from tshrag_common.sources.network import addresses_of
 from tshrag_common.sources.policy import SourceLimits, SourcePolicy, literal_address
 from tshrag_common.sources.threads import Check, in_thread
 from tshrag_common.sources.tree import Budget, TreeWriter, size_text
@@ -102,7 +102,7 @@ async def fetch_tree(
 
 
 async def _pinned(address: Address, policy: SourcePolicy) -> tuple[str, ...]:
-    """Return the settings that hold git to the address that was checked.
+    """Return the settings that hold git to the addresses that were checked.
 
     A name that only ssh knows (a Host of the operator's configuration) is left to it: its host
     key has to be known as well.
@@ -110,15 +110,15 @@ async def _pinned(address: Address, policy: SourcePolicy) -> tuple[str, ...]:
     if not address.is_remote:
         return ()
     try:
-        found = await address_of(address.host, address.port, policy)
+        found = await addresses_of(address.host, address.port, policy)
     except SourceUnreachable:
         if address.scheme == "ssh":
             return ()
         raise
     if address.scheme == "ssh" or literal_address(address.host) is not None:
         return ()
-    shape = f"[{found}]" if ":" in found else found
-    return (f"http.curloptResolve={address.host}:{address.port}:{shape}",)
+    spelt = ",".join(f"[{one}]" if ":" in one else one for one in found)
+    return (f"http.curloptResolve={address.host}:{address.port}:{spelt}",)
 
 
 class _Git:

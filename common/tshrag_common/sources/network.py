@@ -1,4 +1,4 @@
-"""Look a host up once, and say to which of its addresses one may connect."""
+"""Look a host up once, and say to which addresses one may connect."""
 
 import asyncio
 import socket
@@ -11,8 +11,8 @@ from tshrag_common.sources.policy import SourcePolicy, is_listed, is_public, lit
 _LOOKUP_S = 10.0
 
 
-async def address_of(host: str, port: int, policy: SourcePolicy) -> str:
-    """Return the address to connect to; the name is not looked up again behind it.
+async def addresses_of(host: str, port: int, policy: SourcePolicy) -> tuple[str, ...]:
+    """Return the addresses to connect to, in order; the name is not looked up again.
 
     Raises:
         UrlDenied: one of its addresses is not public, and the host is not listed.
@@ -27,12 +27,12 @@ async def address_of(host: str, port: int, policy: SourcePolicy) -> str:
             found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError, UnicodeError) as error:
         raise SourceUnreachable(host, f"no address: {str(error)[:100]}") from None
-    addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
+    addresses = tuple(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
     if not addresses:
         raise SourceUnreachable(host, "no address")
     for address in addresses:
         _check(host, address, policy)
-    return addresses[0]
+    return addresses
 
 
 def _check(host: str, address: str, policy: SourcePolicy) -> None:
