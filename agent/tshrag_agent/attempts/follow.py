@@ -9,8 +9,9 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -50,9 +51,9 @@ class Tails:
         path: Path,
         *,
         offset: int = 0,
-        ended: asyncio.Future[object],
+        ended: asyncio.Future[Any],
         read_bytes: int = _READ_BYTES,
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         """Yield what is in `path` from `offset` on, and what comes, until `ended` and all is read.
 
         Complete it or close it (`contextlib.aclosing`): an open file stands behind it. A file
@@ -79,12 +80,12 @@ class Tails:
             if fd >= 0:
                 os.close(fd)
 
-    async def _growth(self, fd: int, offset: int, ended: asyncio.Future[object]) -> None:
+    async def _growth(self, fd: int, offset: int, ended: asyncio.Future[Any]) -> None:
         """Wait until there may be something behind `offset`, or the process has ended."""
         loop = asyncio.get_running_loop()
         watch = _Watch(fd, offset, loop.create_future())
 
-        def wake(_: asyncio.Future[object]) -> None:
+        def wake(_: asyncio.Future[Any]) -> None:
             _wake(watch)
 
         self._watches.add(watch)

@@ -1,0 +1,48 @@
+import os
+import subprocess
+import sys
+
+from tests.support.shepherds import is_alive
+from tests.support.waiting import wait_for
+from tshrag_agent.shepherd import proctree
+from tshrag_agent.shepherd.groups import MARK
+from tshrag_agent.shepherd.limits import Limits
+
+
+def test_a_group_whose_process_never_started_holds_nobody() -> None:
+    group = proctree.TreeGroups().take(Limits())
+    assert group.pids() == []
+    group.bind(0, "")
+    assert group.pids() == [] and group.is_empty()
+
+
+def test_a_group_holds_session_mark_and_descent_and_nobody_else() -> None:
+    code = "setsid sleep 50 & env -i setsid sleep 50 & sleep 50 & wait"
+    other = subprocess.Popen(["sleep", "50"], start_new_session=True)
+    main = subprocess.Popen(
+        ["sh", "-c", code], start_new_session=True, env={**os.environ, MARK: "s:a"}
+    )
+    groups = proctree.TreeGroups()
+    group = groups.take(Limits())
+    groups.take(Limits())  # a second attempt: orphans may belong to either
+    group.bind(main.pid, "s:a")
+    wait_for(lambda: len(group.pids()) == 4)
+    found = group.pids()
+    assert other.pid not in found and os.getpid() not in found
+    group.kill()
+    wait_for(lambda: not any(is_alive(pid) for pid in found))
+    assert group.is_empty() and is_alive(other.pid)
+    other.kill()
+    for process in (main, other):
+        process.wait()
+
+
+def test_a_signal_reaches_only_the_process_that_was_meant() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        seen = proctree.process(child.pid)
+        assert seen is not None
+        proctree.kill_process(seen._replace(started=seen.started - 1))
+        assert child.poll() is None
+        proctree.kill_process(seen)
+        assert child.wait(10) == -9
+        assert proctree.process(child.pid) is None
