@@ -103,14 +103,24 @@ class _SshLink:
             return self._number
 
     async def start(self, command: str, on_output: OutputSink) -> "_SshChannel":
-        channel = _SshChannel(on_output)
         try:
-            async with asyncio.timeout(_START_S):
-                await self._made[-1].create_session(lambda: channel, command, encoding=None)
+            return await self._start(command, on_output)
         except (asyncssh.Error, OSError) as error:  # OSError: also TimeoutError
-            what = f"no session can be started: {reason(error)}"
-            fix = "see its power and network, and MaxSessions of its sshd"
-            raise TransportFailed("dut_unreachable", self._place, what, fix) from error
+            if not self._made or not self._made[-1].is_closed():
+                what = f"no session can be started: {reason(error)}"
+                fix = "see its power and network, and MaxSessions of its sshd"
+                raise TransportFailed("dut_unreachable", self._place, what, fix) from error
+        await self.connect()  # the link was dead already, and only now we know: nothing was started
+        try:
+            return await self._start(command, on_output)
+        except (asyncssh.Error, OSError) as error:
+            what = f"the link was lost at once: {reason(error)}"
+            raise TransportFailed("dut_unreachable", self._place, what, "see its sshd") from error
+
+    async def _start(self, command: str, on_output: OutputSink) -> "_SshChannel":
+        channel = _SshChannel(on_output)
+        async with asyncio.timeout(_START_S):
+            await self._made[-1].create_session(lambda: channel, command, encoding=None)
         return channel
 
     async def put(self, source: Path, target: str) -> bool:

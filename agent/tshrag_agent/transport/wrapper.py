@@ -42,6 +42,7 @@ SHELL = "exec /bin/sh"
 
 WRAP = Path(__file__).with_name("wrap.sh")
 STALE, NO_FENCE, NOT_ENDED = 73, 74, 75
+_NO_WRAPPER = (2, 126, 127)  # what shells say of a script that is not there; ash says 2
 _LOCK_S = 30.0  # the wrapper waits so long for another one at the fence
 _PROBE_S = 20.0
 
@@ -82,20 +83,25 @@ class GuardedShell:
         fence: Fence,
         on_output: OutputSink,
     ) -> Completed:
-        answers = await self.answers()
-        if not answers.can_guard:
-            self._allow_unguarded()
-        session = self._session(fence, on_output, guarded=answers.can_guard)
-        line, script = self._prepared(answers, session, command, env, cwd)
         began = time.monotonic()
+        for retry in (True, False):
+            answers = await self.answers()
+            if not answers.can_guard:
+                self._allow_unguarded()
+            session = self._session(fence, on_output, guarded=answers.can_guard)
+            line, script = self._prepared(answers, session, command, env, cwd)
+            await self._attend(session, line, script, timeout_s)
+            if session.began or session.status not in _NO_WRAPPER or not retry:
+                break
+            self._seen = -1  # a reboot or somebody's cleaning took it away: put it back
+        return self._judge(session, answers, time.monotonic() - began)
+
+    async def _attend(self, session: Session, line: str, script: bytes, timeout_s: float) -> None:
         self._sessions.append(session)
         try:
             await session.attend(self._link, line, script, timeout_s)
         finally:
             self._sessions.remove(session)
-        if not session.began:
-            self._seen = -1  # perhaps somebody has cleaned the run directory: look again next time
-        return self._judge(session, answers, time.monotonic() - began)
 
     async def end(self, fence: Fence) -> None:
         """End what runs under `fence`; also what an agent before this one has left there."""
