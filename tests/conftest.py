@@ -1,12 +1,29 @@
-"""What all tests share: one real nats-server a test process."""
+"""What all tests share: one real nats-server a test process, and no blocking call in a loop."""
 
 from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 import pytest
+from blockbuster import BlockBuster
 
 from tests.support.nats_server import NatsServer
 from tshrag_common.bus.connection import connect
+
+_MAY_NOT_BLOCK = ("tshrag_common", "tshrag_agent", "tshrag_controller")
+_BLOCKS = ("time.sleep", "socket.", "ssl.", "sqlite3.Connection.commit", "os.wait")
+"""What holds up a loop for as long as another likes. Short writes to a local disk may."""
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """Fail a test in which our own code blocks the event loop."""
+    guard = BlockBuster(list(_MAY_NOT_BLOCK))
+    watched = [call for name, call in guard.functions.items() if name.startswith(_BLOCKS)]
+    for call in watched:
+        call.activate()
+    yield
+    for call in watched:
+        call.deactivate()
 
 
 @pytest.fixture(scope="session")
