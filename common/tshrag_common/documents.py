@@ -19,6 +19,7 @@ from tshrag_common.tomltext import parse_toml
 Format = Literal["json", "toml", "yaml"]
 
 MAX_BYTES = 262_144
+MAX_FAULTS = 100
 
 _ENDINGS: dict[str, Format] = {
     "json": "json",
@@ -64,7 +65,7 @@ def read_document(raw: bytes, name: str, *, kind: str = "profile") -> Document:
     except Broken as broken:
         raise Invalid(_problems((broken.fault,), file)) from None
     if parsed.faults:
-        raise Invalid(_problems(parsed.faults, file))
+        raise Invalid(_problems(parsed.faults[:MAX_FAULTS], file))
     return Document(file=file, format=form, data=parsed.data, lines=parsed.lines)
 
 

@@ -12,7 +12,7 @@ MAX_PROBLEMS = 100
 
 
 class Findings:
-    """Problems in the order in which they were found; without a document they have no lines."""
+    """Problems in the order in which they were found; without a named document they have no lines."""
 
     def __init__(self, document: Document | None = None) -> None:
         self.problems: list[Problem] = []
@@ -50,7 +50,8 @@ class Findings:
             where = f"{above}.{problem.where}" if above else problem.where
             if any(path.startswith(where) for path in settled):
                 continue
-            line = next((lines[path] for path in _upwards(where) if path in lines), 0)
+            found = (lines[path] for path in _upwards(where) if path in lines)
+            line = next(found, 0) if self._file else 0
             placed = msgspec.structs.replace(problem, where=where, line=line, file=self._file)
             self.problems.append(placed)
 

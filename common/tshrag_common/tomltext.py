@@ -134,6 +134,8 @@ class _Scanner:
             group, text, _ = self._tokens[self._next]
             parts.append(_unquoted(text) if group == "text" else text)
             self._next += 1
+            if len(parts) > MAX_DEPTH:  # tomllib would need minutes for a key of many parts
+                raise too_deep(self._line())
             if self._peek() != ".":
                 return tuple(parts)
             self._next += 1

@@ -2,7 +2,7 @@
 
 Only what a person needs is read: no tags, no anchors, no aliases, keys are text. A plain number
 with a leading zero and a time like ``1:30`` stay text: elsewhere they mean eight different things.
-Costs about 3 s a megabyte, so that a document is bounded before it comes here.
+It is slow, so that a document is bounded before it comes here, and again by the number of values.
 """
 
 import re
@@ -31,6 +31,9 @@ from tshrag_common.positions import (
     duplicate,
     too_deep,
 )
+
+MAX_VALUES = 20_000
+"""A value costs 20 to 60 us here; who has more of them writes JSON or a repeat."""
 
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,31})")
 _BASED = re.compile(r"0o[0-7]{1,21}|0x[0-9a-fA-F]{1,16}")
@@ -61,6 +64,7 @@ class _Reader:
     def __init__(self) -> None:
         self._lines: dict[At, int] = {}
         self._faults: list[Fault] = []
+        self._values = 0
 
     def document(self, text: str) -> Parsed:
         events: Iterator[Event] = iter(YAML(typ="safe", pure=True).parse(text))
@@ -78,6 +82,9 @@ class _Reader:
     def _value(self, event: Event, events: Iterator[Event], at: At) -> object:
         line = event.start_mark.line + 1
         self._lines.setdefault(at, line)
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise Broken(Fault(code="too_large", what=f"more than {MAX_VALUES} values", line=line))
         _allowed(event)
         if isinstance(event, ScalarEvent):
             text = _text(event)
