@@ -66,6 +66,7 @@ class Daemon:
         self._settings, self._journal, self._shepherd = settings, journal, shepherd
         self._clock = SystemClock()
         self._stopping = asyncio.Event()
+        self._handover = False
         self.agent = AgentId(bundle.name)
         self.facts = gather(self.agent, settings, secrets.token_hex(8), VERSION)
         self.roster = Roster(Slots(settings.slots, {dut.id: dut for dut in self.facts.duts}))
@@ -106,8 +107,9 @@ class Daemon:
         )
         self._attempts: asyncio.TaskGroup | None = None
 
-    def stop(self) -> None:
-        """Take nothing new, end in order."""
+    def stop(self, handover: bool = False) -> None:
+        """Take nothing new, end in order; with `handover` leave what the next agent can adopt."""
+        self._handover = handover
         self._stopping.set()
 
     async def serve(self) -> None:
@@ -177,6 +179,9 @@ class Daemon:
         """Let what lives come to its end, for a while; then end it; tell what came of it."""
         logger.info("draining", extra={"live": len(self.roster.live)})
         self.intake.draining = True
+        if self._handover:
+            await self._early.flush()
+            return
         if not await self._is_idle_within(self._settings.agent.drain_s):
             error = ErrorReport(
                 code="agent_stopped", message="its agent was stopped", retryable=True
@@ -199,8 +204,10 @@ class Daemon:
         return True
 
 
-async def run(settings: AgentSettings) -> None:
+async def run(settings: AgentSettings, *, handover: bool = False) -> None:
     """Be the agent of `settings` until SIGTERM or SIGINT.
+
+    With `handover` processes on the host are left to the next agent.
 
     Raises:
         AlreadyRunning: another one works in the same state directory.
@@ -212,7 +219,7 @@ async def run(settings: AgentSettings) -> None:
         async with opened(settings, bundle) as daemon:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, daemon.stop)
+                loop.add_signal_handler(number, daemon.stop, handover)
             await daemon.serve()
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from tshrag_agent.settings import DutTable
 from tshrag_agent.transport.base import DutTransport
@@ -35,6 +36,18 @@ class Duts:
         async with asyncio.TaskGroup() as group:
             for name, console in self.consoles.items():
                 group.create_task(console.run(), name=f"console {name}")
+
+    @asynccontextmanager
+    async def attended(self, dut: DutId) -> AsyncIterator[None]:
+        """Keep the console of one DUT open while the block lasts; for those who do not `run`."""
+        console = self.consoles.get(dut)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(console.run()) if console is not None else None
+            try:
+                yield
+            finally:
+                if task is not None:
+                    task.cancel()
 
     def table(self, dut: DutId) -> DutTable:
         return self._tables[dut]

@@ -3,16 +3,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from tests.support.agent_process import AgentProcess
 from tests.support.leader import Leader
 from tests.support.nats_server import NatsServer
 from tshrag_agent.daemon import Daemon, opened
-from tshrag_agent.settings import AgentSettings, AgentTable
-from tshrag_common.commands import CancelAttempt
-from tshrag_common.ids import AgentId
-from tshrag_common.jobs import JobSpec, LoadRef
+from tshrag_agent.settings import AgentSettings, AgentTable, DutTable
+from tshrag_agent.transport.ways import Guard, LocalWay
+from tshrag_common.commands import CancelAttempt, Drain, Sync
+from tshrag_common.digest import digest
+from tshrag_common.ids import AgentId, Fence
+from tshrag_common.jobs import JobSpec, LoadRef, Need, Target
 from tshrag_common.labkeys import LabKeys, new_lab
+from tshrag_common.reports import Started
+from tshrag_common.seals import CommandSigner
 
 A1 = AgentId("a1")
 
@@ -39,12 +45,17 @@ async def leader(server: NatsServer, keys: LabKeys) -> AsyncIterator[Leader]:
 
 @asynccontextmanager
 async def an_agent(
-    tmp_path: Path, leader: Leader, url: str, slots: int = 4, **table: object
+    tmp_path: Path,
+    leader: Leader,
+    url: str,
+    slots: int = 4,
+    duts: tuple[DutTable, ...] = (),
+    **table: object,
 ) -> AsyncIterator[Daemon]:
     """Be an agent inside this process while the block lasts."""
     fields = {"name": "a1", "slots": slots, "store": str(tmp_path / "store"),
               "cache": str(tmp_path / "cache"), "beat_s": 0.2, "drain_s": 0.1, **table}  # fmt: skip
-    settings = AgentSettings(agent=AgentTable(**fields))  # type: ignore[arg-type]  # any fields
+    settings = AgentSettings(agent=AgentTable(**fields), dut=duts)  # type: ignore[arg-type]  # any fields
     bundle = leader.keys.plain_agent(A1, url)
     async with opened(settings, bundle) as daemon, asyncio.TaskGroup() as group:
         group.create_task(daemon.serve())
@@ -163,3 +174,232 @@ async def test_samples_in_the_output_arrive(
             for sample in series.samples()
         ]
         assert values == [0.001, 0.002, 0.003]
+
+
+async def test_a_repeated_a_late_and_a_forged_command_start_nothing(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url) as daemon:
+        marks = tmp_path / "marks"
+        spec = shell(f"echo . >> {marks}")
+        start = leader.a_start()
+        first = leader.sealed([start], spec)
+        await leader.publish(first)
+        await leader.until_ended(start)
+        await leader.publish(first)
+        await leader.send([start], spec)
+        forged = CommandSigner(new_lab().controller).seal(A1, first[68:])
+        await leader.publish(forged)
+        await leader.publish(b"rubbish")
+        await leader.until_ended(await leader.start(builtin("noop")))
+        counters = daemon.intake.counters
+        assert (counters["commands_late"], counters["commands_forged"]) == (1, 2)
+        assert counters["starts_repeated"] == 1
+        assert marks.read_text() == ".\n"
+
+
+async def test_a_sync_starts_what_was_lost_and_ends_what_it_does_not_name(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url) as daemon:
+        beyond = await leader.start(command("sleep", "60"))
+        done = await leader.start(builtin("noop"))
+        await leader.until_ended(done)
+        await leader.until(lambda: len(daemon.roster.live) == 1)
+        leader.sealed([leader.a_start()], builtin("noop"))  # this one is never sent
+        lost = leader.a_start()
+        await leader.send([Sync(attempts=(lost, done))], builtin("noop"))
+        (gone, found) = await leader.until_ended(beyond, lost)
+        assert (gone.outcome, found.outcome) == ("cancelled", "passed")
+        assert gone.error is not None
+        assert gone.error.code == "lost"
+        assert daemon.roster.digest == 0
+
+
+async def test_the_digest_of_a_beat_names_what_lives(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url):
+        start = await leader.start(command("sleep", "60"))
+        await leader.until(lambda: leader.beats[-1].digest == digest([start.fence]))
+        assert leader.beats[-1].free_slots == 3
+        await leader.send([CancelAttempt(fence=start.fence)])
+        await leader.until_ended(start)
+        await leader.until(lambda: leader.beats[-1].digest == 0)
+
+
+async def test_what_has_no_room_is_refused_with_its_reason(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url, slots=1):
+        starts = [leader.a_start(), leader.a_start()]
+        await leader.send(starts, builtin("sleep", seconds=0.2))
+        first, second = await leader.until_ended(*starts)
+        assert (first.outcome, second.outcome) == ("passed", "refused")
+        assert second.error is not None
+        assert second.error.message == "1 slots are needed, 0 are free"
+
+
+async def test_confirmed_records_leave_the_journal(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url):
+        await leader.until_ended(await leader.start(shell("echo hello")))
+        await leader.until(lambda: leader.beats[-1].spool_bytes == 0)
+        beat = leader.beats[-1]
+        assert beat.reports.confirmed == beat.reports.last > 0
+        assert beat.output.confirmed == beat.output.last > 0
+
+
+async def test_an_agent_that_is_not_known_says_hello_again(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url):
+        leader.knows = False
+        await leader.until(lambda: len(leader.hellos) == 2)
+        assert leader.hellos[1].facts.slots == 4
+
+
+async def test_a_job_sees_the_names_of_the_lab_and_nothing_of_the_agent(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url):
+        spec = command("env", env={"MINE": "in ${TSHRAG_JOB_ID} of ${OTHER}"}, params={"n": 1})
+        start = await leader.start(spec)
+        await leader.until_ended(start)
+        lines = leader.output(start).decode().splitlines()
+        env = dict(line.split("=", 1) for line in lines)
+        assert env["MINE"] == f"in {start.job} of ${{OTHER}}"
+        assert env["TSHRAG_TEST_ID"] == env["TSHRAG_RUN_ID"] == start.run
+        assert env["TSHRAG_ATTEMPT"] == "1"
+        assert env["SIM_SEED"] == "4242"
+        assert env["TSHRAG_JOB_DIR"].endswith(f"/jobs/{start.run}/JID_001")
+        assert Path(env["TSHRAG_PARAMS"]).read_text() == '{"n":1}'
+        assert not [name for name in env if name.startswith(("PYTEST", "VIRTUAL_ENV"))]
+
+
+async def test_a_draining_agent_refuses_and_takes_work_again(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url):
+        await leader.send([Drain()])
+        (refused,) = await leader.until_ended(await leader.start(builtin("noop")))
+        assert refused.error is not None
+        assert (refused.outcome, refused.error.code) == ("refused", "draining")
+        await leader.send([Drain(on=False)])
+        (passed,) = await leader.until_ended(await leader.start(builtin("noop")))
+        assert passed.outcome == "passed"
+
+
+async def test_a_local_dut_runs_a_command_under_its_fence(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    dut = DutTable(id="board", kind="pc", local=LocalWay(guard=Guard(run_dir=str(tmp_path / "r"))))
+    async with an_agent(tmp_path, leader, server.url, duts=(dut,)):
+        need = Need(target=Target(runtime="local", kind="pc"))
+        spec = shell("echo on the board; echo ::metric a.b 5 ; exit 4", need=need)
+        start = await leader.start(spec, dut="board")
+        (ended,) = await leader.until_ended(start)
+        assert (ended.outcome, ended.exit_code) == ("failed", 4)
+        assert b"on the board" in leader.output(start)
+        assert ended.samples_upto > 0
+        stale = msgspec.structs.replace(leader.a_start(dut="board"), fence=Fence(start.fence - 1))
+        await leader.send([stale], spec)
+        (refused,) = await leader.until_ended(stale)
+        assert refused.error is not None
+        assert (refused.outcome, refused.error.code) == ("refused", "stale_fence")
+
+
+async def test_a_cancelled_attempt_on_a_dut_leaves_nothing_there(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    dut = DutTable(id="board", kind="pc", local=LocalWay(guard=Guard(run_dir=str(tmp_path / "r"))))
+    async with an_agent(tmp_path, leader, server.url, duts=(dut,)):
+        need = Need(target=Target(runtime="local", kind="pc"))
+        start = await leader.start(shell("echo begun; sleep 61", need=need), dut="board")
+        await leader.until(lambda: leader.chunks)
+        await leader.send([CancelAttempt(fence=start.fence)])
+        (ended,) = await leader.until_ended(start)
+        assert ended.outcome == "cancelled"
+
+
+async def test_everything_arrives_once_when_the_bus_dies_in_the_middle(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url, slots=8):
+        text = "for i in $(seq 300); do echo line $i; echo ::metric a.b $i; sleep 0.01; done"
+        starts = [leader.a_start() for _ in range(4)]
+        await leader.send(starts, shell(text))
+        await leader.until(lambda: leader.chunks)
+        await asyncio.to_thread(server.kill9)
+        await asyncio.sleep(0.7)
+        await asyncio.to_thread(server.start)
+        ends = await leader.until_ended(*starts, within_s=30)
+        assert {ended.outcome for ended in ends} == {"passed"}
+        for start in starts:
+            assert leader.output(start).count(b"line") == 300
+        values = sorted(
+            sample.value for batch in leader.samples for s in batch.series for sample in s.samples()
+        )
+        assert values == sorted(4 * [float(i) for i in range(1, 301)])
+
+
+async def test_a_killed_agent_adopts_its_job_and_no_byte_is_missing(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    agent = AgentProcess(tmp_path / "a1", leader.keys.plain_agent(A1, server.url)).start()
+    try:
+        await leader.until(lambda: leader.hellos, 30)
+        text = "for i in $(seq 200); do echo line $i; echo ::metric a.b $i; sleep 0.02; done"
+        start = await leader.start(shell(text))
+        await leader.until(lambda: leader.chunks)
+        agent.kill9()
+        agent.start()
+        (ended,) = await leader.until_ended(start, within_s=40)
+        assert ended.outcome == "passed"
+        lines = [line for line in leader.output(start).split(b"\n") if line.startswith(b"line")]
+        assert lines == [b"line %d" % i for i in range(1, 201)]
+        values = [s.value for b in leader.samples for series in b.series for s in series.samples()]
+        assert values == [float(i) for i in range(1, 201)]
+        assert leader.hellos[1].holds == (start.fence,)
+        assert b"canary" not in leader.output(start)
+    finally:
+        assert agent.stop() == 0
+        agent.end_shepherd()
+
+
+async def test_what_a_killed_agent_did_itself_ends_as_an_error_of_the_lab(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    agent = AgentProcess(tmp_path / "a1", leader.keys.plain_agent(A1, server.url)).start()
+    try:
+        await leader.until(lambda: leader.hellos, 30)
+        start = await leader.start(builtin("sleep", seconds=60))
+        await leader.until(lambda: any(isinstance(r, Started) for r in leader.reports))
+        agent.kill9()
+        agent.start()
+        (ended,) = await leader.until_ended(start, within_s=30)
+        assert ended.error is not None
+        assert (ended.outcome, ended.error.code) == ("error", "agent_restarted")
+        assert ended.error.retryable
+    finally:
+        agent.stop()
+        agent.end_shepherd()
+
+
+async def test_a_second_agent_in_the_same_folder_says_so(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    bundle = leader.keys.plain_agent(A1, server.url)
+    agent = AgentProcess(tmp_path / "a1", bundle).start()
+    second = AgentProcess(tmp_path / "a1", bundle)
+    second.log = tmp_path / "second.log"
+    try:
+        await leader.until(lambda: leader.hellos, 30)
+        second.start()
+        assert await asyncio.to_thread(second.process.wait, 30) == 2
+        assert "already_running" in second.log.read_text()
+        assert f"pid {agent.process.pid}" in second.log.read_text()
+    finally:
+        agent.stop()
+        agent.end_shepherd()

@@ -91,6 +91,7 @@ class LogPump:
                 self._feed(name, data)
                 if tail.told < self._most:
                     tail.told += len(data)
+                    tail.told_to = offset + len(data)
                     chunks.append(self._chunk(name, offset, data))
         samples = self._take(moved)
         if moved or samples:
@@ -146,7 +147,8 @@ class _Tail:
         self._path = path
         self._fd = -1
         self.offset = offset
-        self.told = offset
+        self.told = offset  # bytes
+        self.told_to = offset  # where the last of them ends
 
     def read(self, most: int) -> tuple[bytes, int]:
         """Return what comes next, and where it stands."""
@@ -156,33 +158,36 @@ class _Tail:
             if self._fd < 0:
                 return b"", self.offset
         data = os.pread(self._fd, most, self.offset)
-        if data.count(0) == len(data) and data:
-            skipped = self._past_hole()
-            if skipped != self.offset:
-                self.offset = skipped
-                data = os.pread(self._fd, most, skipped)
+        status = os.fstat(self._fd)
+        if data and status.st_blocks * 512 < status.st_size:
+            # Asked after the read: what is no hole now has not been one then.
+            hole = self._seek(os.SEEK_HOLE, status.st_size)
+            if hole <= self.offset:
+                self.offset = self._seek(os.SEEK_DATA, status.st_size)
+                return self.read(most)
+            data = data[: hole - self.offset]
         offset = self.offset
         self.offset += len(data)
         return data, offset
 
     def ending(self, most: int) -> tuple[bytes, int]:
         """Return the last bytes that were not told, when some before them were not either."""
-        if self._fd < 0 or self.told >= self.offset:
+        if self._fd < 0 or self.told_to >= self.offset:
             return b"", 0
-        begin = max(self.told, self.offset - most)
+        begin = max(self.told_to, self.offset - most)
         return os.pread(self._fd, self.offset - begin, begin), begin
 
     @property
     def end(self) -> OutputEnd:
-        return OutputEnd(self.offset, max(0, self.offset - self.told))
+        return OutputEnd(self.offset, self.offset - self.told)
 
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
-    def _past_hole(self) -> int:
+    def _seek(self, how: int, size: int) -> int:
         try:
-            return os.lseek(self._fd, self.offset, os.SEEK_DATA)
+            return os.lseek(self._fd, self.offset, how)
         except OSError:  # nothing but a hole up to the end, or a file system without holes
-            return self.offset
+            return size

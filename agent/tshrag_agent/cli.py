@@ -1,0 +1,129 @@
+"""``tshrag-agent``: run the daemon, check what it would do, show its facts."""
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+import uvloop
+
+from tshrag_agent import daemon
+from tshrag_agent.check import check_lines
+from tshrag_agent.online import Denied
+from tshrag_agent.reports.facts import gather
+from tshrag_agent.settings import AgentSettings, read_settings
+from tshrag_common.errors import LabError, Refused
+from tshrag_common.ids import AgentId
+
+EXIT_REFUSED = 2
+EXIT_UNAVAILABLE = 3
+EXIT_DENIED = 4
+"""The credentials are of no use any more: a supervisor need not try again at once."""
+
+CONFIG = click.option(
+    "--config",
+    "-c",
+    "config",
+    type=click.Path(path_type=Path),
+    envvar="TSHRAG_AGENT_CONFIG",
+    default=Path("agent.toml"),
+    show_default=True,
+    help="The agent's settings.",
+)
+
+
+@click.group()
+def main() -> None:
+    """The agent of a lab host: it executes attempts, drives DUTs, reports."""
+
+
+def _run(config: Path, handover: bool, verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    with _one_line():
+        settings = read_settings(config)
+        uvloop.run(daemon.run(settings, handover=handover))
+
+
+@main.command()
+@CONFIG
+@click.option("--handover", is_flag=True, help="On SIGTERM leave host processes to the next agent.")
+@click.option("--verbose", "-v", is_flag=True, help="Log more.")
+def run(config: Path, handover: bool, verbose: bool) -> None:
+    """Be the agent until SIGTERM; running jobs are awaited for a while, then ended."""
+    _run(config, handover, verbose)
+
+
+main.add_command(run, "serve")
+
+
+@main.command()
+@CONFIG
+def check(config: Path) -> None:
+    """Print what the settings mean, and probe every DUT."""
+    with _one_line():
+        settings = read_settings(config)
+        is_well = True
+        for line, good in asyncio.run(check_lines(settings)):
+            is_well &= good
+            click.echo(line)
+    if not is_well:
+        sys.exit(EXIT_UNAVAILABLE)
+
+
+@main.command()
+@CONFIG
+def facts(config: Path) -> None:
+    """Print what the agent would say of its host, as JSON."""
+    with _one_line():
+        settings = read_settings(config)
+        found = gather(_name(settings), settings, "none", daemon.VERSION)
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+
+
+def _name(settings: AgentSettings) -> AgentId:
+    if settings.nats.bundle:
+        with contextlib.suppress(LabError):
+            return AgentId(settings.bundle().name)
+    return AgentId(settings.agent.name or "unnamed")
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn an error of the lab into one line and an exit code."""
+    try:
+        yield
+    except Denied as error:
+        _leave(error, EXIT_DENIED)
+    except LabError as error:
+        _leave(error, EXIT_REFUSED if isinstance(error, Refused) else EXIT_UNAVAILABLE)
+    except BaseExceptionGroup as group:
+        errors = _errors(group)
+        if not errors:
+            raise
+        _leave(errors[0], EXIT_DENIED if isinstance(errors[0], Denied) else EXIT_REFUSED)
+
+
+def _leave(error: LabError, code: int) -> None:
+    click.echo(error.line, err=True)
+    sys.exit(code)
+
+
+def _errors(group: BaseExceptionGroup[BaseException]) -> list[LabError]:
+    """Return the errors of the lab, when there is nothing else in a group."""
+    found: list[LabError] = []
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            found += _errors(error)
+        elif isinstance(error, LabError):
+            found.append(error)
+        else:
+            return []
+    return found
