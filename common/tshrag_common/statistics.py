@@ -114,7 +114,10 @@ def _stdev(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     middle = _avg(values)
-    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
+    away = [value - middle for value in values]
+    # The mean is rounded; what that puts into the squares is taken out again.
+    squares = math.fsum(far * far for far in away) - math.fsum(away) ** 2 / len(values)
+    return math.sqrt(max(0.0, squares) / (len(values) - 1))
 
 
 def _quantile(ordered: Sequence[float], percent: float) -> float:

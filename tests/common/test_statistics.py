@@ -97,6 +97,11 @@ def test_the_rate_of_a_counter_goes_on_over_resets(steps: list[int], resets: set
     assert near(of("rate", rows, counter=True), total / (len(steps) - 1))
 
 
+def test_the_deviation_of_large_numbers_that_hardly_differ_is_right() -> None:
+    large = [6.014740971345947e16, 6.014740971345947e16, 6.014740971345266e16]
+    assert near(of("stdev", list(enumerate(large))), oracle.stdev(large))
+
+
 def test_the_rate_of_a_gauge_is_from_end_to_end() -> None:
     assert of("rate", [(0, 10.0), (1_000_000, 4.0), (4_000_000, 2.0)]) == -2.0
 
