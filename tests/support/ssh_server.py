@@ -57,8 +57,8 @@ def free_port() -> int:
 class SshServer:
     """One server; ``way`` leads to it."""
 
-    def __init__(self, kind: Kind, folder: Path) -> None:
-        self.kind, self.folder = kind, folder
+    def __init__(self, kind: Kind, folder: Path, options: tuple[str, ...] = ()) -> None:
+        self.kind, self.folder, self._options = kind, folder, options
         self.port = free_port()
         self.host_key = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,7 +98,7 @@ class SshServer:
     def _start_board(self) -> None:
         command = ("-m", "tshrag_agent.simulator.ssh_board", "--dir", str(self.folder))
         self._process = subprocess.Popen(
-            [sys.executable, *command, "--port", str(self.port), "--with-parent"],
+            [sys.executable, *command, "--port", str(self.port), "--with-parent", *self._options],
             stdout=subprocess.PIPE,
         )
         assert self._process.stdout is not None

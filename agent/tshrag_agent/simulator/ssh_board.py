@@ -43,6 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     user: str = "root"
     hostname: str = "board"
     shell: str = "/bin/sh"
+    path: str = ""  # of programs; empty: that of this process
     sftp: bool = True
     with_parent: bool = False
 
@@ -127,7 +128,7 @@ class Board:
 
     def _environment(self) -> dict[str, str]:
         return {
-            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "PATH": self._options.path or os.environ.get("PATH", "/usr/bin:/bin"),
             "HOME": str(self._home),
             "USER": self._options.user,
             "LOGNAME": self._options.user,
@@ -189,6 +190,7 @@ def _options(arguments: Sequence[str]) -> Options:
     parser.add_argument("--user", default="root")
     parser.add_argument("--hostname", default="board")
     parser.add_argument("--shell", default="/bin/sh")
+    parser.add_argument("--path", default="")
     parser.add_argument("--no-sftp", action="store_false", dest="sftp")
     parser.add_argument("--with-parent", action="store_true")
     return msgspec.convert(vars(parser.parse_args(arguments)), Options)

@@ -18,6 +18,11 @@ from tshrag_common.ids import DutId
 
 _KEEPALIVES = 2  # unanswered ones; the third interval ends the link
 
+_HOST_KEY_ALGS = (
+    *("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
+    *("rsa-sha2-512", "rsa-sha2-256"),
+)
+
 Pinned = tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]]
 """Keys of the host, of authorities, and revoked ones."""
 
@@ -93,6 +98,7 @@ async def _open(
             tunnel=tunnel or (),
             config=None,  # not the user's
             known_hosts=pinned,
+            server_host_key_algs=_wished(pinned),
             username=way.user,
             client_keys=keys or None,
             password=password,
@@ -100,6 +106,7 @@ async def _open(
             public_key_auth=bool(keys or agent_path),
             password_auth=password is not None,
             kbdint_auth=password is not None,
+            gss_host=None,
             gss_auth=False,
             gss_kex=False,
             agent_forwarding=False,
@@ -127,6 +134,17 @@ def _pinned(way: SshWay) -> Pinned:
     if not any(pinned):
         raise Refused(way.where, "host_key holds no key", "pin the DUT's key", code="config")
     return pinned
+
+
+def _wished(pinned: Pinned) -> tuple[str, ...] | tuple[()]:
+    """Return host key algorithms: those of the pinned keys first, then all the others.
+
+    With the pinned ones alone a server that has none of them hangs up, and nobody learns why.
+    """
+    if pinned[1]:
+        return ()
+    ours = {key.get_algorithm().removeprefix("ssh-rsa") or "rsa-sha2-512" for key in pinned[0]}
+    return tuple(sorted(_HOST_KEY_ALGS, key=lambda algorithm: algorithm not in ours))
 
 
 def _client_keys(way: SshWay) -> list[asyncssh.SSHKey]:

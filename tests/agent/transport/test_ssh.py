@@ -327,11 +327,11 @@ class TestWhatKeepsUsOut:
 
     @pytest.mark.parametrize("said", [b"\x00\xff\x1b]0;x\x07garbage\r\n" * 20, b"220 ftp\r\n", b""])
     async def test_a_banner_that_is_not_ssh(self, said: bytes, servers: Servers) -> None:
-        async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(said)
-            if said:
-                await writer.drain()
-                writer.close()
+            if not said:
+                await reader.read()
+            writer.close()
 
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
