@@ -12,7 +12,7 @@ MAX_PROBLEMS = 100
 
 
 class Findings:
-    """Problems in the order in which they were found; without a named document they have no lines."""
+    """Problems in the order in which they were found; lines only where a document has a name."""
 
     def __init__(self, document: Document | None = None) -> None:
         self.problems: list[Problem] = []

@@ -99,10 +99,9 @@ def _circle(steps: Iterable[tuple[At, Step, _Frame]], needed: Needed) -> list[St
             before.setdefault((id(child), False), []).append(last)
             ends.append((id(child), True))
             last = (id(child), True) if step.sequence else last
-    round_trip = _first_circle(before)
-    began = [known[own] for own, is_end in round_trip if not is_end]
-    named = [step for step in began if step.name]
-    return named or began
+    met = [known[own] for own, _ in _first_circle(before)]
+    named = [step for step in met if step.name] or met
+    return list({id(step): step for step in named}.values())
 
 
 def _first_circle(before: dict[_Node, list[_Node]]) -> list[_Node]:

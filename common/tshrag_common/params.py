@@ -153,4 +153,4 @@ def _check_bounds(param: Param, value: object, at: At, findings: Findings) -> No
     if not low <= size <= high:
         least = "" if param.min is UNSET else f"{param.min:g}"
         most = "" if param.max is UNSET else f"{param.max:g}"
-        findings.add("range", at, f"{least}..{most}{of}, got {got_text(value)}")
+        findings.add("range", at, f"{least}..{most}{of}, got {size:g}")
