@@ -1,6 +1,7 @@
 """URLs of NATS servers as people write them, and why a server was not reached, in a few words."""
 
 import asyncio
+import re
 import socket
 import ssl
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 from tshrag_common.errors import Refused, shown
 
 _SCHEMES = ("nats", "tls")
+_USER = re.compile(r"//[^/,]*@")
 
 
 def server_urls(text: str) -> list[str]:
@@ -24,6 +26,11 @@ def server_urls(text: str) -> list[str]:
     if scheme not in _SCHEMES:
         raise _bad(text, "has no scheme 'nats://' or 'tls://'")
     return [_checked(part if "://" in part else f"{scheme}://{part}") for part in parts]
+
+
+def without_password(text: str) -> str:
+    """Return URLs as they may be shown, also where they are no good ones."""
+    return _USER.sub("//", text)
 
 
 def cause_of(error: BaseException | None) -> str:
@@ -59,4 +66,4 @@ def _checked(url: str) -> str:
 
 def _bad(text: str, what: str) -> Refused:
     fix = "write nats://host:4222"
-    return Refused("nats.url", f"{shown(text)} {what}", fix, code="config")
+    return Refused("nats.url", f"{shown(without_password(text))} {what}", fix, code="config")

@@ -18,6 +18,7 @@ from tshrag_common.keys import Credentials
 logger = logging.getLogger(__name__)
 
 OLDEST_SERVER = (2, 14)
+PENDING_BYTES = 2 << 20
 
 _LONGEST_WAIT_S = 4.0
 
@@ -69,8 +70,25 @@ class LabClient(Client):
         )
 
 
+class StartFailed(Exception):
+    """A try of the first connection has failed; `cause` says why."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 def client_options(creds: Credentials | None, ca: str | None, urls: list[str]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+    """Return what nats-py's connect is told, callbacks and names apart."""
+    options: dict[str, Any] = {
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0,  # the waits are those of `backoff`
+        "connect_timeout": 2,
+        "ping_interval": 5,
+        "max_outstanding_pings": 2,
+        "pending_size": PENDING_BYTES,
+        "flush_timeout": 5,
+    }
     if creds:
         options["user_jwt_cb"] = lambda: creds.jwt.encode()
         options["signature_cb"] = lambda nonce: base64.b64encode(creds.sign(nonce.encode()))

@@ -17,10 +17,11 @@ from nats import errors
 from nats.aio.client import Server
 from nats.aio.msg import Msg
 
-from tshrag_common.bus.addresses import cause_of, server_urls
+from tshrag_common.bus.addresses import cause_of, server_urls, without_password
 from tshrag_common.bus.client import (
     LabClient,
     ServerInfo,
+    StartFailed,
     Subscription,
     backoff,
     check_server,
@@ -34,8 +35,6 @@ from tshrag_common.keys import parse_creds
 from tshrag_common.subjects import inbox_prefix
 
 logger = logging.getLogger(__name__)
-
-PENDING_BYTES = 2 << 20
 
 _PROBE_EVERY_S = 2.0
 _PROBE_WITHIN_S = 5
@@ -54,8 +53,7 @@ class Bus:
         self.denied: deque[str] = deque(maxlen=256)
         """What the server refused by its rights; a refused publish raises nowhere."""
         self.reconnects = 0
-        self._client = LabClient()
-        self._say = on_state or (lambda line: None)
+        self._client, self._say = LabClient(), on_state or (lambda line: None)
         self._on_reconnect: list[Callable[[], None]] = []
         self._waiting: dict[str, asyncio.Future[Message | None]] = {}
         self._count = itertools.count(1)
@@ -251,20 +249,13 @@ class Bus:
                 return
             failures += 1
             if failures >= len(urls) or not isinstance(error, OSError):
-                raise _StartFailed(error)
+                raise StartFailed(error)
 
         await self._client.connect(
             urls,
             name=self.name,
             inbox_prefix=inbox_prefix(self.name),
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0,
             reconnect_to_server_handler=self._next_server,
-            connect_timeout=2,
-            ping_interval=5,
-            max_outstanding_pings=2,
-            pending_size=PENDING_BYTES,
-            flush_timeout=5,
             error_cb=on_error,
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
@@ -286,10 +277,8 @@ class Bus:
         server = servers[self._tries % len(servers)]
         wait = backoff(self._tries, first_s=0.1)
         if self._tries:
-            cause = cause_of(self._last_error)
-            self._say(
-                f"nats: cannot reach {server_url(server.uri)} ({cause}), next try in {wait:.2g}s"
-            )
+            where, cause = server_url(server.uri), cause_of(self._last_error)
+            self._say(f"nats: cannot reach {where} ({cause}), next try in {wait:.2g}s")
         self._tries += 1
         return server, wait
 
@@ -309,15 +298,8 @@ class Bus:
     async def _on_closed(self) -> None:
         self._lose()
         if not self.closed.is_set():
-            cause = cause_of(self._client.last_error)
-            self._say(f"nats: closed for good ({cause})")
+            self._say(f"nats: closed for good ({cause_of(self._client.last_error)})")
         self.closed.set()
-
-
-class _StartFailed(Exception):
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
 
 
 async def connect(
@@ -332,38 +314,37 @@ async def connect(
 ) -> Bus:
     """Connect to one of the servers in `url` (a list with commas); try for ever, or `within_s`.
 
-    `credentials` is the text of a creds file; its name is then the name of the client. Without it
-    the server is a *plain* one, without accounts. `ca` is the text of a PEM file. Each failed try
-    is one line to `on_state`.
+    `credentials` is the text of a creds file, whose name is then that of the client; without it the
+    server is a *plain* one. `ca` is the text of a PEM file. Failed tries are lines to `on_state`.
 
     Raises:
-        Refused: what no further try can mend: a bad URL or bad credentials text (``config``,
-            ``creds``), a server too old (``nats_version``), one without JetStream
-            (``jetstream_off``).
+        Refused: what no further try can mend: bad URL or credentials (``config``, ``creds``), a
+            server too old (``nats_version``) or without JetStream (``jetstream_off``).
         Unreachable: no server, or credentials refused, within `within_s` (``nats``).
 
     """
     urls = server_urls(url)
-    creds = parse_creds(credentials) if credentials is not None else None
+    where = ", ".join(without_password(one) for one in urls)
+    creds = parse_creds(credentials) if credentials else None
     options = client_options(creds, ca, urls)
-    own_name = creds.name if creds else token("client", name)
-    say = on_state or (lambda line: None)
+    own_name = token("client", creds.name if creds else name)
     ends = asyncio.get_running_loop().time() + within_s if within_s is not None else None
-    for attempt in itertools.count():
+    attempt = 0
+    while True:
         bus = Bus(own_name, plain=creds is None, on_state=on_state)
         try:
             await bus._start(urls, options)
             check_server(bus.server_info, need_jetstream)
             return bus
-        except LabError:
+        except (LabError, asyncio.CancelledError):
             await bus.close()
             raise
-        except (_StartFailed, OSError, errors.Error, TimeoutError) as error:
-            cause = cause_of(error.cause if isinstance(error, _StartFailed) else error)
+        except (StartFailed, OSError, errors.Error, TimeoutError) as error:
+            cause = cause_of(error.cause if isinstance(error, StartFailed) else error)
         await bus.close()
         wait = backoff(attempt, first_s=0.25)
         if ends is not None and asyncio.get_running_loop().time() + wait > ends:
-            raise Unreachable("", f"cannot reach {', '.join(urls)} ({cause})", code="nats")
-        say(f"nats: cannot reach {', '.join(urls)} ({cause}), next try in {wait:.2g}s")
+            raise Unreachable("", f"cannot reach {where} ({cause})", code="nats")
+        bus._say(f"nats: cannot reach {where} ({cause}), next try in {wait:.2g}s")
         await asyncio.sleep(wait)
-    raise AssertionError("unreachable")
+        attempt += 1

@@ -184,6 +184,12 @@ async def test_a_bad_url_is_refused_at_once(url: str, line: str) -> None:
     assert (await refused_line(url)).startswith(line)
 
 
+async def test_a_password_in_a_url_is_never_shown() -> None:
+    for url in ("nats://u:secret@127.0.0.1:1", "nats://u:secret@h:99999", "nats://u:se@cret@ :1"):
+        line = await refused_line(url, within_s=0.1)
+        assert "cret" not in line
+
+
 async def test_credentials_that_are_none_are_refused_at_once() -> None:
     line = await refused_line("nats://127.0.0.1:1", credentials="nonsense")
     assert line == "creds: no JWT and seed in the credentials"
