@@ -5,6 +5,7 @@ LOG            the truth: frames           standbys and feeders follow; purged b
 EV             reports of agents           consumer ``leader``, ack_all; purged behind a checkpoint
 MET            sample batches              consumers ``ingest-0`` … ``ingest-7``, one a partition
 LOGS           output and console bytes    consumer ``archive``; feeders read back by sequence
+CHECKPOINT     where a checkpoint is   the leader reads the newest
 OBJ_loads      packed loads by sha256      standard object store: the ``nats`` tool reads it
 OBJ_artifacts  artifacts by sha256         the same
 =============  ==========================  =====================================================
@@ -21,6 +22,7 @@ GIB = 1 << 30
 _S = 1_000_000_000  # the API counts nanoseconds
 
 LOG, EV, MET, LOGS = "LOG", "EV", "MET", "LOGS"
+CHECKPOINT = "CHECKPOINT"
 LOADS, ARTIFACTS = "loads", "artifacts"
 """Buckets of the object store; the stream of a bucket is ``OBJ_<bucket>``."""
 
@@ -113,6 +115,7 @@ def all_streams(sizes: StreamSizes | None = None, replicas: int = 1) -> tuple[St
             max_age=7 * 24 * 3600 * _S,
             compression="s2",
         ),
+        StreamConfig(name=CHECKPOINT, subjects=(subjects.checkpoint(),), max_bytes=16 << 20),
         bucket(LOADS, sizes.loads),
         bucket(ARTIFACTS, sizes.artifacts),
     )

@@ -1,6 +1,7 @@
 """Every NATS subject of the lab, spelled once.
 
     lab.v1.log                 leader -> standbys      stream LOG, the truth
+    lab.v1.checkpoint          leader -> whoever leads stream CHECKPOINT, where one is
     lab.v1.ctl.hb              leader -> standbys      pulse, may be lost
     lab.v1.agent.<agent>.cmd   leader -> agent         signed, may be lost, a Sync heals
     lab.v1.agent.<agent>.hb    agent -> leader         answered: leases, confirm
@@ -40,6 +41,10 @@ ANY = "*"
 
 def log() -> str:
     return f"{ROOT}.log"
+
+
+def checkpoint() -> str:
+    return f"{ROOT}.checkpoint"
 
 
 def ctl_heartbeat() -> str:

@@ -18,6 +18,7 @@ from tshrag_controller.core.decision import Decision, Effect, ForgetRun
 from tshrag_controller.core.events import AnyEvent
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.on_tick import next_due, on_tick
+from tshrag_controller.core.revive import recorded
 from tshrag_controller.core.schedule import schedule
 from tshrag_controller.log.frames import Frame
 
@@ -67,6 +68,7 @@ class Engine:
         self._on_commit, self._carry_out = on_commit, carry_out
         self._inbox: asyncio.Queue[tuple[Decide[Any], asyncio.Future[Any] | None]]
         self._inbox = asyncio.Queue()
+        self._snapshots: list[asyncio.Future[tuple[bytes, int, int]]] = []
         self.turns = 0
 
     @property
@@ -87,6 +89,14 @@ class Engine:
     def tell(self, decide: Decide[None]) -> None:
         """Let `decide` be part of the next turn; nobody waits for it."""
         self._inbox.put_nowait((decide, None))
+
+    def snapshot(self) -> Awaitable[tuple[bytes, int, int]]:
+        """Return the recorded Lab between two turns, its sequence, and ``ev_hi``."""
+        wanted: asyncio.Future[tuple[bytes, int, int]]
+        wanted = asyncio.get_running_loop().create_future()
+        self._snapshots.append(wanted)
+        self.tell(lambda _: None)
+        return wanted
 
     def ev_applied(self, sequence: int) -> None:
         """Note, inside a turn, that reports are applied up to `sequence` of stream EV."""
@@ -117,6 +127,9 @@ class Engine:
     async def turn(self, first: tuple[Decide[Any], asyncio.Future[Any] | None] | None) -> None:
         """Decide all that waits, commit it as one frame, then let the effects go."""
         lab = self._lab
+        for wanted in self._snapshots:
+            _answer(wanted, (recorded(lab), lab.sequence, lab.ev_hi))
+        self._snapshots.clear()
         decision = Decision(lab, self._clock.now())
         answers: list[tuple[asyncio.Future[Any], Any]] = []
         ev_before = lab.ev_hi

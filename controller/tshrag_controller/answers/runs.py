@@ -5,7 +5,6 @@ import asyncio
 import msgspec
 
 from tshrag_common import ids, requests as r
-from tshrag_common.clock import Clock
 from tshrag_common.criteria import compile_criteria
 from tshrag_common.errors import Invalid, NotFound, Problem
 from tshrag_common.ids import JobId, OrgId
@@ -21,7 +20,7 @@ from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.on_run import AlreadyFinal, Stopping, on_cancel, on_submit
 from tshrag_controller.core.plan import plan
 from tshrag_controller.core.why import Explanation, explain
-from tshrag_controller.engine import Engine
+from tshrag_controller.engine import Engine, LabClock
 from tshrag_controller.feed import Feed
 from tshrag_controller.resolving import Resolving
 from tshrag_controller.store import queries
@@ -32,7 +31,7 @@ class RunAnswers:
     """Everything that is asked of runs."""
 
     def __init__(
-        self, engine: Engine, store: Store, feed: Feed, resolving: Resolving, clock: Clock
+        self, engine: Engine, store: Store, feed: Feed, resolving: Resolving, clock: LabClock
     ) -> None:
         self._engine, self._store, self._feed = engine, store, feed
         self._resolving, self._clock = resolving, clock

@@ -43,15 +43,12 @@ class ReportIntake:
         self._engine, self._mac_key = engine, mac_key
         self._set_aside, self._ask_again = set_aside, ask_again
 
-    async def take(
-        self, messages: Sequence[tuple[str, int, bytes]], ack: Callable[[int], Awaitable[None]]
-    ) -> None:
-        """Apply messages ``(subject, sequence in EV, bytes)``; acknowledge when it is stored."""
+    async def take(self, messages: Sequence[tuple[str, int, bytes]]) -> None:
+        """Apply messages ``(subject, sequence in EV, bytes)``; return when that is in the LOG."""
         answers = [self._one(*message) for message in messages]
         waiting = [answer for answer in answers if answer is not None]
         if waiting:
             await asyncio.wait([asyncio.ensure_future(answer) for answer in waiting])
-        await ack(messages[-1][1])
 
     def _one(self, subject: str, sequence: int, data: bytes) -> Awaitable[None] | None:
         try:

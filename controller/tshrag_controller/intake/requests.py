@@ -4,10 +4,9 @@ Whatever goes wrong with a request is its answer; a bug of ours is answered as `
 logged with its traceback, and the loop lives on.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -20,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE = 64
 """Requests that are worked on at the same time; the others wait in order."""
-MOST_WAITING = 2000
 
 Handler = Callable[[Asker, Any], Awaitable[msgspec.Struct]]
 
@@ -32,45 +30,14 @@ class Verb(msgspec.Struct, frozen=True):
     handler: Handler
 
 
-class Answering(Protocol):
-    """The part of the bus that is needed here."""
+class Verbs:
+    """All verbs, and how a request becomes an answer."""
 
-    async def respond(self, message: Message, data: bytes) -> None: ...
+    def __init__(self, verbs: Mapping[str, Verb], plain: bool, durable: bool) -> None:
+        self._verbs, self._plain, self._durable = verbs, plain, durable
 
-
-class RequestIntake:
-    """A queue of requests and the tasks that answer them."""
-
-    def __init__(
-        self, bus: Answering, verbs: Mapping[str, Verb], plain: bool, durable: bool
-    ) -> None:
-        self._bus, self._verbs, self._plain, self._durable = bus, verbs, plain, durable
-        self._waiting: asyncio.Queue[Message] = asyncio.Queue(MOST_WAITING)
-        self.refused = 0
-
-    def hear(self, message: Message) -> None:
-        """Queue a request; one too many is dropped, and its asker asks again."""
-        try:
-            self._waiting.put_nowait(message)
-        except asyncio.QueueFull:
-            self.refused += 1
-
-    async def answer(self) -> None:
-        """Answer requests for ever, several at once: a slow one holds nobody up."""
-        async with asyncio.TaskGroup() as group:
-            for number in range(AT_ONCE):
-                group.create_task(self._answer_one_by_one(), name=f"request-{number}")
-
-    async def _answer_one_by_one(self) -> None:
-        while True:
-            message = await self._waiting.get()
-            data = await self._answer(message)
-            try:
-                await self._bus.respond(message, data)
-            except LabError as error:
-                logger.warning("an answer was not sent", extra={"why": error.line})
-
-    async def _answer(self, message: Message) -> bytes:
+    async def answer(self, message: Message) -> bytes:
+        """Return the envelope for one request, whatever comes of it."""
         try:
             org, name = subjects.req_of(message.subject)
             verb = self._verbs.get(name)

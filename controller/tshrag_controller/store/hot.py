@@ -182,10 +182,11 @@ def _column(connection: sqlite3.Connection, row: tuple[object, ...]) -> Column:
     )
 
 
-_MARK = "SELECT spool, upto FROM spools WHERE agent=? AND kind=?"
-_SET_MARK = "INSERT OR REPLACE INTO spools VALUES (?,?,?,?)"
+_MARK = "SELECT spool, upto FROM hot.marks WHERE agent=? AND kind=?"
+_SET_MARK = "INSERT OR REPLACE INTO hot.marks VALUES (?,?,?,?)"
 _COUNT = (
-    "INSERT INTO counters VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value=value+excluded.value"
+    "INSERT INTO hot.totals VALUES (?,?) "
+    "ON CONFLICT (name) DO UPDATE SET value=value+excluded.value"
 )
 _HOLDER = (
     "SELECT r.no FROM attempts a JOIN runs r ON a.run=r.no "

@@ -89,7 +89,8 @@ def list_jobs(db: sqlite3.Connection, org: OrgId, asked: ListJobs) -> JobsAnswer
 
 def counters(db: sqlite3.Connection) -> dict[str, int]:
     """Return all maintained counters."""
-    return {str(name): int(value) for name, value in db.execute("SELECT * FROM counters")}
+    rows = db.execute("SELECT * FROM counters UNION ALL SELECT * FROM hot.totals")
+    return {str(name): int(value) for name, value in rows}
 
 
 def spec_of(db: sqlite3.Connection, number: int, serial: int) -> JobSpec:

@@ -1,7 +1,8 @@
 """The tables of the projection and of the hot store, and their migrations, in order.
 
-Runs have a short number, so that rows of jobs, attempts and samples stay small. The projection
-may be deleted at any time: it is made again from checkpoint and LOG.
+Two files: the projection may be deleted at any time, it is made again from checkpoint and LOG;
+the hot store is where samples of the last days rest. Runs have a short number, the same after a
+rebuild, so that rows of jobs, attempts and samples stay small.
 """
 
 import sqlite3
@@ -15,7 +16,8 @@ from tshrag_common.errors import Refused
 VERSION = 1
 """Of the schema; a file made by a newer build is refused."""
 
-migrations = Migrations("tshrag")
+migrations = Migrations("projection")
+hot_migrations = Migrations("hot")
 
 
 class SchemaTooNew(Refused):
@@ -76,8 +78,8 @@ def m0001_runs(db: Database) -> None:
     )
 
 
-@migrations()
-def m0002_samples(db: Database) -> None:
+@hot_migrations()
+def h0001_samples(db: Database) -> None:
     _execute(
         db,
         """
@@ -85,7 +87,6 @@ def m0002_samples(db: Database) -> None:
             id INTEGER PRIMARY KEY, run INTEGER NOT NULL, serial INTEGER NOT NULL,
             attempt INTEGER NOT NULL, agent TEXT NOT NULL, dut TEXT NOT NULL, key TEXT NOT NULL,
             unit TEXT NOT NULL DEFAULT '', type TEXT NOT NULL DEFAULT 'gauge',
-            description TEXT NOT NULL DEFAULT '',
             UNIQUE (run, key, serial, attempt, agent, dut)
         );
         CREATE TABLE chunks (
@@ -94,6 +95,11 @@ def m0002_samples(db: Database) -> None:
             at BLOB NOT NULL, value BLOB NOT NULL, duration BLOB,
             PRIMARY KEY (series, no)
         ) WITHOUT ROWID;
+        CREATE TABLE marks (
+            agent TEXT NOT NULL, kind TEXT NOT NULL, spool TEXT NOT NULL, upto INTEGER NOT NULL,
+            PRIMARY KEY (agent, kind)
+        ) WITHOUT ROWID;
+        CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
         """,
     )
 
@@ -105,23 +111,65 @@ def _execute(db: Database, statements: str) -> None:
             db.conn.execute(statement)
 
 
-def open_database(path: Path | None) -> sqlite3.Connection:
-    """Open (or make) the database at `path`, or in memory; bring its tables up to date.
+def open_databases(folder: Path | None) -> sqlite3.Connection:
+    """Open (or make) both databases below `folder`, or in memory; bring them up to date.
+
+    The projection is the main one; the hot store is attached as ``hot``.
 
     Raises:
-        SchemaTooNew: a newer build wrote it.
-        sqlite3.Error: it is damaged, or cannot be opened.
+        SchemaTooNew: a newer build wrote one of them.
+        sqlite3.Error: one is damaged, or cannot be opened.
 
     """
-    connection = sqlite3.connect(path or ":memory:", check_same_thread=False)
+    names = ("projection.db", "hot.db")
+    paths = [str(folder / name) if folder else ":memory:" for name in names]
+    connection = _open(paths[0], migrations)
+    hot = _open(paths[1], hot_migrations)
+    if folder is None:
+        connection.execute("ATTACH ':memory:' AS hot")
+        for statement in hot.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"):
+            if "_sqlite_migrations" not in statement[0]:
+                connection.execute(statement[0].replace("CREATE TABLE ", "CREATE TABLE hot.", 1))
+    else:
+        connection.execute("ATTACH ? AS hot", (paths[1],))
+        connection.execute("PRAGMA hot.synchronous=FULL")  # nothing can make samples anew
+    hot.close()
+    return connection
+
+
+def _open(path: str, steps: Migrations) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")  # the LOG is the truth; this can be rebuilt
     connection.execute("PRAGMA temp_store=MEMORY")
     found = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if found > VERSION:
         connection.close()
-        raise SchemaTooNew(str(path or "memory"), f"{found} > {VERSION}", "upgrade")
-    migrations.apply(Database(connection))
+        raise SchemaTooNew(path, f"{found} > {VERSION}", "upgrade")
+    steps.apply(Database(connection))
     connection.execute(f"PRAGMA user_version={VERSION}")
     connection.commit()
     return connection
+
+
+def open_for_reading(folder: Path) -> sqlite3.Connection:
+    """Open both databases for a reader; it never waits for the writer."""
+    uri = f"file:{folder / 'projection.db'}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+    connection.execute("ATTACH ? AS hot", (f"file:{folder / 'hot.db'}?mode=ro",))
+    connection.execute("PRAGMA query_only=1")
+    return connection
+
+
+def backup(folder: Path, path: Path) -> int:
+    """Copy the projection as it is at one instant; return its sequence. Blocks: for a thread."""
+    path.unlink(missing_ok=True)
+    source = sqlite3.connect(f"file:{folder / 'projection.db'}?mode=ro", uri=True)
+    target = sqlite3.connect(path)
+    try:
+        source.backup(target)
+        row = target.execute("SELECT value FROM meta WHERE key='applied_seq'").fetchone()
+        return int(row[0]) if row else 0
+    finally:
+        source.close()
+        target.close()

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from tshrag_common.errors import Unavailable
 from tshrag_common.reports import OutputBatch, SamplesMessage
 from tshrag_controller.log.frames import Frame
 from tshrag_controller.store.hot import HotStore, Stored
 from tshrag_controller.store.output import OutputStore, Piece, read
 from tshrag_controller.store.projection import Projection
-from tshrag_controller.store.schema import open_database
+from tshrag_controller.store.schema import backup, open_databases, open_for_reading
 from tshrag_controller.store.writer import Worker
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.degraded = ""
-        connection = self._open(folder / "projection.db")
+        connection = self._open(folder)
         self._projection = Projection(connection)
         self._hot = HotStore(connection)
         self._output = OutputStore(folder / "output", self._hot)
@@ -39,23 +40,19 @@ class Store:
         self._reader = Worker("store-reader", self._second(connection), commit=False)
         self._moved = asyncio.Condition()
 
-    def _open(self, path: Path) -> sqlite3.Connection:
+    def _open(self, folder: Path) -> sqlite3.Connection:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return open_database(path)
+            folder.mkdir(parents=True, exist_ok=True)
+            return open_databases(folder)
         except (sqlite3.Error, OSError) as error:
-            self.degraded = f"projection {path.name} cannot be opened ({error}): kept in memory"
+            self.degraded = f"{folder} cannot be used ({error}): records rest in memory"
             logger.error("the projection rests in memory", extra={"why": str(error)})
-            return open_database(None)
+            return open_databases(None)
 
     def _second(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         if self.degraded:
             return connection  # a database in memory has no second door; SQLite serialises
-        reader = sqlite3.connect(
-            f"file:{self.folder / 'projection.db'}?mode=ro", uri=True, check_same_thread=False
-        )
-        reader.execute("PRAGMA query_only=1")
-        return reader
+        return open_for_reading(self.folder)
 
     async def project(self, frames: Sequence[tuple[int, Frame]]) -> None:
         """Write frames; return when they are committed."""
@@ -101,7 +98,10 @@ class Store:
 
     async def marks(self) -> list[tuple[str, str, str, int]]:
         """Return (agent, kind, spool, upto) of every spool."""
-        sql = "SELECT agent, kind, spool, upto FROM spools"
+        sql = (
+            "SELECT agent, kind, spool, upto FROM spools "
+            "UNION ALL SELECT agent, kind, spool, upto FROM hot.marks"
+        )
         return await self._writer.call(lambda db: db.execute(sql).fetchall())
 
     async def query(self, read: Callable[[sqlite3.Connection], T]) -> T:
@@ -113,6 +113,12 @@ class Store:
     ) -> Piece:
         folder = self.folder / "output"
         return await asyncio.to_thread(read, folder, job, attempt, stream, offset, limit)
+
+    async def backup(self, path: Path) -> int:
+        """Write a copy of the projection to `path`; return the sequence that it is at."""
+        if self.degraded:
+            raise Unavailable("projection", "it rests in memory", code="storage")
+        return await asyncio.to_thread(backup, self.folder, path)
 
     async def close(self) -> None:
         await self._writer.close()

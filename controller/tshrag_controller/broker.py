@@ -1,0 +1,104 @@
+"""The bus of a lab: a nats-server of our own, started or adopted, or one that is there by URL."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tshrag_common.bus.connection import Bus, connect
+from tshrag_common.ids import DEFAULT_ORG
+from tshrag_common.keys import Bundle, read_bundle, write_secret
+from tshrag_common.labkeys import LabKeys, load_lab, new_lab
+from tshrag_controller.nats_server.config import ServerConfig
+from tshrag_controller.nats_server.process import NatsServer, start_or_adopt
+from tshrag_controller.settings import ControllerSettings
+
+logger = logging.getLogger(__name__)
+
+KEYS = "keys.json"
+OWN_BUNDLE = "me.json"
+"""What the CLI on the same machine connects with."""
+
+
+class Broker:
+    """A connection of account CTL, the keys of the lab, and the server where it is ours."""
+
+    """``durable``: every accepted answer is on disk before it is given, as far as we know."""
+
+    def __init__(
+        self, bus: Bus, keys: LabKeys, url: str, server: NatsServer | None, durable: bool = True
+    ) -> None:
+        self.bus, self.keys, self.url, self.server = bus, keys, url, server
+        self.durable = durable
+
+    async def close(self, *, stop_server: bool) -> None:
+        await self.bus.close()
+        if self.server is not None and stop_server:
+            await self.server.stop()
+
+
+def keys_of(state: Path) -> LabKeys:
+    """Return the keys of the lab; made, and written, the first time."""
+    path = state / KEYS
+    if path.exists():
+        return load_lab(path)
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keys = new_lab(DEFAULT_ORG)
+    keys.save(path)
+    return keys
+
+
+async def open_broker(settings: ControllerSettings, say: Callable[[str], None]) -> Broker:
+    """Start, adopt or reach the bus; write the bundle of the person on this machine.
+
+    Raises:
+        Refused, Unavailable: one clear line of what is wrong.
+
+    """
+    keys = keys_of(settings.state)
+    node = settings.controller.node
+    if settings.nats.url:
+        text = _creds_text(settings.nats.creds)
+        bus = await connect(
+            settings.nats.url, name=node, credentials=text, on_state=say, need_jetstream=True
+        )
+        broker = Broker(bus, keys, settings.nats.url, None)
+    else:
+        server = await start_or_adopt(_server_config(settings), keys, say)
+        credentials = keys.controller_creds(node).text
+        bus = await connect(
+            server.url, name=node, credentials=credentials, on_state=say, need_jetstream=True
+        )
+        broker = Broker(bus, keys, server.url, server, settings.nats.sync_interval == "always")
+    write_own_bundle(settings.state, broker)
+    return broker
+
+
+def _creds_text(path: str) -> str | None:
+    return read_bundle(Path(path).expanduser()).creds if path else None
+
+
+def _server_config(settings: ControllerSettings) -> ServerConfig:
+    nats = settings.nats
+    return ServerConfig(
+        state=str(settings.state / "nats"),
+        host=nats.host,
+        port=nats.port,
+        sync_interval=nats.sync_interval,
+        unsafe_sync=nats.unsafe_sync,
+        max_file_store=nats.max_file_store,
+    )
+
+
+def write_own_bundle(state: Path, broker: Broker) -> None:
+    """Write what the CLI of whoever owns this state folder connects with."""
+    name = f"owner-{os.getuid()}"
+    path = state / OWN_BUNDLE
+    if broker.bus.plain:
+        bundle = Bundle(kind="person", name=name, org=DEFAULT_ORG, url=broker.url)
+    else:
+        if path.exists() and read_bundle(path).url == broker.url:
+            return
+        broker.keys, bundle = broker.keys.with_person(name, DEFAULT_ORG, broker.url)
+        broker.keys.save(state / KEYS)
+    write_secret(path, bundle.encoded())

@@ -1,0 +1,84 @@
+"""``controller.toml``: where the controller keeps things, which bus it leads on, what it allows.
+
+Every scalar can be overridden by a variable named like its path: ``TSHRAG_NATS_URL`` is ``url``
+of ``[nats]``. Without a URL the controller runs a nats-server of its own.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from tshrag_common.ids import TOKEN
+from tshrag_common.settings import LogSettings, load_settings, nats_url_fault
+from tshrag_common.sources.policy import SourceLimits, SourcePolicy
+from tshrag_common.streams import StreamSizes
+
+DEFAULT_STATE = "~/.local/share/tshrag/lab"
+Token = Annotated[str, msgspec.Meta(pattern=TOKEN)]
+
+
+def _url_fault(url: str) -> str:
+    return nats_url_fault(url) if url else ""
+
+
+class ControllerTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[controller]``. ``state`` is the folder of keys, projection, samples, output."""
+
+    node: Token = "ctl-0"
+    state: str = DEFAULT_STATE
+    checkpoint_frames: Annotated[int, msgspec.Meta(ge=10)] = 20_000
+
+
+class NatsTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[nats]``: an external bus by ``url``; empty: one of our own, on ``port`` (-1: any)."""
+
+    url: Annotated[str, msgspec.Meta(extra={"code": "config", "check": _url_fault})] = ""
+    creds: str = ""  # file of a controller's credentials; empty: a server without accounts
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=-1, le=65535)] = -1
+    sync_interval: str = "always"
+    unsafe_sync: bool = False
+    max_file_store: Annotated[int, msgspec.Meta(ge=64 << 20)] = 100 << 30
+    replicas: Literal[1, 3, 5] = 1
+
+
+class LoadsTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[loads]``: what sources may be; ``rewrite`` maps prefixes, as git's insteadOf does."""
+
+    schemes: tuple[str, ...] = ("https", "ssh")
+    hosts: tuple[str, ...] = ()
+    rewrite: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+
+
+class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file."""
+
+    controller: ControllerTable = ControllerTable()
+    nats: NatsTable = NatsTable()
+    loads: LoadsTable = LoadsTable()
+    log: LogSettings = LogSettings()
+
+    @property
+    def state(self) -> Path:
+        return Path(self.controller.state).expanduser().absolute()
+
+    @property
+    def policy(self) -> SourcePolicy:
+        return SourcePolicy(schemes=self.loads.schemes, hosts=self.loads.hosts)
+
+    @property
+    def limits(self) -> SourceLimits:
+        return SourceLimits()
+
+    @property
+    def sizes(self) -> StreamSizes:
+        """Return the bounds of the streams: together at most what the store may take."""
+        return StreamSizes().within(round(self.nats.max_file_store * 0.9))
+
+
+def read(path: Path | None, environment: Mapping[str, str] = os.environ) -> ControllerSettings:
+    """Read the file, then the variables; raise Invalid with every problem."""
+    return load_settings(ControllerSettings, path, environment)
