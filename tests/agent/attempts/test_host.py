@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from msgspec.structs import replace
 
 from tests.support.shepherds import (
@@ -397,6 +398,15 @@ async def test_a_question_without_a_connection_says_so(tmp_path: Path) -> None:
         await shepherd.close()
         with pytest.raises(LabError, match="the connection broke"):
             await shepherd.list()
+
+
+def test_the_client_works_on_uvloop(tmp_path: Path) -> None:
+    async def work() -> HostExit:
+        async with a_shepherd(tmp_path) as shepherd, _running(shepherd):
+            return await outcome(shepherd, a_start(tmp_path, "a", "sh", "-c", "exit 6"))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(work()).exit_code == 6
 
 
 @contextlib.asynccontextmanager
