@@ -151,6 +151,10 @@ def _check_bounds(param: Param, value: object, at: At, findings: Findings) -> No
     low = -math.inf if param.min is UNSET else param.min
     high = math.inf if param.max is UNSET else param.max
     if not low <= size <= high:
-        least = "" if param.min is UNSET else f"{param.min:g}"
-        most = "" if param.max is UNSET else f"{param.max:g}"
-        findings.add("range", at, f"{least}..{most}{of}, got {size:g}")
+        findings.add("range", at, f"{_limits(param)}{of}, got {size:g}")
+
+
+def _limits(param: Param) -> str:
+    if param.min is UNSET:
+        return f"at most {param.max:g}"
+    return f"at least {param.min:g}" if param.max is UNSET else f"{param.min:g}..{param.max:g}"
