@@ -27,6 +27,8 @@ from tshrag_agent.loads.cache import LoadCache
 from tshrag_agent.online import Online
 from tshrag_agent.reports.early import EarlyReports
 from tshrag_agent.reports.facts import gather
+from tshrag_agent.reports.sampler import Sampler
+from tshrag_agent.reports.tap import HostTap
 from tshrag_agent.settings import AgentSettings
 from tshrag_agent.slots import Slots
 from tshrag_common import wire
@@ -95,6 +97,12 @@ class Daemon:
             settings.cache / "loads", blobs.get, max_bytes=settings.agent.cache_bytes
         )
         self._duts = Duts(settings.dut)
+        self._host_tap = HostTap(journal, self._clock)
+        self._sampler: Sampler | None = None
+        if settings.agent.sample_s:
+            self._sampler = Sampler(
+                self._host_tap.source, self.agent, self._clock, settings.agent.sample_s
+            )
         self._site = Site(
             agent=self.agent,
             store=settings.store,
@@ -104,6 +112,8 @@ class Daemon:
             clock=self._clock,
             kit=Kit(self._loads, self.facts.os, self.facts.arch),
             shepherd=shepherd,
+            sampler=self._sampler,
+            sample_s=settings.agent.sample_s,
         )
         self._attempts: asyncio.TaskGroup | None = None
 
@@ -127,6 +137,10 @@ class Daemon:
                 group.create_task(self._shepherd.run(), name="shepherd")
                 group.create_task(self._early.pump(), name="early reports")
                 group.create_task(self._duts.run(), name="consoles")
+                if self._sampler is not None:
+                    group.create_task(self._sampler.run(), name="sampler")
+                    sample_s = self._settings.agent.sample_s
+                    group.create_task(self._host_tap.run(5 * sample_s), name="host samples")
                 await self._recover(found)
                 group.create_task(self._online.stay(), name="online")
                 group.create_task(self.intake.obey(), name="intake")

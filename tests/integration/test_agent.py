@@ -54,7 +54,8 @@ async def an_agent(
 ) -> AsyncIterator[Daemon]:
     """Be an agent inside this process while the block lasts."""
     fields = {"name": "a1", "slots": slots, "store": str(tmp_path / "store"),
-              "cache": str(tmp_path / "cache"), "beat_s": 0.2, "drain_s": 0.1, **table}  # fmt: skip
+              "cache": str(tmp_path / "cache"), "beat_s": 0.2, "drain_s": 0.1,
+              "sample_s": 0, **table}  # fmt: skip
     settings = AgentSettings(agent=AgentTable(**fields), dut=duts)  # type: ignore[arg-type]  # any fields
     bundle = leader.keys.plain_agent(A1, url)
     async with opened(settings, bundle) as daemon, asyncio.TaskGroup() as group:
@@ -260,6 +261,10 @@ async def test_an_agent_that_is_not_known_says_hello_again(
         assert leader.hellos[1].facts.slots == 4
 
 
+def text_of(path: str) -> str:
+    return Path(path).read_text()
+
+
 async def test_a_job_sees_the_names_of_the_lab_and_nothing_of_the_agent(
     tmp_path: Path, server: NatsServer, leader: Leader
 ) -> None:
@@ -274,7 +279,7 @@ async def test_a_job_sees_the_names_of_the_lab_and_nothing_of_the_agent(
         assert env["TSHRAG_ATTEMPT"] == "1"
         assert env["SIM_SEED"] == "4242"
         assert env["TSHRAG_JOB_DIR"].endswith(f"/jobs/{start.run}/JID_001")
-        assert Path(env["TSHRAG_PARAMS"]).read_text() == '{"n":1}'
+        assert text_of(env["TSHRAG_PARAMS"]) == '{"n":1}'
         assert not [name for name in env if name.startswith(("PYTEST", "VIRTUAL_ENV"))]
 
 
@@ -403,3 +408,40 @@ async def test_a_second_agent_in_the_same_folder_says_so(
     finally:
         agent.stop()
         agent.end_shepherd()
+
+
+def values_of(leader: Leader, key: str) -> list[float]:
+    return [
+        sample.value
+        for batch in leader.samples
+        for series in batch.series
+        if series.key == key
+        for sample in series.samples()
+    ]
+
+
+async def test_samples_come_from_files_and_from_the_socket(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url):
+        text = (
+            "import os, socket, time\n"
+            "now = int(time.time() * 1e6)\n"
+            "open('metrics/disk::wait.csv', 'w').write(f'{now},1\\n{now + 1},2\\n')\n"
+            "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+            "s.sendto(b'net.load:7|g', os.environ['TSHRAG_METRICS'])\n"
+        )
+        (ended,) = await leader.until_ended(await leader.start(command("python3", "-c", text)))
+        assert (ended.outcome, ended.notices) == ("passed", ())
+        assert values_of(leader, "disk.wait") == [1.0, 2.0]
+        assert values_of(leader, "net.load") == [7.0]
+
+
+async def test_host_and_attempt_are_sampled(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url, sample_s=0.1):
+        start = await leader.start(command("sleep", "1"))
+        await leader.until_ended(start)
+        await leader.until(lambda: values_of(leader, "host.a1.mem.total"))
+        assert values_of(leader, "attempt.processes")[0] == 1.0

@@ -8,7 +8,7 @@ the wrapper on the DUT ends the rest.
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tshrag_agent.attempts.attempt import Attempt
 from tshrag_agent.attempts.environment import Places, environment, expanded, working_directory
 from tshrag_agent.attempts.prepare import Command, load_command
 from tshrag_agent.attempts.steps import CLEANUP_S, Site
+from tshrag_agent.reports.dut_sampler import DutSampler
 from tshrag_agent.reports.logpump import OUTPUT_BYTES, LogPump
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.transport.base import Completed, DutProbe, DutTransport, Stream, TransportFailed
@@ -27,6 +28,7 @@ from tshrag_common.reports import OutputEnd
 logger = logging.getLogger(__name__)
 
 PROBE_S = 60.0
+READ_S = 5.0
 COPY_S = 600.0
 BACK_BYTES = 64 << 20
 """Of metrics and artifacts that are brought back."""
@@ -59,6 +61,11 @@ class DutSteps:
             take=self._tap.take,
             end_feed=self._tap.close,
         )
+        self._sampler: DutSampler | None = None
+        if site.sample_s:
+            self._sampler = DutSampler(
+                self._tap.source, place.dut, self._read_proc, site.clock, site.sample_s
+            )
         self._raw: dict[str, _RawLog] = {}
         self._command: Command | None = None
         self._env: dict[str, str] = {}
@@ -79,12 +86,18 @@ class DutSteps:
             await self._cleanup(command.cleanup)
         if self._is_there:
             await self._bring_back()
+            self._tap.follow(self._dir.metrics)
+            await self._tap.finish()
         for log in self._raw.values():
             log.close()
         if self._raw:
             await self._pump.finish()
             self._note_cut()
-        self._attempt.record.notices = self._tap.gate.notices()
+        stale = self._sampler.notices() if self._sampler is not None else ()
+        self._attempt.record.notices = (*self._tap.gate.notices(), *stale)
+
+    async def _read_proc(self) -> Mapping[str, str]:
+        return await self._place.transport.read_proc(timeout_s=READ_S)
 
     async def _prepare(self, probe: DutProbe) -> Command:
         attempt, site, spec = self._attempt, self._site, self._attempt.spec
@@ -122,12 +135,18 @@ class DutSteps:
         """Execute one step; false: it did not hold."""
         async with asyncio.TaskGroup() as group:
             pump = group.create_task(self._pump.pump(), name=f"output {step}")
+            sampler = group.create_task(self._sample(), name=f"samples {step}")
             try:
                 completed = await self._on_dut(argv, self._attempt.spec.timeout_s)
             finally:
                 pump.cancel()
+                sampler.cancel()
         self._note(step, completed)
         return self._attempt.record.outcome == "passed"
+
+    async def _sample(self) -> None:
+        if self._sampler is not None:
+            await self._sampler.run()
 
     async def _on_dut(self, argv: Sequence[str], timeout_s: float) -> Completed:
         spec = self._attempt.spec

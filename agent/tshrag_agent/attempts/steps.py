@@ -22,6 +22,7 @@ from tshrag_agent.attempts.host import HostExit, HostLimits, HostStart, Shepherd
 from tshrag_agent.attempts.prepare import Command, Kit, host_command, unpacked_command
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.reports.logpump import LogPump
+from tshrag_agent.reports.sampler import Sampler, tree_pids
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_common.clock import Clock
 from tshrag_common.errors import ErrorReport, LabError
@@ -46,6 +47,8 @@ class Site:
     clock: Clock
     kit: Kit
     shepherd: Shepherd
+    sampler: Sampler | None  # none: no samples of processes
+    sample_s: float = 0.0  # of DUTs; 0: none
 
 
 class HostSteps:
@@ -89,11 +92,14 @@ class HostSteps:
 
     async def clean_up(self) -> None:
         """End what is alive, run the cleanup of the load, collect what was said."""
+        if self._site.sampler is not None:
+            self._site.sampler.unwatch(self._tap.source)
         for key in sorted(self._alive):
             await self._end(key)
         if self._command is not None and self._command.cleanup:
             await self._execute_cleanup(self._command.cleanup)
         if self._has_dir:
+            await self._tap.finish()
             await self._pump.finish()
         self._attempt.record.notices = self._tap.gate.notices()
         if self._alive:
@@ -105,9 +111,10 @@ class HostSteps:
         workdir.make(self._dir, attempt.spec)
         self._has_dir = True
         self._command = await host_command(site.kit, self._dir, attempt.spec)
-        self._env = self._environment()
+        self._tap.follow(self._dir.metrics)
+        self._env = self._environment(await self._tap.open(self._dir.path))
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, metrics: str) -> dict[str, str]:
         site = self._site
         places = Places(
             home=str(self._dir.path),
@@ -116,6 +123,7 @@ class HostSteps:
             params=str(self._dir.params),
             store=str(site.store),
             cache=str(site.cache),
+            metrics=metrics,
             http=site.http,
         )
         return environment(self._attempt.start, self._attempt.spec, site.agent, places)
@@ -147,20 +155,27 @@ class HostSteps:
             raise
         if not self._attempt.record.started_at:
             self._attempt.launched(started.started_at)
+        if self._site.sampler is not None:
+            self._site.sampler.watch(self._tap.source, tree_pids(started.pid))
 
     async def _follow(self, key: str) -> HostExit:
         """Pump output until the process has ended."""
         exited = self._site.shepherd.exited(key)
         async with asyncio.TaskGroup() as group:
-            pump = group.create_task(self._pump.pump(), name=f"output {key}")
+            tasks = (
+                group.create_task(self._pump.pump(), name=f"output {key}"),
+                group.create_task(self._tap.run(), name=f"metrics {key}"),
+            )
             exit = await exited
-            pump.cancel()
+            for task in tasks:
+                task.cancel()
         return exit
 
     async def _adopt(self) -> None:
         """Go on with what another agent has begun; its end may be waiting already."""
         self._alive.add(self.main_key)
-        self._env = self._environment()
+        self._tap.follow(self._dir.metrics)
+        self._env = self._environment(await self._tap.open(self._dir.path))
         if self._attempt.spec.load is not None:
             self._command = unpacked_command(self._site.kit, self._dir, self._attempt.spec.load)
         self._note_exit("main", await self._follow(self.main_key))

@@ -56,6 +56,11 @@ class MetricFiles:
         self._bad: set[str] = set()  # names that were refused, once each
         self._left_out = False
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether any file is being followed."""
+        return bool(self._open)
+
     async def run(self, interval_s: float = 0.5) -> None:
         """Follow for ever; cancel it to end, then `finish`."""
         while True:

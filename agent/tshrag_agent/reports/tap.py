@@ -1,16 +1,35 @@
-"""All samples of one attempt: what it says in its output, its files and its socket."""
+"""All samples of one attempt: what it says in its output, its files and its socket; and the host's.
+
+Batches wait here until they are put into the journal, together with the offsets of the output that
+they were found in.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
 
 from tshrag_agent.attempts.metric_gate import MetricGate
 from tshrag_agent.attempts.metric_lines import MetricLines
-from tshrag_agent.reports.batcher import Batcher
+from tshrag_agent.journal.journal import Journal
+from tshrag_agent.journal.records import Append
+from tshrag_agent.reports.batcher import Batcher, BatchSource
+from tshrag_agent.reports.metric_files import MetricFiles
+from tshrag_agent.reports.metric_socket import MetricSocket
+from tshrag_common import wire
 from tshrag_common.clock import Clock
 from tshrag_common.commands import StartAttempt
+from tshrag_common.errors import LabError
 from tshrag_common.jobs import JobSpec
 from tshrag_common.metrics import SampleBatch
 
+Watch = Callable[[BatchSource, int], None]
+"""Sample the processes below a pid into a source; a pid of 0 stops that."""
+
 
 class SampleTap:
-    """Where the samples of one attempt come together, until they are put into the journal."""
+    """Where the samples of one attempt come together."""
 
     def __init__(self, start: StartAttempt, spec: JobSpec, clock: Clock) -> None:
         self._clock = clock
@@ -19,6 +38,30 @@ class SampleTap:
         self.source = self._batcher.source(start.run, start.job, start.attempt, start.dut or "")
         self.gate = MetricGate(self.source.add, declared=spec.metrics, namespace=spec.namespace)
         self._lines = {name: MetricLines(self.gate) for name in ("stdout", "stderr")}
+        self._socket: MetricSocket | None = None
+        self._files: MetricFiles | None = None
+
+    async def open(self, folder: Path) -> str:
+        """Open the socket in `folder`; return its path, empty where there can be none."""
+        socket = MetricSocket(folder, self.gate, self._clock)
+        try:
+            await socket.open()
+        except LabError as error:
+            self.gate.refuse("socket", error.line)
+            return ""
+        self._socket = socket
+        return str(socket.path)
+
+    def follow(self, metrics: Path) -> None:
+        """Take samples from the CSV files in `metrics`, by `run` and `finish`."""
+        self._files = MetricFiles(metrics, self.gate, self._clock)
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Follow the files, for ever."""
+        if self._files is not None:
+            await asyncio.sleep(0.5)
+            await self._files.run()
 
     def feed(self, stream: str, data: bytes) -> None:
         """Look for samples in output."""
@@ -36,8 +79,42 @@ class SampleTap:
         self._batches.clear()
         return taken
 
+    async def finish(self) -> None:
+        """Take what socket and files still hold; the processes are gone."""
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            await socket.close()
+        files, self._files = self._files, None
+        if files is not None and (files.is_open or _has_files(self._metrics)):
+            await files.finish()
+
     def close(self) -> None:
         """Take last lines that nothing ended."""
         for lines in self._lines.values():
             lines.close(self._clock.now())
         self.source.flush()
+
+
+class HostTap:
+    """Samples that belong to no attempt: those of the host."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self._journal = journal
+        self._batches: list[SampleBatch] = []
+        self.source = Batcher(clock, self._batches.append).source()
+
+    async def run(self, interval_s: float) -> None:
+        """Put what was measured into the journal, for ever."""
+        while True:
+            await asyncio.sleep(interval_s)
+            self.source.flush()
+            batches = tuple(map(wire.body, self._batches))
+            self._batches.clear()
+            if batches:
+                await self._journal.write(Append("samples", batches))
+
+
+def _has_files(folder: Path) -> bool:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return next(entries, None) is not None
+    return False
