@@ -145,7 +145,7 @@ async def _exit_when_closed(broker: Broker) -> None:
     raise Unreachable("nats", "the connection was closed for good", "see the log of nats-server")
 
 
-async def _main(settings: ControllerSettings) -> None:
+async def _main(settings: ControllerSettings, stop_broker: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -159,14 +159,15 @@ async def _main(settings: ControllerSettings) -> None:
         stop,
         say=lambda line: logger.warning("bus", extra={"said": line}),
         on_ready=ready,
-        stop_server=False,
+        stop_server=stop_broker,
     )
 
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="controller.toml")
+@click.option("--stop-broker", is_flag=True, help="End our nats-server with the controller.")
 @click.version_option(package_name="tshrag-controller")
-def main(config: Path | None) -> None:
+def main(config: Path | None, stop_broker: bool) -> None:
     """Run a controller of a tshrag lab in the foreground.
 
     Without [nats] url it runs a nats-server of its own, which outlives it.
@@ -174,7 +175,7 @@ def main(config: Path | None) -> None:
     try:
         settings = read(config)
         set_up_logging(settings.log.level, settings.log.format)
-        uvloop.run(_main(settings))
+        uvloop.run(_main(settings, stop_broker))
     except LabError as error:
         click.echo(error.line, err=True)
         raise SystemExit(3 if error.retryable else 2) from None

@@ -1,0 +1,1 @@
+"""The operators command line: it asks over the bus, like anybody else."""

@@ -1,0 +1,169 @@
+"""The processes of a lab on one machine: a controller with its own broker, and agents.
+
+Each is the same program that systemd would start. They live in sessions of their own, so that
+Ctrl-C reaches this process alone, which then ends them in order.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tshrag_common.client import open_client
+from tshrag_common.errors import LabError, Unavailable
+from tshrag_common.ids import AgentId
+from tshrag_common.keys import Bundle, read_bundle, write_secret
+from tshrag_common.labkeys import load_lab
+
+READY_S = 60.0
+STOP_S = 20.0
+
+
+class ProcessDied(Unavailable):
+    """A process of the lab ended by itself."""
+
+    code = "process_died"
+
+
+class LabProcesses:
+    """Starts, waits for, and ends them; logs go to files below the state folder."""
+
+    def __init__(self, state: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.state = state
+        self._environment = {**os.environ, **(environment or {})}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def bundle(self) -> Bundle:
+        """Return what the person on this machine connects with."""
+        return read_bundle(self.state / "me.json")
+
+    def log_of(self, name: str) -> Path:
+        return self.state / "log" / f"{name}.log"
+
+    def start(self, name: str, *argv: str) -> "subprocess.Popen[bytes]":
+        """Start a program of this Python under a name."""
+        path = self.log_of(name)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with path.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,
+            )
+        self._processes[name] = process
+        return process
+
+    def start_controller(self, config: str = "") -> None:
+        """Start the controller; its broker ends with it when it is stopped in order."""
+        path = self.state / "controller.toml"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_text(f'[controller]\nstate = "{self.state}"\n{config}')
+        (self.state / "me.json").unlink(missing_ok=True)
+        self.start("controller", "tshrag_controller.daemon", "--config", str(path), "--stop-broker")
+
+    async def wait_ready(self) -> None:
+        """Return when the controller answers.
+
+        Raises:
+            ProcessDied: it ended instead; the last lines of its log are told.
+
+        """
+        ends = time.monotonic() + READY_S
+        while True:
+            self.check("controller")
+            try:
+                bundle = self.bundle
+                async with open_client(
+                    bundle.url, name="up", credentials=bundle.creds or None, within_s=2.0
+                ) as lab:
+                    await lab.health()
+                return
+            except LabError as error:
+                if time.monotonic() > ends:
+                    raise ProcessDied("controller", f"not ready: {error.line}") from None
+            await asyncio.sleep(0.1)
+
+    def check(self, name: str) -> None:
+        """Raise ProcessDied when a process has ended by itself."""
+        status = self._processes[name].poll()
+        if status is not None:
+            tail = _tail(self.log_of(name))
+            raise ProcessDied(name, f"it ended with status {status}: {tail}")
+
+    def check_all(self) -> None:
+        for name in self._processes:
+            self.check(name)
+
+    def start_agent(self, name: str, duts: str = "", slots: int | None = None) -> None:
+        """Enrol and start an agent of this machine; `duts` is the TOML of its boards."""
+        folder = self.state / "agents" / name
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        bundle = self._enrol(AgentId(name))
+        write_secret(folder / "bundle.json", bundle.encoded())
+        slot_line = f"slots = {slots}\n" if slots is not None else ""
+        (folder / "agent.toml").write_text(
+            f'[agent]\nname = "{name}"\nstore = "{folder}/store"\ncache = "{folder}/cache"\n'
+            f'drain_s = 3.0\n{slot_line}\n[nats]\nbundle = "{folder}/bundle.json"\n\n{duts}'
+        )
+        self.start(name, "tshrag_agent", "run", "--config", str(folder / "agent.toml"))
+
+    def _enrol(self, name: AgentId) -> Bundle:
+        """Issue credentials; the server needs no news of it: the role's key vouches for them."""
+        path = self.state / "keys.json"
+        keys, own = load_lab(path), self.bundle
+        if not own.creds:
+            return keys.plain_agent(name, own.url)
+        keys, bundle = keys.with_agent(name, own.url)
+        keys.save(path)
+        return bundle
+
+    async def wait_agents(self, count: int) -> None:
+        """Return when `count` agents are online."""
+        bundle = self.bundle
+        ends = time.monotonic() + READY_S
+        async with open_client(bundle.url, name="up", credentials=bundle.creds or None) as lab:
+            while True:
+                self.check_all()
+                answer = await lab.agents()
+                if sum(agent.state == "online" for agent in answer.agents) >= count:
+                    return
+                if time.monotonic() > ends:
+                    raise ProcessDied("agents", "they did not say hello; see their logs")
+                await asyncio.sleep(0.1)
+
+    def kill(self, name: str) -> None:
+        """Kill a process as hard as it goes; for drills."""
+        self._processes[name].kill()
+        self._processes.pop(name).wait()
+
+    def stop(self) -> None:
+        """End all, agents first; whoever does not end in time is killed."""
+        for name in sorted(self._processes, key=lambda name: name == "controller"):
+            _end(self._processes[name])
+        self._processes.clear()
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _tail(path: Path, lines: int = 3) -> str:
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return ""
+    return " | ".join(text.strip().split("\n")[-lines:])[-600:]
