@@ -18,7 +18,7 @@ from tshrag_agent.attempts.host import Shepherd
 from tshrag_agent.attempts.prepare import Kit
 from tshrag_agent.attempts.recover import Found, look
 from tshrag_agent.attempts.roster import Living, Roster
-from tshrag_agent.attempts.steps import HostSteps, Site
+from tshrag_agent.attempts.steps import Exits, HostSteps, Site
 from tshrag_agent.blobs import BlobClient
 from tshrag_agent.duts import Duts
 from tshrag_agent.intake import Intake
@@ -112,6 +112,7 @@ class Daemon:
             clock=self._clock,
             kit=Kit(self._loads, self.facts.os, self.facts.arch),
             shepherd=shepherd,
+            exits=Exits(shepherd),
             sampler=self._sampler,
             sample_s=settings.agent.sample_s,
         )
@@ -135,6 +136,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 self._attempts = group
                 group.create_task(self._shepherd.run(), name="shepherd")
+                group.create_task(self._site.exits.run(), name="exits")
                 group.create_task(self._early.pump(), name="early reports")
                 group.create_task(self._duts.run(), name="consoles")
                 if self._sampler is not None:

@@ -125,8 +125,6 @@ class DutSteps:
         await asyncio.to_thread(workdir.make, staged, spec)
         command = await load_command(site.kit, staged, spec.load, self._place.os, arch)
         staged.load_bin.unlink()
-        for log in (staged.stdout, staged.stderr):
-            log.unlink()
         self._is_there = True
         await self._place.transport.upload(staged.path, self._remote, timeout_s=COPY_S)
         return _moved(command, str(staged.path), self._remote)

@@ -7,7 +7,7 @@ agent that dies in the middle is followed by one that adopts: it begins with `_a
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,28 @@ from tshrag_common.reports import Outcome, Usage
 logger = logging.getLogger(__name__)
 
 CLEANUP_S = 60.0
+_FORGET_S = 0.1
 _LIMIT_MARGIN_S = 5.0  # the shepherd ends it when the agent did not: frozen, or gone
+
+
+class Exits:
+    """Ends that are taken over; the shepherd is told to forget them, many at once."""
+
+    def __init__(self, shepherd: Shepherd) -> None:
+        self._shepherd = shepherd
+        self._keys: list[str] = []
+
+    def forget(self, keys: Iterable[str]) -> None:
+        self._keys.extend(keys)
+
+    async def run(self) -> None:
+        """Tell the shepherd, for ever; what is not told is told after the next start."""
+        while True:
+            await asyncio.sleep(_FORGET_S)
+            keys, self._keys = self._keys, []
+            if keys:
+                with contextlib.suppress(LabError):
+                    await self._shepherd.forget(*keys)
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,7 @@ class Site:
     clock: Clock
     kit: Kit
     shepherd: Shepherd
+    exits: Exits
     sampler: Sampler | None  # none: no samples of processes
     sample_s: float = 0.0  # of DUTs; 0: none
 
@@ -102,9 +124,7 @@ class HostSteps:
             await self._tap.finish()
             await self._pump.finish()
         self._attempt.record.notices = self._tap.gate.notices()
-        if self._alive:
-            with contextlib.suppress(LabError):
-                await self._site.shepherd.forget(*self._alive)
+        self._site.exits.forget(self._alive)
 
     async def _prepare(self) -> None:
         attempt, site = self._attempt, self._site

@@ -65,13 +65,17 @@ def place(store: Path, start: StartAttempt) -> Workdir:
 
 def make(workdir: Workdir, spec: JobSpec) -> None:
     """Make the directories and the params; what an earlier try has left is replaced."""
-    if workdir.path.exists():
-        shutil.rmtree(workdir.path)
-    workdir.metrics.mkdir(parents=True)
+    path = workdir.path
+    try:
+        path.mkdir()
+    except FileNotFoundError:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        shutil.rmtree(path)
+        path.mkdir()
+    workdir.metrics.mkdir()
     workdir.artifacts.mkdir()
     workdir.params.write_bytes(msgspec.json.encode(spec.params))
-    for log in (workdir.stdout, workdir.stderr):
-        log.touch(0o640)
 
 
 def link_entry(workdir: Workdir, entry: Path) -> None:

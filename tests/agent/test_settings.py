@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from tshrag_agent.settings import read_settings
+from tshrag_common.errors import Invalid, NotFound, Refused
+from tshrag_common.ids import AgentId
+from tshrag_common.keys import write_secret
+from tshrag_common.labkeys import new_lab
+
+EXAMPLE = Path(__file__).parents[2] / "configs" / "agent.toml"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "agent.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_example_is_valid() -> None:
+    settings = read_settings(EXAMPLE, {})
+    assert [dut.transports for dut in settings.dut] == [("ssh", "serial"), ("local",)]
+    assert settings.agent.name == "bench-3"
+
+
+def test_all_problems_are_named_at_once_with_their_lines(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        '[agent]\nname = "Bad Name"\nslotz = 3\n[[dut]]\nid = "b"\nkind = "pi"\n'
+        '[[dut]]\nid = "b"\nkind = "pi"\n[dut.local]\n',
+    )
+    with pytest.raises(Invalid) as caught:
+        read_settings(path, {})
+    said = str(caught.value)
+    assert [problem.line for problem in caught.value.problems if problem.line]
+    for part in ("agent.name", "slotz", "slots", "no way to this DUT", "stands here twice"):
+        assert part in said
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, '[agent]\nname = "a1"\nstore = "/one"\n')
+    environ = {"TSHRAG_STORE": "/two", "TSHRAG_CACHE": "/three", "TSHRAG_NATS_URL": "nats://n:1"}
+    settings = read_settings(path, environ)
+    assert (str(settings.store), str(settings.cache)) == ("/two", "/three")
+    assert settings.nats.url == "nats://n:1"
+
+
+def test_a_bundle_stands_beside_the_file_and_must_be_of_this_agent(tmp_path: Path) -> None:
+    bundle = new_lab().plain_agent(AgentId("a1"), "nats://127.0.0.1:1")
+    write_secret(tmp_path / "b.json", bundle.encoded())
+    path = written(tmp_path, '[nats]\nbundle = "b.json"\n')
+    assert read_settings(path, {}).bundle() == bundle
+    path = written(tmp_path, '[agent]\nname = "a2"\n[nats]\nbundle = "b.json"\n')
+    with pytest.raises(Refused, match="belong to a1, the agent is called a2"):
+        read_settings(path, {}).bundle()
+
+
+def test_without_a_file_or_a_bundle_the_error_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        read_settings(tmp_path / "none.toml", {})
+    with pytest.raises(Refused, match="tshrag agent enroll"):
+        read_settings(written(tmp_path, "[agent]\n"), {}).bundle()
