@@ -43,6 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     user: str = "root"
     password: str = ""
     shell: str = "/bin/sh"
+    path: str = ""  # where its programs are; empty: those of this machine
     boot_s: float = 0.3
     reboot_after_s: tuple[float, ...] = ()
     lossy: bool = False
@@ -223,7 +224,7 @@ class Board:
     def _log_in(self) -> None:
         home = self._options.directory
         environment = {
-            "PATH": f"{home / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+            "PATH": f"{home / 'bin'}:{self._options.path or os.environ.get('PATH', os.defpath)}",
             "HOME": str(home / "root"),
             "PS1": "# ",
             "TERM": "vt100",
@@ -321,6 +322,7 @@ def options_of(argv: Sequence[str]) -> Options:
     parser.add_argument("--user", default="root")
     parser.add_argument("--password", default="", help="none is asked for without it")
     parser.add_argument("--shell", default="/bin/sh")
+    parser.add_argument("--path", default="", help="its PATH, behind its own bin")
     parser.add_argument("--boot-s", type=float, default=0.3)
     parser.add_argument("--reboot-after", type=float, nargs="*", default=[], metavar="SECONDS")
     parser.add_argument("--lossy", action="store_true", help="lose what is typed too fast")
@@ -332,6 +334,7 @@ def options_of(argv: Sequence[str]) -> Options:
         user=given.user,
         password=given.password,
         shell=given.shell,
+        path=given.path,
         boot_s=given.boot_s,
         reboot_after_s=tuple(given.reboot_after),
         lossy=given.lossy,

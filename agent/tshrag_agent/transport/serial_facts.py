@@ -2,7 +2,7 @@
 
 from tshrag_agent.transport.launch import quote
 
-TOOLS = ("base64", "cksum", "gzip", "md5sum", "od", "sha256sum", "stty", "tar")
+TOOLS = ("base64", "gzip", "od", "stty", "tar")
 
 _FACTS = """\
 _ts_d=@RUN_DIR@

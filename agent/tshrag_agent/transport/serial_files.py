@@ -28,6 +28,7 @@ _OCTAL_BYTES = 240
 _WINDOW = 2  # lines on their way: together well below the 4095 bytes of a tty in line mode
 _LINE_S = 10.0
 _DECODE_S = 60.0
+_GETS = 3  # tries
 _GET_S = 24 * 3600.0  # the deadline is the caller's
 
 
@@ -47,7 +48,7 @@ class SerialFiles:
         if "tar" not in self._tools:
             await self._upload_one_by_one(source, target)
             return
-        packed = f"/tmp/tshrag-{secrets.token_hex(8)}.tar"
+        packed = _packed_name()
         zipped = "gzip" in self._tools
         await self._put(await asyncio.to_thread(_pack, source, zipped), packed)
         unpack = f"gzip -dc {packed}|tar -xf -" if zipped else f"tar -xf {packed}"
@@ -56,17 +57,23 @@ class SerialFiles:
 
     async def download(self, source: str, target: Path, most_bytes: int) -> int:
         """Copy a file or a directory of the DUT; return the bytes of what arrived."""
-        script = f"if [ -d {_word(source)} ];then echo d;elif [ -r {_word(source)} ];then echo f;fi"
-        _, kind = await self._shell.perform(script.encode())
-        if kind.strip() == b"f":
-            data = await self._get(f"cat {_word(source)}", most_bytes)
+        word = _word(source)
+        kind = f"_ts_f={word};if [ -d {word} ];then echo d;elif [ -r {word} ];then echo f;fi"
+        _, said = await self._shell.perform(kind.encode("utf-8", "surrogateescape"))
+        if said.strip() == b"f":
+            data = await self._get(most_bytes)
             await asyncio.to_thread(_write, target, data)
             return len(data)
-        if kind.strip() != b"d":
-            raise self._failed(f"there is no {_word(source)} on the DUT")
+        if said.strip() != b"d":
+            raise self._failed(f"there is no {word} on the DUT")
         if "tar" not in self._tools:
             raise self._failed("the DUT has no tar", "ask for single files")
-        data = await self._get(f"(cd {_word(source)}&&tar -cf - .)", most_bytes)
+        packed = _packed_name()
+        await self._do(f"(cd {word}&&tar -cf {packed} .);_ts_r=$?;_ts_f={packed};(exit $_ts_r)")
+        try:
+            data = await self._get(most_bytes)
+        finally:
+            await self._shell.ask(f"rm -f {packed}")
         return await asyncio.to_thread(_unpack, data, target)
 
     async def _upload_one_by_one(self, source: Path, target: str) -> None:
@@ -81,10 +88,11 @@ class SerialFiles:
         if len(data) > MOST_BYTES:
             what = f"{len(data)} bytes are too many for a console"
             raise self._failed(what, "reach the DUT by SSH, or let it fetch the load")
+        await self._do(f'_ts_f={_word(target)};(:>"$_ts_f")')
         while True:
             try:
-                await self._send(data, target)
-                if await self._arrived(data, target):
+                await self._send(data)
+                if await self._arrived(data):
                     return
             except TimeoutError:
                 pass  # a line was lost; more slowly then
@@ -92,11 +100,9 @@ class SerialFiles:
             if not await self._shell.regain():
                 raise self._failed("the shell has not come back after a lost line")
 
-    async def _send(self, data: bytes, target: str) -> None:
+    async def _send(self, data: bytes) -> None:
         nonce = secrets.token_hex(8)
         kind, size = ("b", _BASE64_BYTES) if "base64" in self._tools else ("o", _OCTAL_BYTES)
-        await self._shell.keep(b"_ts_f=" + quote(target))
-        await self._shell.ask('eval "$_ts_t"')
         mark = RECORD + nonce.encode()
         answer = Matcher([Literal(name="line", text=mark + b"." + RECORD)])
         begin = Matcher([Literal(name="begin", text=mark + b"B" + RECORD)])
@@ -119,34 +125,32 @@ class SerialFiles:
         if await talk.expect(matcher, within_s) is None:
             raise TimeoutError
 
-    async def _arrived(self, data: bytes, target: str) -> bool:
-        ask, expected = self._digest(data)
-        _, said = await self._shell.ask(f'{ask} <"$_ts_f"', timeout_s=_DECODE_S)
-        return said.split()[: len(expected)] == expected
+    async def _arrived(self, data: bytes) -> bool:
+        for tool, expected in _digests(data):
+            status, said = await self._shell.ask(f'{tool} <"$_ts_f"', timeout_s=_DECODE_S)
+            if status == 0:
+                return said.split()[: len(expected)] == expected
+        raise self._failed("the DUT has nothing that could check a file")
 
-    def _digest(self, data: bytes) -> tuple[str, list[bytes]]:
-        """Return a command of the DUT and what it says first of `data`."""
-        if "sha256sum" in self._tools:
-            return "sha256sum", [hashlib.sha256(data).hexdigest().encode()]
-        if "md5sum" in self._tools:
-            digest = hashlib.md5(data, usedforsecurity=False)
-            return "md5sum", [digest.hexdigest().encode()]
-        if "cksum" in self._tools:
-            return "cksum", [b"%d" % cksum(data), b"%d" % len(data)]
-        return "wc -c", [b"%d" % len(data)]
-
-    async def _get(self, command: str, most_bytes: int) -> bytes:
-        encode = "base64" if "base64" in self._tools else "od -An -v -to1"
-        script = f"{command}|{encode}".encode()
-        most = most_bytes * 6 + 4096
-        _, said = await self._shell.perform(script, timeout_s=_GET_S, most_bytes=most)
-        data = _decode(said, octal="base64" not in self._tools)
-        if len(data) > most_bytes:
-            raise self._failed(f"it is longer than {most_bytes} bytes")
-        return data
+    async def _get(self, most_bytes: int) -> bytes:
+        """Return what is in the file that ``_ts_f`` names; the kernel may talk into it: checked."""
+        _, said = await self._shell.ask('wc -c <"$_ts_f"')
+        if not said.strip().isdigit() or int(said) > most_bytes:
+            what = f"it has {said.strip().decode('ascii', 'replace')} bytes, longer than"
+            raise self._failed(f"{what} {most_bytes} bytes")
+        octal = "base64" not in self._tools
+        encode = 'od -An -v -to1 <"$_ts_f"' if octal else 'base64 <"$_ts_f"'
+        most = int(said) * 6 + 4096
+        for _ in range(_GETS):
+            _, coded = await self._shell.ask(encode, timeout_s=_GET_S, most_bytes=most)
+            data = _decode(coded, octal=octal)
+            if data is not None and await self._arrived(data):
+                return data
+        raise self._failed("a file does not come back whole", "see what else uses the console")
 
     async def _do(self, script: str) -> None:
-        status, said = await self._shell.perform(f"{{ {script};}} 2>&1".encode(), timeout_s=60.0)
+        text = f"{{ {script};}} 2>&1".encode("utf-8", "surrogateescape")
+        status, said = await self._shell.perform(text, timeout_s=_DECODE_S)
         if status:
             raise self._failed(said[-200:].decode("utf-8", "replace").strip() or f"status {status}")
 
@@ -164,11 +168,24 @@ def _lines(data: bytes, kind: str, size: int) -> Iterator[bytes]:
         yield base64.b64encode(part) if kind == "b" else b"".join(b"\\%03o" % b for b in part)
 
 
-def _decode(said: bytes, *, octal: bool) -> bytes:
+def _digests(data: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """Name programs, best first, with what they say first of `data`; a tiny DUT lacks some."""
+    yield "sha256sum", [hashlib.sha256(data).hexdigest().encode()]
+    yield "md5sum", [hashlib.md5(data, usedforsecurity=False).hexdigest().encode()]
+    yield "cksum", [b"%d" % cksum(data), b"%d" % len(data)]
+    yield "wc -c", [b"%d" % len(data)]
+
+
+def _decode(said: bytes, *, octal: bool) -> bytes | None:
+    """Return the bytes; None where it is no encoding: a console has talked into it."""
     try:
         return bytes(int(word, 8) for word in said.split()) if octal else base64.b64decode(said)
     except ValueError:
-        return b""  # the digest of nothing will not do either; a console has talked into it
+        return None
+
+
+def _packed_name() -> str:
+    return f"/tmp/tshrag-{secrets.token_hex(8)}.tar"
 
 
 def _read(path: Path) -> bytes:
