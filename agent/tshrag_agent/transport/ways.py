@@ -13,8 +13,8 @@ HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9:_][A-Za-z0-9.:%_-]*
 UserName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._@\\-]*$", max_length=64)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
-RunDir = Annotated[str, msgspec.Meta(pattern=r"^(/[A-Za-z0-9._/-]+)?$", max_length=80)]
-"""An absolute path on the DUT; it stands in a command line of an unknown shell, so: plain words."""
+RunDir = Annotated[str, msgspec.Meta(pattern=r"^(/[A-Za-z0-9_/-]+)?$", max_length=80)]
+"""An absolute path on the DUT; it stands in command lines and patterns, so: no other signs."""
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

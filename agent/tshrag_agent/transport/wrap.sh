@@ -41,8 +41,8 @@ now() { # tenths of a second since boot, into _now; no wall clock: it may jump
 nap() { sleep 0.1 2>/dev/null || sleep 1; }
 
 marked() { # pids with the mark $1 in their environment
-	if printf 'a\0b' | grep -qs b; then # busybox grep sees nothing behind a NUL
-		grep -lsF -e "TSHRAG_MARK=$1" /proc/[0-9]*/environ
+	if printf 'a\0b' | grep -qs b; then # some see nothing behind a NUL, busybox with -F too
+		grep -ls -e "TSHRAG_MARK=$1" /proc/[0-9]*/environ
 	else
 		tail -n +1 /proc/[0-9]*/environ 2>/dev/null | tr '\0' '\n' | awk -v mark="TSHRAG_MARK=$1" '
 			/^==> \/proc\/[0-9]+\/environ <==$/ { path = $2; next }
@@ -155,6 +155,9 @@ take_fence() { # under the lock: refuse what is not newer, keep what is
 	if [ -e "$_base.fence" ]; then
 		read -r _seen _by <"$_base.fence"
 		case $_seen in
+		*[!0-9]*) _seen='' ;;
+		esac
+		case $_seen in
 		?????????????????????) ;;
 		*)
 			say "$_base.fence is damaged: see that no job is on this DUT, then remove the file"
@@ -226,7 +229,8 @@ guard() {
 	read_script
 	exec 3<&0 8>&2 </dev/null 2>/dev/null
 	trap : HUP INT TERM PIPE
-	watch <&3 >/dev/null 8>&- &
+	# not as redirections of the call: ash would keep copies, and whoever hears us would wait
+	(exec <&3 >/dev/null 3<&- 8>&- && watch) &
 	_watch=$!
 	(lead)
 	_status=$?
