@@ -6,9 +6,10 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from tshrag_agent.attempts.attempt import Attempt, Office, Steps
 from tshrag_agent.attempts.builtins import BuiltinSteps
@@ -113,6 +114,7 @@ class Daemon:
             kit=Kit(self._loads, self.facts.os, self.facts.arch),
             shepherd=shepherd,
             exits=Exits(shepherd),
+            spawn=self._spawn,
             sampler=self._sampler,
             sample_s=settings.agent.sample_s,
         )
@@ -176,9 +178,16 @@ class Daemon:
         return attempt
 
     def _begin(self, attempt: Attempt) -> None:
+        self._group.create_task(attempt.conduct(), name=attempt.start.job)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return self._group.create_task(work, name=name)
+
+    @property
+    def _group(self) -> asyncio.TaskGroup:
         if self._attempts is None:
-            raise AssertionError("attempts are launched while the daemon serves")
-        self._attempts.create_task(attempt.conduct(), name=attempt.start.job)
+            raise AssertionError("attempts are made while the daemon serves")
+        return self._attempts
 
     def _steps(self, attempt: Attempt) -> Steps:
         """Choose how an attempt is made."""

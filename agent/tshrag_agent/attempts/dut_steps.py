@@ -57,9 +57,8 @@ class DutSteps:
             {"stdout": self._dir.stdout, "stderr": self._dir.stderr},
             journal=site.journal,
             clock=site.clock,
-            feed=self._tap.feed,
-            take=self._tap.take,
-            end_feed=self._tap.close,
+            tap=self._tap,
+            spawn=site.spawn,
         )
         self._sampler: DutSampler | None = None
         if site.sample_s:
@@ -87,7 +86,6 @@ class DutSteps:
         if self._is_there:
             await self._bring_back()
             self._tap.follow(self._dir.metrics)
-            await self._tap.finish()
         for log in self._raw.values():
             log.close()
         if self._raw:
@@ -131,13 +129,12 @@ class DutSteps:
 
     async def _execute(self, step: str, argv: Sequence[str]) -> bool:
         """Execute one step; false: it did not hold."""
+        self._pump.start()
         async with asyncio.TaskGroup() as group:
-            pump = group.create_task(self._pump.pump(), name=f"output {step}")
             sampler = group.create_task(self._sample(), name=f"samples {step}")
             try:
                 completed = await self._on_dut(argv, self._attempt.spec.timeout_s)
             finally:
-                pump.cancel()
                 sampler.cancel()
         self._note(step, completed)
         return self._attempt.record.outcome == "passed"

@@ -21,7 +21,7 @@ from tshrag_agent.attempts.environment import (
 from tshrag_agent.attempts.host import HostExit, HostLimits, HostStart, Shepherd, StartRefused
 from tshrag_agent.attempts.prepare import Command, Kit, host_command, unpacked_command
 from tshrag_agent.journal.journal import Journal
-from tshrag_agent.reports.logpump import LogPump
+from tshrag_agent.reports.logpump import LogPump, Spawn
 from tshrag_agent.reports.sampler import Sampler, tree_pids
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_common.clock import Clock
@@ -69,6 +69,7 @@ class Site:
     kit: Kit
     shepherd: Shepherd
     exits: Exits
+    spawn: Spawn
     sampler: Sampler | None  # none: no samples of processes
     sample_s: float = 0.0  # of DUTs; 0: none
 
@@ -86,9 +87,8 @@ class HostSteps:
             {"stdout": self._dir.stdout, "stderr": self._dir.stderr},
             journal=site.journal,
             clock=site.clock,
-            feed=self._tap.feed,
-            take=self._tap.take,
-            end_feed=self._tap.close,
+            tap=self._tap,
+            spawn=site.spawn,
             offsets=(left.stdout, left.stderr) if left else (0, 0),
         )
         self._command: Command | None = None
@@ -121,7 +121,6 @@ class HostSteps:
         if self._command is not None and self._command.cleanup:
             await self._execute_cleanup(self._command.cleanup)
         if self._has_dir:
-            await self._tap.finish()
             await self._pump.finish()
         self._attempt.record.notices = self._tap.gate.notices()
         self._site.exits.forget(self._alive)
@@ -180,16 +179,8 @@ class HostSteps:
 
     async def _follow(self, key: str) -> HostExit:
         """Pump output until the process has ended."""
-        exited = self._site.shepherd.exited(key)
-        async with asyncio.TaskGroup() as group:
-            tasks = (
-                group.create_task(self._pump.pump(), name=f"output {key}"),
-                group.create_task(self._tap.run(), name=f"metrics {key}"),
-            )
-            exit = await exited
-            for task in tasks:
-                task.cancel()
-        return exit
+        self._pump.start()
+        return await self._site.shepherd.exited(key)
 
     async def _adopt(self) -> None:
         """Go on with what another agent has begun; its end may be waiting already."""

@@ -8,13 +8,14 @@ beyond the bound stays out of the spool (samples are still found in it); the las
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tshrag_agent.attempts.attempt import Attempt
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import Append, Change, Pumped
+from tshrag_agent.reports.tap import SampleTap
 from tshrag_common import wire
 from tshrag_common.clock import Clock
 from tshrag_common.metrics import SampleBatch
@@ -31,8 +32,8 @@ TAIL_BYTES = 64 << 10
 _CHUNKS_A_TURN = 4
 _REST_S = (0.01, 0.08)
 
-Feed = Callable[[StreamName, bytes], None]
-Take = Callable[[bool], list[SampleBatch]]
+Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+"""Begin a task that lives as long as the daemon; its name is for people."""
 
 
 class LogPump:
@@ -45,38 +46,56 @@ class LogPump:
         *,
         journal: Journal,
         clock: Clock,
-        feed: Feed,
-        take: Take,
-        end_feed: Callable[[], None],
+        tap: SampleTap,
+        spawn: Spawn,
         offsets: tuple[int, int] = (0, 0),
         most_bytes: int = OUTPUT_BYTES,
     ) -> None:
         self._attempt, self._journal, self._clock = attempt, journal, clock
-        self._feed, self._take, self._most = feed, take, most_bytes
-        self._end_feed = end_feed
+        self._tap, self._spawn, self._most = tap, spawn, most_bytes
+        self._task: asyncio.Task[None] | None = None
+        self._stopping, self._ended = asyncio.Event(), asyncio.Event()
+        self._fault: Exception | None = None
         self._tails = {
             name: _Tail(paths[name], offset) for name, offset in zip(STREAMS, offsets, strict=True)
         }
 
-    async def pump(self) -> None:
-        """Follow, until cancelled."""
-        rest_s = _REST_S[0]
-        while True:
-            moved = await self.turn()
-            rest_s = _REST_S[0] if moved else min(_REST_S[1], 2 * rest_s)
-            await asyncio.sleep(rest_s)
+    def start(self) -> None:
+        """Begin to follow, in a task of its own: what ends the attempt must not cut a turn."""
+        if self._task is None:
+            self._task = self._spawn(self._pump(), f"output of {self._attempt.start.fence}")
 
     async def finish(self) -> None:
         """Take the rest: nobody writes any more."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._ended.wait()
+        if self._fault is not None:
+            raise self._fault
         while await self.turn():
             pass
-        self._end_feed()
+        await self._tap.finish()
+        self._tap.close()
         chunks = [chunk for name in STREAMS for chunk in self._last(name)]
-        await self._put(chunks, self._take(True))
+        await self._put(chunks, self._tap.take(True))
         record = self._attempt.record
         record.stdout, record.stderr = (self._tails[name].end for name in STREAMS)
         for tail in self._tails.values():
             tail.close()
+
+    async def _pump(self) -> None:
+        rest_s = _REST_S[0]
+        try:
+            while not self._stopping.is_set():
+                moved = await self.turn()
+                rest_s = _REST_S[0] if moved else min(_REST_S[1], 2 * rest_s)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(rest_s):
+                        await self._stopping.wait()
+        except Exception as error:  # it is raised where the attempt can be blamed
+            self._fault = error
+        finally:
+            self._ended.set()
 
     async def turn(self) -> bool:
         """Take what is there, up to a few chunks; false: there was nothing."""
@@ -88,12 +107,13 @@ class LogPump:
                 if not data:
                     break
                 moved = True
-                self._feed(name, data)
+                self._tap.feed(name, data)
                 if tail.told < self._most:
                     tail.told += len(data)
                     tail.told_to = offset + len(data)
                     chunks.append(self._chunk(name, offset, data))
-        samples = self._take(moved)
+        await self._tap.poll()
+        samples = self._tap.take(moved)
         if moved or samples:
             await self._put(chunks, samples)
         return moved

@@ -7,14 +7,13 @@ they were found in.
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from tshrag_agent.attempts.metric_gate import MetricGate
 from tshrag_agent.attempts.metric_lines import MetricLines
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import Append
-from tshrag_agent.reports.batcher import Batcher, BatchSource
+from tshrag_agent.reports.batcher import Batcher
 from tshrag_agent.reports.metric_files import MetricFiles
 from tshrag_agent.reports.metric_socket import MetricSocket
 from tshrag_common import wire
@@ -24,8 +23,7 @@ from tshrag_common.errors import LabError
 from tshrag_common.jobs import JobSpec
 from tshrag_common.metrics import SampleBatch
 
-Watch = Callable[[BatchSource, int], None]
-"""Sample the processes below a pid into a source; a pid of 0 stops that."""
+POLL_S = 0.5
 
 
 class SampleTap:
@@ -53,15 +51,18 @@ class SampleTap:
         return str(socket.path)
 
     def follow(self, metrics: Path) -> None:
-        """Take samples from the CSV files in `metrics`, by `run` and `finish`."""
+        """Take samples from the CSV files in `metrics`, by `poll` and `finish`."""
         self._files = MetricFiles(metrics, self.gate, self._clock)
         self._metrics = metrics
+        self._poll_at = self._clock.monotonic() + POLL_S
 
-    async def run(self) -> None:
-        """Follow the files, for ever."""
-        if self._files is not None:
-            await asyncio.sleep(0.5)
-            await self._files.run()
+    async def poll(self) -> None:
+        """Look into the files, when it is time; not to be cancelled, or a piece is lost."""
+        now = self._clock.monotonic()
+        if self._files is not None and now >= self._poll_at:
+            self._poll_at = now + POLL_S
+            if self._files.is_open or _has_files(self._metrics):
+                await self._files.poll()
 
     def feed(self, stream: str, data: bytes) -> None:
         """Look for samples in output."""
