@@ -1,6 +1,7 @@
 """SSH DUTs: real servers, and each way in which a link can fail."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -327,16 +328,22 @@ class TestWhatKeepsUsOut:
 
     @pytest.mark.parametrize("said", [b"\x00\xff\x1b]0;x\x07garbage\r\n" * 20, b"220 ftp\r\n", b""])
     async def test_a_banner_that_is_not_ssh(self, said: bytes, servers: Servers) -> None:
+        gone = asyncio.Event()
+
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(said)
-            if not said:
-                await reader.read()
-            writer.close()
+            with contextlib.suppress(OSError):
+                if not said:
+                    await reader.read()
+                writer.close()
+                await writer.wait_closed()
+            gone.set()
 
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             way = msgspec.structs.replace(servers("openssh").way(port=port), connect_timeout_s=0.5)
             failure = await _refusal(way)
+            await gone.wait()
         assert failure.code == "ssh_banner"
         assert f"rpi4 (root@127.0.0.1:{port}): what answers does not speak SSH" in failure.line
         assert failure.line.isprintable()
