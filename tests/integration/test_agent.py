@@ -1,16 +1,14 @@
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.support.agent_process import AgentProcess
+from tests.support.agent_process import AgentProcess, an_agent
 from tests.support.leader import Leader
 from tests.support.nats_server import NatsServer
-from tshrag_agent.daemon import Daemon, opened
-from tshrag_agent.settings import AgentSettings, AgentTable, DutTable
+from tshrag_agent.settings import DutTable
 from tshrag_agent.transport.ways import Guard, LocalWay
 from tshrag_common.commands import CancelAttempt, Drain, Sync
 from tshrag_common.digest import digest
@@ -41,30 +39,6 @@ async def leader(server: NatsServer, keys: LabKeys) -> AsyncIterator[Leader]:
     leader = await Leader.begin(server, keys)
     yield leader
     await leader.bus.close()
-
-
-@asynccontextmanager
-async def an_agent(
-    tmp_path: Path,
-    leader: Leader,
-    url: str,
-    slots: int = 4,
-    duts: tuple[DutTable, ...] = (),
-    **table: object,
-) -> AsyncIterator[Daemon]:
-    """Be an agent inside this process while the block lasts."""
-    fields = {"name": "a1", "slots": slots, "store": str(tmp_path / "store"),
-              "cache": str(tmp_path / "cache"), "beat_s": 0.2, "drain_s": 0.1,
-              "sample_s": 0, **table}  # fmt: skip
-    settings = AgentSettings(agent=AgentTable(**fields), dut=duts)  # type: ignore[arg-type]  # any fields
-    bundle = leader.keys.plain_agent(A1, url)
-    async with opened(settings, bundle) as daemon, asyncio.TaskGroup() as group:
-        group.create_task(daemon.serve())
-        try:
-            await leader.until(lambda: leader.hellos)
-            yield daemon
-        finally:
-            daemon.stop()
 
 
 def builtin(name: str, **params: object) -> JobSpec:

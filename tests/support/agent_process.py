@@ -1,12 +1,45 @@
-"""A real ``tshrag-agent`` process with its own folder and settings."""
+"""An agent for tests: inside this process, or a real one with its own folder and settings."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.support.leader import Leader
+from tshrag_agent.daemon import Daemon, opened
+from tshrag_agent.settings import AgentSettings, AgentTable, DutTable
+from tshrag_common.ids import AgentId
 from tshrag_common.keys import Bundle, write_secret
+
+A1 = AgentId("a1")
+
+
+@asynccontextmanager
+async def an_agent(
+    tmp_path: Path,
+    leader: Leader,
+    url: str,
+    slots: int = 4,
+    duts: tuple[DutTable, ...] = (),
+    **table: object,
+) -> AsyncIterator[Daemon]:
+    """Be an agent inside this process while the block lasts."""
+    fields = {"name": "a1", "slots": slots, "store": str(tmp_path / "store"),
+              "cache": str(tmp_path / "cache"), "beat_s": 0.2, "drain_s": 0.1,
+              "sample_s": 0, **table}  # fmt: skip
+    settings = AgentSettings(agent=AgentTable(**fields), dut=duts)  # type: ignore[arg-type]  # any fields
+    bundle = leader.keys.plain_agent(A1, url)
+    async with opened(settings, bundle) as daemon, asyncio.TaskGroup() as group:
+        group.create_task(daemon.serve())
+        try:
+            await leader.until(lambda: leader.hellos)
+            yield daemon
+        finally:
+            daemon.stop()
 
 
 class AgentProcess:

@@ -28,6 +28,17 @@ from tshrag_common.reports import (
     OutputChunk,
 )
 from tshrag_common.seals import CommandSigner, open_report
+from tshrag_common.sources.chunks import (
+    BLOB_ANSWER,
+    BLOB_ASK,
+    BlobAnswer,
+    BlobChunk,
+    BlobGet,
+    BlobPut,
+    BlobStored,
+    data_of,
+    piece_of,
+)
 
 _READERS: dict[str, tuple[Any, str]] = {
     "EV": (wire.REPORTS, "reports"),
@@ -49,6 +60,7 @@ class Leader:
         self.epoch, self.n = 1, 0
         self.records: dict[str, dict[tuple[str, int], object]] = {name: {} for name in _READERS}
         self.repeated = 0
+        self.blobs: dict[str, bytes] = {}
         self._read = dict.fromkeys(_READERS, 0)
         self._signer = CommandSigner(keys.controller)
         self._serial = 0
@@ -65,6 +77,7 @@ class Leader:
         for config in streams.all_streams(streams.StreamSizes().within(256 << 20)):
             await leader.stream.ensure_stream(config)
         await bus.subscribe(subjects.said(leader.agent, "hb"), leader._on_beat)
+        await bus.subscribe(subjects.said(leader.agent, "blob"), leader._on_blob)
         await bus.settled()
         return leader
 
@@ -187,6 +200,22 @@ class Leader:
         }[name]
         return await self.stream.next_on(name, subject, self._read[name] + 1)
 
+    def _on_blob(self, message: Message) -> None:
+        match BLOB_ASK.decode(message.data).ask:
+            case BlobGet(digest=digest, offset=offset):
+                data = self.blobs.get(digest, b"")
+                piece = piece_of(data[offset : offset + streams.CHUNK_BYTES])
+                answer: BlobChunk | BlobStored = BlobChunk(total=len(data), piece=piece)
+            case BlobPut(digest=digest, piece=piece):
+                self.blobs[digest] = self.blobs.get(digest, b"") + data_of(piece)
+                answer = BlobStored(stored=len(self.blobs[digest]))
+        self._respond(message, BLOB_ANSWER.encode(BlobAnswer(answer)))
+
+    def _respond(self, message: Message, data: bytes) -> None:
+        task = asyncio.get_running_loop().create_task(self.bus.respond(message, data))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
     def _on_beat(self, message: Message) -> None:
         beat = wire.HEARTBEAT.decode(message.data)
         self.beats.append(beat)
@@ -207,8 +236,4 @@ class Leader:
             output_upto=upto["LOGS"] if self.confirms else 0,
         )
         self.knows = True
-        task = asyncio.get_running_loop().create_task(
-            self.bus.respond(message, wire.HEARTBEAT_ANSWER.encode(answer))
-        )
-        self._answers.add(task)
-        task.add_done_callback(self._answers.discard)
+        self._respond(message, wire.HEARTBEAT_ANSWER.encode(answer))
