@@ -214,10 +214,11 @@ async def open_client(
     bus = await connect(
         url, name=name, credentials=credentials, ca=ca, within_s=within_s, **options
     )
+    # a task of its own: a group would wrap the errors of whoever uses the client
+    watching = asyncio.get_running_loop().create_task(bus.watch(), name="bus-watch")
     try:
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(bus.watch(), name="bus-watch")
-            yield Client(bus, org)
-            watching.cancel()
+        yield Client(bus, org)
     finally:
+        watching.cancel()
+        await asyncio.wait([watching])
         await bus.close()

@@ -20,11 +20,11 @@ from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.clock import SystemClock
 from tshrag_common.errors import Fenced, LabError, Refused, Unreachable
 from tshrag_common.jsonlog import set_up_logging
-from tshrag_common.streams import all_streams
+from tshrag_common.streams import LOG, all_streams
 from tshrag_controller.broker import Broker, open_broker
 from tshrag_controller.leading import Leading
 from tshrag_controller.log.checkpoint import Checkpoints
-from tshrag_controller.recover import recover, restore_projection
+from tshrag_controller.recover import ensure_log, recover, restore_projection
 from tshrag_controller.settings import ControllerSettings, read
 from tshrag_controller.store.store import Store
 
@@ -120,7 +120,10 @@ async def _lead(
 ) -> None:
     log = JetStream(broker.bus)
     for stream in all_streams(settings.sizes, settings.nats.replicas):
-        await log.ensure_stream(stream)
+        if stream.name == LOG:
+            await ensure_log(log, stream, SystemClock().now() // 1000)
+        else:
+            await log.ensure_stream(stream)
     folder = settings.state / "store"
     checkpoints = Checkpoints(log, settings.state)
     await restore_projection(log, checkpoints, folder)

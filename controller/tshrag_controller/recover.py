@@ -4,14 +4,18 @@ import logging
 import time
 from pathlib import Path
 
-from tshrag_common.bus.jetstream import JetStream
-from tshrag_common.errors import Refused
-from tshrag_common.streams import LOG
+import msgspec
+
+from tshrag_common.bus.jetstream import JetStream, StreamInfo
+from tshrag_common.errors import NotFound, Refused
+from tshrag_common.streams import LOG, StreamConfig
+from tshrag_controller.core.events import LeaderChosen
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.replay import apply_frame
 from tshrag_controller.core.revive import recorded, revive
-from tshrag_controller.log.checkpoint import Checkpoint, Checkpoints
+from tshrag_controller.log.checkpoint import Checkpoints
 from tshrag_controller.log.follow import replay
+from tshrag_controller.log.frames import decode
 from tshrag_controller.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -25,6 +29,27 @@ class LogBehindProjection(Refused):
     code = "log_behind_projection"
 
 
+async def ensure_log(log: JetStream, config: StreamConfig, now_ms: int) -> None:
+    """Make the stream LOG where there is none; its sequences begin at the milliseconds of now.
+
+    Fences come from them, and a board keeps the highest that it has seen, across labs: a lab that
+    is made anew must not begin with fences that an earlier one has used.
+    """
+    try:
+        await log.stream_info(config.name)
+    except NotFound:
+        await log.ensure_stream(msgspec.structs.replace(config, first_seq=now_ms))
+
+
+async def is_whole(log: JetStream, first_seq: int) -> bool:
+    """Tell whether the LOG still begins with the first frame that was ever written to it."""
+    found = await log.get(LOG, first_seq)
+    if found is None:
+        return False
+    events = decode(found.data).events
+    return bool(events) and isinstance(events[0], LeaderChosen) and events[0].epoch == 1
+
+
 async def restore_projection(log: JetStream, checkpoints: Checkpoints, folder: Path) -> None:
     """Where the projection is gone, take it from the checkpoint; the LOG brings the rest."""
     checkpoint = await checkpoints.newest()
@@ -32,7 +57,7 @@ async def restore_projection(log: JetStream, checkpoints: Checkpoints, folder: P
     if checkpoint is None or not checkpoint.projection or _exists(path):
         return
     info = await log.stream_info(LOG)
-    if info.first_seq > 1:  # else the LOG is whole and makes it anew
+    if not await is_whole(log, info.first_seq):  # else the LOG makes it anew
         await checkpoints.projection(checkpoint, path)
         logger.warning("the projection was restored", extra={"sequence": checkpoint.projected})
 
@@ -51,16 +76,16 @@ async def recover(log: JetStream, checkpoints: Checkpoints, store: Store, name: 
     """
     began = time.monotonic()
     info = await log.stream_info(LOG)
-    if store.applied > info.last_seq:
-        what = f"the projection is at {store.applied}, the LOG ends at {info.last_seq}"
-        fix = "bring the LOG's store back, or see 'reseed' in docs/how-to/recover.md"
-        raise LogBehindProjection("lab.v1.log", what, fix)
     checkpoint = await checkpoints.newest()
     lab = revive(await checkpoints.lab(checkpoint), 0) if checkpoint else Lab()
+    known = max(store.applied, lab.sequence)
     begin = min(lab.sequence, store.applied) + 1
-    _check_whole(info.first_seq, info.last_seq, begin, checkpoint)
+    if known > info.last_seq:
+        raise _behind(f"the projection is at {known}, the LOG ends at {info.last_seq}")
+    if begin < info.first_seq and begin <= info.last_seq:
+        await _explain_gap(log, info, begin, known)
     frames = 0
-    async for batch in replay(log, name, begin, info.last_seq):
+    async for batch in replay(log, name, max(begin, info.first_seq), info.last_seq):
         await store.project([entry for entry in batch if entry[0] > store.applied])
         for sequence, frame in batch:
             if sequence > lab.sequence:
@@ -72,8 +97,17 @@ async def recover(log: JetStream, checkpoints: Checkpoints, store: Store, name: 
     return revive(recorded(lab), 0)  # indexes made anew, without what was queued on the way
 
 
-def _check_whole(first: int, last: int, begin: int, checkpoint: Checkpoint | None) -> None:
-    if begin <= last and first > begin:
-        where = checkpoint.covers if checkpoint else 0
-        what = f"it begins at {first}, the checkpoint covers up to {where}"
-        raise Refused("lab.v1.log", what, "restore the checkpoint's store", code="log_gap")
+async def _explain_gap(log: JetStream, info: StreamInfo, begin: int, known: int) -> None:
+    """Raise for frames that are missing; a first start on a LOG that is whole has none."""
+    whole = await is_whole(log, info.first_seq)
+    if not known and (whole or not info.messages):
+        return
+    if whole or not info.messages:
+        raise _behind(f"the LOG begins anew at {info.first_seq}, the projection is at {known}")
+    what = f"it begins at {info.first_seq}, frames from {begin} on are needed"
+    raise Refused("lab.v1.log", what, "restore the store of the checkpoint", code="log_gap")
+
+
+def _behind(what: str) -> LogBehindProjection:
+    fix = "bring the LOG's store back, see docs/how-to/recover.md"
+    return LogBehindProjection("lab.v1.log", what, fix)
