@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import signal
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from tshrag_agent.attempts.prepare import Kit
 from tshrag_agent.attempts.recover import Found, look
 from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.attempts.steps import Exits, HostSteps, Site
+from tshrag_agent.attempts.workdir import expire
 from tshrag_agent.blobs import BlobClient
 from tshrag_agent.duts import Duts
 from tshrag_agent.intake import Intake
@@ -27,7 +29,7 @@ from tshrag_agent.journal.journal import Journal
 from tshrag_agent.loads.cache import LoadCache
 from tshrag_agent.online import Online
 from tshrag_agent.reports.early import EarlyReports
-from tshrag_agent.reports.facts import gather
+from tshrag_agent.reports.facts import gather, with_faults
 from tshrag_agent.reports.sampler import Sampler
 from tshrag_agent.reports.tap import HostTap
 from tshrag_agent.settings import AgentSettings
@@ -36,10 +38,10 @@ from tshrag_common import wire
 from tshrag_common.clock import SystemClock
 from tshrag_common.commands import StartAttempt
 from tshrag_common.errors import ErrorReport, Refused
-from tshrag_common.ids import AgentId
+from tshrag_common.ids import AgentId, DutId
 from tshrag_common.jobs import JobSpec
 from tshrag_common.keys import Bundle
-from tshrag_common.reports import Goodbye
+from tshrag_common.reports import DutChanged, Goodbye
 from tshrag_common.seals import CommandVerifier
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ VERSION = "0.1.0"
 
 _TELL_WITHIN_S = 5.0
 _END_WITHIN_S = 20.0
+_EXPIRE_EVERY_S = 3600.0
 
 
 class AlreadyRunning(Refused):
@@ -117,6 +120,7 @@ class Daemon:
             spawn=self._spawn,
             sampler=self._sampler,
             sample_s=settings.agent.sample_s,
+            blame=self._blame,
         )
         self._attempts: asyncio.TaskGroup | None = None
 
@@ -139,6 +143,7 @@ class Daemon:
                 self._attempts = group
                 group.create_task(self._shepherd.run(), name="shepherd")
                 group.create_task(self._site.exits.run(), name="exits")
+                group.create_task(self._expire(), name="expire")
                 group.create_task(self._early.pump(), name="early reports")
                 group.create_task(self._duts.run(), name="consoles")
                 if self._sampler is not None:
@@ -199,6 +204,27 @@ class Daemon:
         table = self._duts.table(dut)
         transport = self._duts.transport(dut, spec.need.target.runtime)
         return DutSteps(attempt, self._site, DutPlace(dut, transport, table.os, table.arch))
+
+    async def _blame(self, dut: DutId, reason: str) -> None:
+        """Take a DUT out of service until this agent is started again, and tell."""
+        if not self.roster.slots.blame(dut, reason):
+            return
+        logger.error("a DUT is out of service", extra={"dut": dut, "reason": reason})
+        self.facts = with_faults(self.facts, self.roster.slots.faults())
+        self._online.facts = self.facts
+        report = DutChanged(at=self._clock.now(), dut=dut, faulty=reason)
+        await self._journal.append("reports", wire.body(report))
+
+    async def _expire(self) -> None:
+        """Remove job directories that are old, for ever."""
+        while True:
+            keep = {attempt.start.run for attempt in self.roster.live.values()}
+            removed = await asyncio.to_thread(
+                expire, self._settings.store, keep, self._settings.agent.keep_s, time.time()
+            )
+            if removed:
+                logger.info("old job directories removed", extra={"runs": removed})
+            await asyncio.sleep(_EXPIRE_EVERY_S)
 
     async def _drain(self) -> None:
         """Let what lives come to its end, for a while; then end it; tell what came of it."""

@@ -110,7 +110,7 @@ class Online:
             "output": self._outbound("output", stream, bytes),
         }
         pulse = Pulse(
-            self.facts,
+            lambda: self.facts,
             bus=bus,
             journal=self._journal,
             roster=self._roster,

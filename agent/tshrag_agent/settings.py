@@ -41,6 +41,7 @@ class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     http: str = ""  # host:port of the controller's HTTP side, for TSHRAG_HOST
     beat_s: Seconds = 5.0
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0
+    keep_s: Annotated[float, msgspec.Meta(ge=0)] = 7 * 86_400.0  # job directories
     sample_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 1.0  # 0: no samplers
 
 

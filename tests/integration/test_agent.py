@@ -8,6 +8,7 @@ import pytest
 from tests.support.agent_process import AgentProcess, an_agent
 from tests.support.leader import Leader
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import wait_until
 from tshrag_agent.settings import DutTable
 from tshrag_agent.transport.ways import Guard, LocalWay
 from tshrag_common.commands import CancelAttempt, Drain, Sync
@@ -15,7 +16,7 @@ from tshrag_common.digest import digest
 from tshrag_common.ids import AgentId, Fence
 from tshrag_common.jobs import JobSpec, LoadRef, Need, Target
 from tshrag_common.labkeys import LabKeys, new_lab
-from tshrag_common.reports import Started
+from tshrag_common.reports import Goodbye, Started
 from tshrag_common.seals import CommandSigner
 
 A1 = AgentId("a1")
@@ -329,17 +330,18 @@ async def test_a_killed_agent_adopts_its_job_and_no_byte_is_missing(
     agent = AgentProcess(tmp_path / "a1", leader.keys.plain_agent(A1, server.url)).start()
     try:
         await leader.until(lambda: leader.hellos, 30)
-        text = "for i in $(seq 200); do echo line $i; echo ::metric a.b $i; sleep 0.02; done"
+        text = "for i in $(seq 200); do echo line $i; echo ::metric a.b $i; sleep 0.02; "
+        text += "echo $(date +%s)000000,$i >> metrics/a::c.csv; done"
         start = await leader.start(shell(text))
-        await leader.until(lambda: leader.chunks)
+        await leader.until(lambda: values_of(leader, "a.c"))
         agent.kill9()
         agent.start()
         (ended,) = await leader.until_ended(start, within_s=40)
         assert ended.outcome == "passed"
         lines = [line for line in leader.output(start).split(b"\n") if line.startswith(b"line")]
         assert lines == [b"line %d" % i for i in range(1, 201)]
-        values = [s.value for b in leader.samples for series in b.series for s in series.samples()]
-        assert values == [float(i) for i in range(1, 201)]
+        assert values_of(leader, "a.b") == [float(i) for i in range(1, 201)]
+        assert values_of(leader, "a.c") == [float(i) for i in range(1, 201)]
         assert leader.hellos[1].holds == (start.fence,)
         assert b"canary" not in leader.output(start)
     finally:
@@ -419,3 +421,77 @@ async def test_host_and_attempt_are_sampled(
         await leader.until_ended(start)
         await leader.until(lambda: values_of(leader, "host.a1.mem.total"))
         assert values_of(leader, "attempt.processes")[0] == 1.0
+
+
+async def test_sigterm_ends_what_is_left_as_an_error_of_the_lab_and_says_goodbye(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    agent = AgentProcess(tmp_path / "a1", leader.keys.plain_agent(A1, server.url)).start()
+    try:
+        await leader.until(lambda: leader.hellos, 30)
+        start = await leader.start(command("sleep", "60"))
+        await leader.until(lambda: any(isinstance(r, Started) for r in leader.reports))
+        assert await asyncio.to_thread(agent.stop) == 0
+        await leader.until(lambda: any(isinstance(r, Goodbye) for r in leader.reports))
+        ended = leader.ends[start.fence]
+        assert ended.error is not None
+        assert (ended.outcome, ended.error.code) == ("error", "agent_stopped")
+    finally:
+        agent.stop()
+        agent.end_shepherd()
+
+
+async def test_an_agent_hands_its_jobs_over_to_the_next_one(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    agent = AgentProcess(tmp_path / "a1", leader.keys.plain_agent(A1, server.url))
+    agent.start("--handover")
+    try:
+        await leader.until(lambda: leader.hellos, 30)
+        start = await leader.start(shell("echo one; sleep 2; echo two"))
+        await leader.until(lambda: leader.chunks)
+        assert await asyncio.to_thread(agent.stop) == 0
+        agent.start()
+        (ended,) = await leader.until_ended(start, within_s=30)
+        assert ended.outcome == "passed"
+        assert leader.output(start) == b"one\ntwo\n"
+    finally:
+        agent.stop()
+        agent.end_shepherd()
+
+
+async def test_while_the_disk_is_full_nothing_starts_and_a_sync_heals(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url) as daemon:
+        pages = daemon._journal._store._db.execute
+        pages("PRAGMA max_page_count = 1")
+        big = builtin("noop", text="x" * 500_000)
+        start = await leader.start(big)
+        await wait_until(lambda: daemon.intake.counters["storage_full"] == 1)
+        assert not daemon.roster.live
+        pages("PRAGMA max_page_count = 1000000")
+        await leader.send([Sync(attempts=(start,))], big)
+        (ended,) = await leader.until_ended(start)
+        assert ended.outcome == "passed"
+
+
+async def test_a_real_server_with_accounts_lets_the_agent_say_its_own_things_only(
+    tmp_path: Path,
+) -> None:
+    keys, bundle = new_lab().with_agent(A1, "nats://127.0.0.1:1")
+    server = NatsServer(tmp_path / "nats", keys=keys)
+    await asyncio.to_thread(server.start)
+    leader = await Leader.begin(server, keys)
+    bundle = msgspec.structs.replace(bundle, url=server.url)
+    agent = AgentProcess(tmp_path / "a1", bundle).start()
+    try:
+        await leader.until(lambda: leader.hellos, 30)
+        (ended,) = await leader.until_ended(await leader.start(shell("echo hello")))
+        assert ended.outcome == "passed"
+        await leader.until(lambda: leader.beats and leader.beats[-1].reports.confirmed)
+    finally:
+        agent.stop()
+        agent.end_shepherd()
+        await leader.bus.close()
+        await asyncio.to_thread(server.stop)

@@ -71,6 +71,14 @@ class DutSteps:
         self._is_there = False  # something of ours lies on the DUT
 
     async def work(self) -> None:
+        try:
+            await self._work()
+        except TransportFailed as error:
+            if error.quarantines:
+                await self._site.blame(self._place.dut, error.line)
+            raise
+
+    async def _work(self) -> None:
         probe = await self._place.transport.probe(timeout_s=PROBE_S)
         self._command = command = await self._prepare(probe)
         self._attempt.launched()

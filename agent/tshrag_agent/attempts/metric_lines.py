@@ -103,6 +103,11 @@ class MetricRows:
         self._gate, self._key = gate, key
         self.restart()
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Return how much of a row waits for its end."""
+        return len(self._tail)
+
     def restart(self) -> None:
         """Begin anew: the file was replaced or truncated."""
         self._columns: Sequence[str] = ()

@@ -7,7 +7,7 @@ agent that dies in the middle is followed by one that adopts: it begins with `_a
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tshrag_agent.reports.sampler import Sampler, tree_pids
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_common.clock import Clock
 from tshrag_common.errors import ErrorReport, LabError
-from tshrag_common.ids import AgentId
+from tshrag_common.ids import AgentId, DutId
 from tshrag_common.reports import Outcome, Usage
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,14 @@ class Exits:
                     await self._shepherd.forget(*keys)
 
 
+Blame = Callable[[DutId, str], Awaitable[None]]
+"""Take a DUT out of service, with the reason."""
+
+
+async def _nobody(_dut: DutId, _reason: str) -> None:
+    """Blame nobody."""
+
+
 @dataclass(frozen=True)
 class Site:
     """What all attempts of this agent share."""
@@ -72,6 +80,7 @@ class Site:
     spawn: Spawn
     sampler: Sampler | None  # none: no samples of processes
     sample_s: float = 0.0  # of DUTs; 0: none
+    blame: Blame = _nobody
 
 
 class HostSteps:
@@ -185,7 +194,8 @@ class HostSteps:
     async def _adopt(self) -> None:
         """Go on with what another agent has begun; its end may be waiting already."""
         self._alive.add(self.main_key)
-        self._tap.follow(self._dir.metrics)
+        left = self._attempt.left
+        self._tap.follow(self._dir.metrics, left.files if left is not None else "{}")
         self._env = self._environment(await self._tap.open(self._dir.path))
         if self._attempt.spec.load is not None:
             self._command = unpacked_command(self._site.kit, self._dir, self._attempt.spec.load)

@@ -29,8 +29,8 @@ class Record(msgspec.Struct, frozen=True):
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt as the disk knows it; ``start`` and ``spec`` are encoded as they came.
 
-    ``key`` is its name at the shepherd, empty where no host process exists. ``stdout`` and
-    ``stderr`` are how far its output lies in the spool. ``ended_seq`` > 0: it has ended, and that
+    ``stdout`` and ``stderr`` are how far its output lies in the spool, ``files`` (JSON) how far
+    each of its CSV files. ``ended_seq`` > 0: it has ended, and that
     is the number of the report that says so.
     """
 
@@ -38,7 +38,7 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     start: bytes
     spec: bytes
     started_at: int = 0
-    key: str = ""
+    files: str = "{}"
     stdout: int = 0
     stderr: int = 0
     samples_upto: int = 0
@@ -64,7 +64,6 @@ class Launched(msgspec.Struct, frozen=True):
 
     fence: Fence
     started_at: int
-    key: str = ""
 
 
 class Pumped(msgspec.Struct, frozen=True):
@@ -76,6 +75,7 @@ class Pumped(msgspec.Struct, frozen=True):
     fence: Fence
     stdout: int
     stderr: int
+    files: str = "{}"
     marks_samples: bool = False
     marks_output: bool = False
 

@@ -42,7 +42,7 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE duts (dut TEXT PRIMARY KEY, fence INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE attempts (
   fence INTEGER PRIMARY KEY, start BLOB NOT NULL, spec BLOB NOT NULL,
-  started_at INTEGER NOT NULL, key TEXT NOT NULL, stdout INTEGER NOT NULL,
+  started_at INTEGER NOT NULL, files TEXT NOT NULL, stdout INTEGER NOT NULL,
   stderr INTEGER NOT NULL, samples_upto INTEGER NOT NULL, output_upto INTEGER NOT NULL,
   ended_seq INTEGER NOT NULL);
 CREATE INDEX attempts_ended ON attempts (ended_seq) WHERE ended_seq > 0;
@@ -132,7 +132,7 @@ class Store:
     def attempts(self) -> list[AttemptRow]:
         """Return every attempt that is not confirmed as ended, oldest first."""
         rows = self._db.execute(
-            "SELECT fence, start, spec, started_at, key, stdout, stderr, samples_upto,"
+            "SELECT fence, start, spec, started_at, files, stdout, stderr, samples_upto,"
             " output_upto, ended_seq FROM attempts ORDER BY fence"
         )
         return [
@@ -207,10 +207,9 @@ class Store:
             case End(fence):
                 seq = self.heads["reports"].last
                 self._db.execute("UPDATE attempts SET ended_seq = ? WHERE fence = ?", (seq, fence))
-            case Launched(fence, started_at, key):
+            case Launched(fence, started_at):
                 self._db.execute(
-                    "UPDATE attempts SET started_at = ?, key = ? WHERE fence = ?",
-                    (started_at, key, fence),
+                    "UPDATE attempts SET started_at = ? WHERE fence = ?", (started_at, fence)
                 )
             case Heard(epoch, n):
                 self._set_meta("epoch", epoch)
@@ -231,8 +230,8 @@ class Store:
 
     def _pumped(self, change: Pumped) -> None:
         self._db.execute(
-            "UPDATE attempts SET stdout = ?, stderr = ? WHERE fence = ?",
-            (change.stdout, change.stderr, change.fence),
+            "UPDATE attempts SET stdout = ?, stderr = ?, files = ? WHERE fence = ?",
+            (change.stdout, change.stderr, change.files, change.fence),
         )
         for marked, column, spool in (
             (change.marks_samples, "samples_upto", self.heads["samples"]),

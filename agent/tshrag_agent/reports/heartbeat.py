@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tshrag_agent.attempts.roster import Roster
 from tshrag_agent.intake import Intake
@@ -30,7 +30,7 @@ class Pulse:
 
     def __init__(
         self,
-        facts: AgentFacts,
+        facts: Callable[[], AgentFacts],
         *,
         bus: Bus,
         journal: Journal,
@@ -40,7 +40,7 @@ class Pulse:
         clock: Clock,
         beat_s: float = BEAT_S,
     ) -> None:
-        self.facts = facts
+        self._facts = facts
         self._bus, self._journal, self._roster = bus, journal, roster
         self._intake, self._outbounds, self._clock = intake, outbounds, clock
         self._beat_s = beat_s
@@ -56,7 +56,7 @@ class Pulse:
     async def hello(self) -> None:
         """Say who is here, and what it holds."""
         holds = tuple(self._roster.live)
-        report = Hello(at=self._clock.now(), facts=self.facts, holds=holds)
+        report = Hello(at=self._clock.now(), facts=self._facts(), holds=holds)
         await self._journal.append("reports", wire.body(report))
         self.soon()
 
@@ -75,7 +75,7 @@ class Pulse:
     async def beat_once(self) -> None:
         """Send one beat and obey its answer; without one, the next beat tries again."""
         sent_at = self._clock.monotonic()
-        subject = subjects.said(self.facts.agent, "hb")
+        subject = subjects.said(self._facts().agent, "hb")
         data = wire.HEARTBEAT.encode(self._heartbeat())
         try:
             message = await self._bus.request(subject, data, _ANSWER_S)
@@ -106,8 +106,8 @@ class Pulse:
         states = {spool: self._journal.state(spool) for spool in SPOOLS}
         epoch, n = self._intake.heard
         return Heartbeat(
-            agent=self.facts.agent,
-            boot=self.facts.boot,
+            agent=self._facts().agent,
+            boot=self._facts().boot,
             at=self._clock.now(),
             digest=self._roster.digest,
             heard=(Epoch(epoch), n),

@@ -112,8 +112,8 @@ class LogPump:
                     tail.told += len(data)
                     tail.told_to = offset + len(data)
                     chunks.append(self._chunk(name, offset, data))
-        await self._tap.poll()
-        samples = self._tap.take(moved)
+        polled = await self._tap.poll()
+        samples = self._tap.take(moved or polled)
         if moved or samples:
             await self._put(chunks, samples)
         return moved
@@ -132,7 +132,8 @@ class LogPump:
         stdout, stderr = (self._tails[name].offset for name in STREAMS)
         marks = {"marks_samples": bool(samples), "marks_output": bool(chunks)}
         fence = self._attempt.start.fence
-        last = await self._journal.write(*changes, Pumped(fence, stdout, stderr, **marks))
+        pumped = Pumped(fence, stdout, stderr, self._tap.offsets, **marks)
+        last = await self._journal.write(*changes, pumped)
         if samples:
             record.samples_upto = self._journal.state("samples").last
         if chunks:

@@ -8,7 +8,7 @@ agent follow a link or hang on a FIFO. Reading happens on a worker thread, parsi
 import asyncio
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,12 +49,29 @@ class _Followed:
 class MetricFiles:
     """The files of one attempt. `poll` in time, `finish` once at its end, then `close`."""
 
-    def __init__(self, folder: Path, gate: MetricGate, clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        gate: MetricGate,
+        clock: Clock,
+        offsets: Mapping[str, int] | None = None,
+    ) -> None:
+        """Follow what is in `folder`; `offsets` is what an earlier agent had read of its files."""
+        self._begin_at = dict(offsets or {})
         self._folder, self._gate, self._clock = folder, gate, clock
         self._open: dict[str, _Followed] = {}
         self._rows: dict[str, MetricRows] = {}
         self._bad: set[str] = set()  # names that were refused, once each
         self._left_out = False
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Return how far each file has become samples: up to the last whole row."""
+        return {
+            name: followed.offset - (rows.waiting_bytes if rows else 0)
+            for name, followed in self._open.items()
+            for rows in (self._rows.get(name),)
+        }
 
     @property
     def is_open(self) -> bool:
@@ -158,5 +175,6 @@ class MetricFiles:
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             return None
-        self._open[name] = _Followed(descriptor, (status.st_dev, status.st_ino))
-        return self._open[name]
+        followed = self._open[name] = _Followed(descriptor, (status.st_dev, status.st_ino))
+        followed.offset = min(self._begin_at.pop(name, 0), status.st_size)
+        return followed

@@ -9,6 +9,8 @@ import contextlib
 import os
 from pathlib import Path
 
+import msgspec
+
 from tshrag_agent.attempts.metric_gate import MetricGate
 from tshrag_agent.attempts.metric_lines import MetricLines
 from tshrag_agent.journal.journal import Journal
@@ -38,6 +40,7 @@ class SampleTap:
         self._lines = {name: MetricLines(self.gate) for name in ("stdout", "stderr")}
         self._socket: MetricSocket | None = None
         self._files: MetricFiles | None = None
+        self._at_end: dict[str, int] = {}  # offsets, when all was read
 
     async def open(self, folder: Path) -> str:
         """Open the socket in `folder`; return its path, empty where there can be none."""
@@ -50,19 +53,33 @@ class SampleTap:
         self._socket = socket
         return str(socket.path)
 
-    def follow(self, metrics: Path) -> None:
-        """Take samples from the CSV files in `metrics`, by `poll` and `finish`."""
-        self._files = MetricFiles(metrics, self.gate, self._clock)
+    def follow(self, metrics: Path, offsets: str = "{}") -> None:
+        """Take samples from the CSV files in `metrics`, by `poll` and `finish`.
+
+        `offsets` is what `offsets` of an earlier agent has returned.
+        """
+        begin_at = msgspec.json.decode(offsets, type=dict[str, int])
+        self._files = MetricFiles(metrics, self.gate, self._clock, begin_at)
         self._metrics = metrics
         self._poll_at = self._clock.monotonic() + POLL_S
 
-    async def poll(self) -> None:
-        """Look into the files, when it is time; not to be cancelled, or a piece is lost."""
+    async def poll(self) -> bool:
+        """Look into the files, when it is time; true: there was something.
+
+        Not to be cancelled, or a piece is lost.
+        """
         now = self._clock.monotonic()
         if self._files is not None and now >= self._poll_at:
             self._poll_at = now + POLL_S
             if self._files.is_open or _has_files(self._metrics):
-                await self._files.poll()
+                return await self._files.poll() > 0
+        return False
+
+    @property
+    def offsets(self) -> str:
+        """Return how far the files have become samples, for the journal."""
+        found = self._files.offsets if self._files is not None else self._at_end
+        return msgspec.json.encode(found).decode() if found else "{}"
 
     def feed(self, stream: str, data: bytes) -> None:
         """Look for samples in output."""
@@ -88,6 +105,7 @@ class SampleTap:
         files, self._files = self._files, None
         if files is not None and (files.is_open or _has_files(self._metrics)):
             await files.finish()
+            self._at_end = _sizes(self._metrics)
 
     def close(self) -> None:
         """Take last lines that nothing ended."""
@@ -119,3 +137,14 @@ def _has_files(folder: Path) -> bool:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         return next(entries, None) is not None
     return False
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the sizes of the CSV files in `folder`, as offsets at their ends."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return {
+            entry.name: entry.stat(follow_symlinks=False).st_size
+            for entry in entries
+            if entry.name.endswith(".csv")
+        }
+    return {}
