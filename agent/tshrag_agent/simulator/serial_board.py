@@ -27,6 +27,8 @@ from types import FrameType
 
 import msgspec
 
+from tshrag_agent.simulator.processes import end_marked, kill, take_terminal
+
 _TICK_S = 0.05
 _CHUNK_BYTES = 4096
 _FIFO_BYTES = 64  # of a lossy board's UART, and how fast that is emptied:
@@ -245,7 +247,7 @@ class Board:
             cwd=home / "root",
             env=environment,
             start_new_session=True,
-            preexec_fn=_take_terminal,
+            preexec_fn=take_terminal,
         )
         os.close(slave)
         self._inner = master
@@ -266,19 +268,12 @@ class Board:
 
     def _end_all(self) -> None:
         """Kill every process of the board, also those that left the session."""
-        mark = f"TSHRAG_BOARD={self._id}".encode()
-        for _ in range(20):
-            marked = [pid for pid in _processes() if mark in _environment(pid).split(b"\0")]
-            for pid in marked:
-                _kill(pid)
-            if not marked:
-                break
-            time.sleep(0.01)
+        end_marked(f"TSHRAG_BOARD={self._id}")
         self._hang_up()
 
     def _hang_up(self) -> None:
         if self._shell:
-            _kill(self._shell.pid)
+            kill(self._shell.pid)
             self._shell.wait()
         if self._inner is not None:
             os.close(self._inner)
@@ -291,28 +286,6 @@ class Board:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         return any(event & select.POLLIN for _, event in poll.poll(0))
-
-
-def _take_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def _processes() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def _environment(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # it was faster
 
 
 def options_of(argv: Sequence[str]) -> Options:

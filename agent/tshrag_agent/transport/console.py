@@ -61,10 +61,6 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     delay_s: float = 0.0
 
 
-SLOW = Pace(chunk_bytes=1, delay_s=0.005)
-"""For lines that lose what comes faster than a person types."""
-
-
 class Watcher:
     """Records from now on, for one reader; when it is slow it loses the oldest, and counts."""
 

@@ -11,19 +11,12 @@ _ts_marked() { # pids with the mark $1
 		done
 	fi | while IFS=/ read -r _ _ _ts_p _; do echo "$_ts_p"; done
 }
-_ts_of() { # those with $1; where $2 is given, without those that have it
-	_ts_a=$(_ts_marked "$1")
-	[ -n "$2" ] && [ -n "$_ts_a" ] && _ts_b=" $(echo $(_ts_marked "$2")) " || _ts_b=
-	for _ts_p in $_ts_a; do
-		case $_ts_b in *" $_ts_p "*) ;; *) [ -d "/proc/$_ts_p" ] && echo "$_ts_p" ;; esac
-	done
-}
-_ts_end() { # end them: TERM, after $3 seconds KILL, five more; _ts_l is what stays
+_ts_end() { # end those with $1: TERM, after $2 seconds KILL, five more; _ts_l is what stays
 	_ts_i=0
-	while _ts_l=$(echo $(_ts_of "$1" "$2")) && [ -n "$_ts_l" ]; do
+	while _ts_l=$(echo $(_ts_marked "$1")) && [ -n "$_ts_l" ]; do
 		[ $_ts_i = 0 ] && kill -TERM $_ts_l 2>/dev/null
-		[ $_ts_i -ge $(($3 * _ts_k)) ] && kill -KILL $_ts_l 2>/dev/null
-		[ $_ts_i -ge $((($3 + 5) * _ts_k)) ] && return 1
+		[ $_ts_i -ge $(($2 * _ts_k)) ] && kill -KILL $_ts_l 2>/dev/null
+		[ $_ts_i -ge $((($2 + 5) * _ts_k)) ] && return 1
 		_ts_i=$((_ts_i + 1))
 		sleep $_ts_z
 	done
@@ -33,7 +26,7 @@ _ts_go() { # the script in _ts_t under the mark $2, between marks with the nonce
 	TSHRAG_MARK=$2 sh -c 'set -m 2>/dev/null; sh -c "$1" </dev/null & wait $! 2>/dev/null' sh "$_ts_t"
 	_ts_r=$?
 	_ts_t=
-	_ts_end "$2" '' "$3"
+	_ts_end "$2" "$3"
 	printf '\036%sE%s %s\036\n' "$1" "$_ts_r" "$_ts_l"
 }
 _ts_get() { # lines of base64 (b) or octal (o) into the file $3, each answered, until a dot

@@ -34,7 +34,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     password_file: str = ""
     login_prompt: str = "login: ?"
     password_prompt: str = "[Pp]assword: ?"
-    refusal: str = "ogin incorrect|ncorrect password|uthentication failure|ermission denied"
+    refusal: str = "Login incorrect|incorrect password|[Aa]uthentication failure|Permission denied"
     shell_prompt: str = ""
     enter: str = "\r"
     silence_s: Seconds = 2.0

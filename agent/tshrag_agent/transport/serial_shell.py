@@ -49,10 +49,11 @@ class _Running:
         self.cause: Cause = "deadline"
         self.limit = asyncio.timeout(timeout_s)
         self.over = asyncio.Event()
+        self.may_stop = False  # while it is inside its limit
 
     def stop(self, cause: Cause) -> None:
-        if self.cause == "deadline" and not self.limit.expired():
-            self.cause = cause
+        if self.may_stop:
+            self.cause, self.may_stop = cause, False
             self.limit.reschedule(asyncio.get_running_loop().time())
 
 
@@ -204,7 +205,7 @@ class SerialTransport:
             _, said = await self._shell.ask(f"cat {base}.fence 2>/dev/null")
             seen = said.decode("ascii", "replace").strip()
             self._compare(fence, seen)
-            await self._end_marked(f"tree:{base}:", f"tree:{base}:{fence:021d}:")
+            await self._end_marked(f"tree:{base}:")  # of this fence, too: a line that was lost
             await self._write_fence(base, seen, f"{fence:021d} {self._holder}")
         except TimeoutError:
             raise self._silent("at the fence") from None
@@ -230,9 +231,9 @@ class SerialTransport:
             what = f"{base}.fence cannot be written"
             raise TransportFailed("fence_failed", self._console.name, what)
 
-    async def _end_marked(self, mark: str, other: str = "") -> None:
+    async def _end_marked(self, mark: str) -> None:
         grace_s = round(self._way.grace_s)
-        text = f"_ts_end '{mark}' '{other}' {grace_s};printf %s \"$_ts_l\""
+        text = f"_ts_end '{mark}' {grace_s};printf %s \"$_ts_l\""
         _, left = await self._shell.ask(text, timeout_s=grace_s + _AFTER_KILL_S)
         if left.strip():
             raise self._not_ended(f"processes {left.decode('ascii', 'replace')[:80]} stay alive")
@@ -242,16 +243,20 @@ class SerialTransport:
         began_at = time.monotonic()
         try:
             async with running.limit:
+                running.may_stop = True
                 status, left = await self._shell.go(
                     mark, self._way.grace_s, lambda data: on_output("stdout", data)
                 )
+                running.may_stop = False
         except TimeoutError:
             await self._break_off(mark)
             return _completed(_KILLED, running.cause, began_at)
         except asyncio.CancelledError:
+            running.may_stop = False
             await self._break_off(mark)
             raise
         finally:
+            running.may_stop = False
             self._running = None
             running.over.set()
         if left:

@@ -66,7 +66,7 @@ async def test_a_wrong_password_is_said_clearly(tmp_path: Path) -> None:
         async with talk_on(path) as talk:
             said = await refusal(talk, LOGIN, "wrong")
     assert said == (
-        "b1: user 'root': the DUT says 'ogin incorrect'; see user and password_file in [login]"
+        "b1: user 'root': the DUT says 'Login incorrect'; see user and password_file in [login]"
     )
 
 

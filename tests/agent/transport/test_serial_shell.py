@@ -13,7 +13,7 @@ from tshrag_agent.transport.console import SerialConsole
 from tshrag_agent.transport.login import Login
 from tshrag_agent.transport.serial_shell import SerialTransport
 from tshrag_agent.transport.serial_way import SerialWay
-from tshrag_common.errors import StaleFence
+from tshrag_common.errors import Refused, StaleFence
 from tshrag_common.ids import DutId, Fence
 
 PASSWORD = "open sesame"
@@ -291,6 +291,36 @@ async def test_other_shells_do_as_well(tmp_path: Path, shell: str) -> None:
         assert bytes(dut.output) == b"it works!\n"
         assert (await dut.sh("sleep 310 & sleep 311", timeout_s=0.5)).cause == "deadline"
         assert (await alive(dut)) == []
+
+
+async def test_where_echo_cannot_be_switched_off_the_output_is_clean_all_the_same(
+    tmp_path: Path,
+) -> None:
+    busybox = need_program("busybox", package="busybox")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "cat", "env", "grep", "id", "mkdir", "mv", "sleep", "tr", "uname"):
+        (tools / name).symlink_to(busybox)  # no stty, no cksum
+    async with dut_on(tmp_path, "--path", str(tools), "--shell", f"{busybox} ash") as dut:
+        text = "echo one; printf 'two\\r\\n'; echo 'a long line' | cat; exit 3"
+        assert (await dut.sh(text)).exit_code == 3
+        assert bytes(dut.output) == b"one\ntwo\r\na long line\n"
+
+
+async def test_a_person_with_a_newer_fence_takes_the_console(dut: Dut) -> None:
+    await dut.sh("true", fence=7)
+    person = dut.console.drive(Fence(8), "ann")
+    with pytest.raises(StaleFence, match="fence 7 is stale: 8 has been seen"):
+        await dut.sh("true", fence=7)
+    assert person.drives
+    assert (await dut.sh("exit 2", fence=9)).exit_code == 2
+
+
+async def test_a_name_that_no_shell_can_set_is_refused(dut: Dut) -> None:
+    with pytest.raises(Refused, match="cannot be set on a DUT"):
+        await dut.transport.execute(
+            ["true"], env={"A;reboot": "1"}, cwd="", timeout_s=5, fence=Fence(1), on_output=dut.hear
+        )
 
 
 async def test_proc_is_read_for_the_sampler(dut: Dut) -> None:
