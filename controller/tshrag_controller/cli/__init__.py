@@ -1,1 +1,1 @@
-"""The operators command line: it asks over the bus, like anybody else."""
+"""``tshrag``: what operators and CI type; a bus client like any other."""

@@ -1,0 +1,136 @@
+"""``tshrag``: the tree of commands, and how it ends.
+
+A room of commands is imported when one of them is called: `tshrag --help` and `tshrag version`
+load neither NATS nor rich, so the table below says in one line what each command does.
+
+Exit codes: 0 passed, 1 failed or in error, 2 usage or refused, 3 unavailable, 4 cancelled,
+5 timed out or expired, 130 interrupted (docs/decisions/0055).
+"""
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from tshrag_controller.cli.options import write_examples
+
+ROOMS = "tshrag_controller.cli"
+INTERRUPTED = 130
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "up": ("up:up", "Start a lab on this machine, in the foreground."),
+    "demo": ("demo:demo", "Show a whole lab at work: boards, verdicts, a run report."),
+    "submit": ("submit:submit", "Submit a profile as a run."),
+    "plan": ("submit:plan", "Show what a submit would do, and where; change nothing."),
+    "validate": ("documents:validate", "Name every problem of profiles and manifests, offline."),
+    "status": ("runs:status", "Show a run with its jobs, or one job with its attempts."),
+    "list": ("runs:list_runs", "List runs, newest first."),
+    "watch": ("follow:watch", "Watch a run live until it ends."),
+    "wait": ("follow:wait", "Wait for a run; the exit code is its verdict."),
+    "cancel": ("runs:cancel", "Cancel a run or a job, and show what was stopped."),
+    "retry": ("submit:retry", "Submit an earlier run again, with the same bytes."),
+    "why": ("runs:why", "Say why a job is where it is, place by place."),
+    "logs": ("logs:logs", "Show the output of a job."),
+    "metrics": ("metrics:metrics", "Show, plot or export the samples of a run."),
+    "report": ("report:report", "Make a run report: table, Markdown, JSON, JUnit, HTML."),
+    "stats": ("lab:stats", "Show the counters of the lab."),
+    "health": ("lab:health", "Say whether the lab is well; not 0 where it is not."),
+    "agent": ("agents:agent", "Agents: list, show, enroll, revoke."),
+    "dut": ("lab:dut", "DUTs: list, show."),
+    "user": ("agents:user", "People: add, revoke."),
+    "schema": ("documents:schema", "Print the JSON Schema of a profile or a load manifest."),
+    "config": ("about:config", "Show which lab is meant, and what says so."),
+    "shell": ("shell:shell", "A prompt that takes all of these commands."),
+    "version": ("about:version", "Print the version."),
+}
+
+
+class LazyGroup(click.Group):
+    """The root: knows the names of its commands, and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = COMMANDS.get(cmd_name)
+        if found is None:
+            return None
+        room, _, name = found[0].partition(":")
+        command = getattr(importlib.import_module(f"{ROOMS}.{room}"), name)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by the table, without a look into their rooms."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(formatter, EXAMPLES)
+
+
+EXAMPLES = (
+    "tshrag up                            # in one terminal: a lab on this machine",
+    "tshrag submit smoke.yaml --watch     # in another: run a profile, watch it",
+    "tshrag status last                   # the newest run; last:2 is its second job",
+    "tshrag why last                      # why does it wait?",
+    "tshrag report last --format html --out run.html",
+    'eval "$(_TSHRAG_COMPLETE=bash_source tshrag)"   # completion; also zsh_, fish_source',
+)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tshrag-controller", prog_name="tshrag")
+def app() -> None:
+    """Run tests on a lab of hosts and boards, and read their verdicts.
+
+    Exit codes: 0 passed, 1 failed or in error, 2 usage or refused, 3 unavailable, 4 cancelled,
+    5 timed out or expired, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(invoke(None))
+
+
+def invoke(words: Sequence[str] | None) -> int:
+    """Carry out one command line; every error that a person caused is one line on stderr."""
+    try:
+        done = app.main(words, prog_name="tshrag", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else str(error), err=True)
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader had enough; the interpreter must not flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _refused(error)
+    return done if isinstance(done, int) else 0
+
+
+def _refused(error: Exception) -> int:
+    """Print the one line of an error of the lab; anything else is a bug of ours and raised."""
+    from tshrag_common.errors import Invalid, LabError
+    from tshrag_controller.reports.text import clean_lines
+
+    if not isinstance(error, LabError):
+        raise error
+    line = error.line if not isinstance(error, Invalid) or error.problems else f"invalid: {error}"
+    click.echo(clean_lines(line), err=True)
+    return 3 if error.retryable else 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""PURE: a finished run as people and machines want to read it."""
