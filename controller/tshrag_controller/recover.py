@@ -98,12 +98,15 @@ async def recover(log: JetStream, checkpoints: Checkpoints, store: Store, name: 
 
 
 async def _explain_gap(log: JetStream, info: StreamInfo, begin: int, known: int) -> None:
-    """Raise for frames that are missing; a first start on a LOG that is whole has none."""
-    whole = await is_whole(log, info.first_seq)
-    if not known and (whole or not info.messages):
+    """Raise for frames that are missing; a LOG that still begins with its first frame has all."""
+    if not known and not info.messages:
         return
-    if whole or not info.messages:
-        raise _behind(f"the LOG begins anew at {info.first_seq}, the projection is at {known}")
+    if await is_whole(log, info.first_seq):
+        if known and known < info.first_seq:
+            raise _behind(f"the LOG begins anew at {info.first_seq}, we were at {known}")
+        return
+    if not info.messages:
+        raise _behind(f"the LOG is empty, we were at {known}")
     what = f"it begins at {info.first_seq}, frames from {begin} on are needed"
     raise Refused("lab.v1.log", what, "restore the store of the checkpoint", code="log_gap")
 

@@ -113,7 +113,12 @@ class LabProcesses:
             f'[agent]\nname = "{name}"\nstore = "{folder}/store"\ncache = "{folder}/cache"\n'
             f'drain_s = 3.0\n{slot_line}\n[nats]\nbundle = "{folder}/bundle.json"\n\n{duts}'
         )
-        self.start(name, "tshrag_agent", "run", "--config", str(folder / "agent.toml"))
+        self.run_agent(name)
+
+    def run_agent(self, name: str) -> None:
+        """Start the process of an agent that was enrolled before."""
+        config = self.state / "agents" / name / "agent.toml"
+        self.start(name, "tshrag_agent", "run", "--config", str(config))
 
     def _enrol(self, name: AgentId) -> Bundle:
         """Issue credentials; the server needs no news of it: the role's key vouches for them."""
