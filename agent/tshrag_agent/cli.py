@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import click
 import msgspec
@@ -18,6 +18,7 @@ from tshrag_agent.reports.facts import gather
 from tshrag_agent.settings import AgentSettings, read_settings
 from tshrag_common.errors import LabError, Refused
 from tshrag_common.ids import AgentId
+from tshrag_common.jsonlog import set_up_logging
 
 EXIT_REFUSED = 2
 EXIT_UNAVAILABLE = 3
@@ -41,12 +42,8 @@ def main() -> None:
     """The agent of a lab host: it executes attempts, drives DUTs, reports."""
 
 
-def _run(config: Path, handover: bool, verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+def _run(config: Path, handover: bool, verbose: bool, form: Literal["json", "text"]) -> None:
+    set_up_logging("debug" if verbose else "info", form)
     with _one_line():
         settings = read_settings(config)
         uvloop.run(daemon.run(settings, handover=handover))
@@ -56,9 +53,12 @@ def _run(config: Path, handover: bool, verbose: bool) -> None:
 @CONFIG
 @click.option("--handover", is_flag=True, help="On SIGTERM leave host processes to the next agent.")
 @click.option("--verbose", "-v", is_flag=True, help="Log more.")
-def run(config: Path, handover: bool, verbose: bool) -> None:
+@click.option(
+    "--log", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+def run(config: Path, handover: bool, verbose: bool, form: Literal["json", "text"]) -> None:
     """Be the agent until SIGTERM; running jobs are awaited for a while, then ended."""
-    _run(config, handover, verbose)
+    _run(config, handover, verbose, form)
 
 
 main.add_command(run, "serve")

@@ -25,6 +25,8 @@ from tshrag_common.seals import seal_report
 logger = logging.getLogger(__name__)
 
 _AGAIN_WITHIN_S = 20.0
+DENIED_S = 15.0
+"""A server that is being started may refuse what it will take in a moment."""
 _DENIED = ("authorization", "authentication", "revoked", "expired")
 
 
@@ -54,6 +56,8 @@ class Online:
         self.bus: Bus | None = None
         self.outbounds: dict[SpoolName, Outbound] = {}
         self._saw_hello = False
+        self._denied = asyncio.Event()
+        self._denied_since = 0.0
 
     async def stay(self) -> None:
         """Be connected, for ever.
@@ -63,6 +67,11 @@ class Online:
             Refused: the address or the credentials cannot be understood.
 
         """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._give_up(), name="denied")
+            await self._stay()
+
+    async def _stay(self) -> None:
         within_s: float | None = None
         while True:
             bus = await self._connected(within_s)
@@ -84,6 +93,25 @@ class Online:
             return False
         return True
 
+    async def _give_up(self) -> None:
+        await self._denied.wait()
+        raise self._refused("credentials refused")
+
+    def _note(self, state: str) -> None:
+        """Log what the connection says of itself; for how long are our credentials refused?"""
+        logger.warning(state)
+        now = self._clock.monotonic()
+        if "credentials refused" not in state:
+            self._denied_since = 0.0
+        elif not self._denied_since:
+            self._denied_since = now
+        elif now - self._denied_since > DENIED_S:
+            self._denied.set()
+
+    def _refused(self, said: str) -> Denied:
+        fix = "ask for new ones: tshrag agent enroll " + self.facts.agent
+        return Denied("nats", said, fix)
+
     async def _connected(self, within_s: float | None) -> Bus:
         try:
             return await connect(
@@ -91,13 +119,12 @@ class Online:
                 name=self.facts.agent,
                 credentials=self._bundle.creds or None,
                 ca=self._bundle.ca or None,
-                on_state=logger.warning,
+                on_state=self._note,
                 within_s=within_s,
             )
         except Unreachable as error:
             if any(word in str(error).lower() for word in _DENIED):
-                fix = "ask for new ones: tshrag agent enroll " + self.facts.agent
-                raise Denied("nats", str(error), fix) from None
+                raise self._refused(str(error)) from None
             return await self._connected(None)
 
     async def _live(self, bus: Bus) -> None:
