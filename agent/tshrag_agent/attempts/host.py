@@ -121,6 +121,7 @@ class ShepherdSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a shepherd is started; one that runs already keeps what it was given."""
 
     orphan_s: float = 60.0  # without an agent for so long, it ends everything
+    start_s: float = 15.0  # what has not started by then hangs in a file system
     groups: str = "auto"  # or v2, v1, proc: one of them by force
     new_privileges: bool = False  # may a job gain rights by sudo and the like
 

@@ -7,12 +7,12 @@ running --(main process ended, nothing left)--> over
 
 import contextlib
 import os
-import resource
 import signal
 import time
 from typing import NamedTuple
 
 from tshrag_agent.shepherd.groups import Group, command_of
+from tshrag_agent.shepherd.hands import MainEnd
 from tshrag_agent.shepherd.limits import Limits
 from tshrag_agent.shepherd.output import Output
 from tshrag_agent.shepherd.protocol import Message
@@ -22,15 +22,6 @@ _LEFTOVER_GRACE_S = 1.0  # the job is over: what it left behind gets a moment, n
 _GIVE_UP_S = 5.0  # after SIGKILL; what is alive then hangs in the kernel
 _LOOK_S = 0.02
 _MOST_NAMED = 100  # processes named in an exit; a fork bomb has thousands
-
-
-class MainEnd(NamedTuple):
-    """How the main process ended."""
-
-    status: int
-    usage: resource.struct_rusage
-    at: float
-    wall_at_us: int
 
 
 class Stopped(NamedTuple):
@@ -96,15 +87,16 @@ class Attempt:
             self._cause = cause
             self._begin_end(now, self._grace_s)
 
-    def main_ended(self, now: float, status: int, usage: resource.struct_rusage) -> None:
+    def main_ended(self, now: float, end: MainEnd) -> None:
         """Take note that the main process has been reaped."""
-        self._main_end = MainEnd(status, usage, now, time.time_ns() // 1000)
+        self._main_end, self._ended, self._ended_us = end, now, time.time_ns() // 1000
+        cause = "exited" if end.status is not None else "lost"
         if self._state != "running":
             self._look(now)
         elif self.group.is_empty():
-            self._cause, self.is_over = "exited", True
+            self._cause, self.is_over = cause, True
         else:
-            self._cause = "exited"
+            self._cause = cause
             self._left_behind = len(self.group.pids())
             self._begin_end(now, min(self._grace_s, _LEFTOVER_GRACE_S))
 
@@ -124,10 +116,9 @@ class Attempt:
     def exit_message(self) -> Message:
         """Say what came of it, once it is over."""
         main = self._main_end
-        status = os.waitstatus_to_exitcode(main.status) if main else None
-        usage = main.usage if main else None
-        cpu_s = usage.ru_utime + usage.ru_stime if usage else 0.0
-        ended = main.at if main else time.monotonic()
+        status = (
+            os.waitstatus_to_exitcode(main.status) if main and main.status is not None else None
+        )
         named = sorted(self._stopped.items())[:_MOST_NAMED]
         return {
             "key": self.key,
@@ -136,10 +127,10 @@ class Attempt:
             "exit_code": status if status is not None and status >= 0 else None,
             "signal": -status if status is not None and status < 0 else None,
             "started_at": self.started_us,
-            "ended_at": main.wall_at_us if main else time.time_ns() // 1000,
-            "wall_us": int((ended - self._started) * 1e6),
-            "cpu_us": int(cpu_s * 1e6),
-            "max_rss_bytes": usage.ru_maxrss * 1024 if usage else 0,
+            "ended_at": self._ended_us if main else time.time_ns() // 1000,
+            "wall_us": int(((self._ended if main else time.monotonic()) - self._started) * 1e6),
+            "cpu_us": main.cpu_us if main else 0,
+            "max_rss_bytes": main.max_rss_bytes if main else 0,
             "oom_kills": self.group.oom_kills(),
             "left_behind": self._left_behind,
             "stopped": [[pid, one.command, one.how] for pid, one in named],

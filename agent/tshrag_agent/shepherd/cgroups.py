@@ -97,7 +97,7 @@ class CgroupGroup:
         folders = [path, *extras]
         self.enter_fds = tuple(os.open(f"{at}/cgroup.procs", os.O_WRONLY) for at in folders)
 
-    def bind(self, pid: int, mark: str) -> None:
+    def bind(self, pid: int) -> None:
         """Do nothing: the kernel knows who is in."""
 
     def pids(self) -> list[int]:
@@ -176,7 +176,7 @@ class CgroupGroups:
         with contextlib.suppress(OSError):
             self.home_fd = os.open(f"{os.path.dirname(base)}/cgroup.procs", os.O_WRONLY)
 
-    def take(self, limits: Limits) -> CgroupGroup:
+    def take(self, limits: Limits, mark: str) -> CgroupGroup:
         if self._free and not limits.needs_controller:
             return self._free.pop()
         self._made += 1
@@ -288,7 +288,7 @@ def _may_be_born_in(base: str) -> bool:
 
 def _probe(made: CgroupGroups) -> None:
     """Enter a group as a child and leave it: OSError where that is forbidden."""
-    group = made.take(Limits())
+    group = made.take(Limits(), "probe")
     try:
         pid = os.fork()
         if pid == 0:

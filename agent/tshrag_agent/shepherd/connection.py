@@ -46,6 +46,10 @@ class Connection:
         """Tell whether something waits until the agent reads on."""
         return bool(self._unsent)
 
+    def note_answer(self, number: int, answer: Message) -> None:
+        """Keep an answer until the next `send`."""
+        self.answers.append((number, answer))
+
     def receive(self) -> list[Message]:
         """Return the messages that have come; a closed or senseless connection is closed."""
         try:

@@ -24,7 +24,7 @@ class Group(Protocol):
     enter_fds: tuple[int, ...]  # a process that writes 0 to these is in
     has_extras: bool  # bound by more than its containment: entered by the child alone
 
-    def bind(self, pid: int, mark: str) -> None:
+    def bind(self, pid: int) -> None:
         """Say which process is the main one."""
 
     def pids(self) -> list[int]: ...
@@ -44,7 +44,9 @@ class Groups(Protocol):
     home_fd: int  # where the shepherd itself belongs; -1 where it may not leave
     folders: tuple[str, ...]  # for the record: what a later shepherd has to look through
 
-    def take(self, limits: Limits) -> Group: ...
+    def take(self, limits: Limits, mark: str) -> Group:
+        """Make a group under these limits for processes that carry `mark`."""
+        ...
 
     def give_back(self, group: Group) -> None:
         """Take an empty group back, for the next attempt or to remove it."""

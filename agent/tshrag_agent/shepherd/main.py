@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections import deque
+from functools import partial
 from typing import Any
 
 from tshrag_agent.shepherd import (
@@ -29,14 +30,15 @@ from tshrag_agent.shepherd import (
 from tshrag_agent.shepherd.attempt import NEVER
 from tshrag_agent.shepherd.connection import Connection
 from tshrag_agent.shepherd.groups import Groups
+from tshrag_agent.shepherd.hands import Done, Hands
 from tshrag_agent.shepherd.herd import Herd
 from tshrag_agent.shepherd.protocol import Message, Rejected
 from tshrag_agent.shepherd.records import Records
-from tshrag_agent.shepherd.spawn import Spawner
 
-_STARTS_A_TURN = 8  # then who has ended comes first
-_RUSH = 4  # so many waiting starts are a rush (spawn.py)
 _LONGEST_WAIT_S = 60.0
+_LINGER_S = 0.001
+_LOCK_TRIES = 100
+_LOCK_PAUSE_S = 0.01
 
 Asked = tuple[Connection, int, str, Message]
 
@@ -44,15 +46,16 @@ Asked = tuple[Connection, int, str, Message]
 class Shepherd:
     """The loop: hear, reap, start, let time pass, write down, answer."""
 
-    def __init__(self, folder: str, herd: Herd, records: Records, kind: str) -> None:
-        self._herd, self._records, self._kind = herd, records, kind
+    def __init__(
+        self, folder: str, poll: select.epoll, hands: Hands, herd: Herd, records: Records
+    ) -> None:
+        self._poll, self._hands, self._herd, self._records = poll, hands, herd, records
         self._listener = connection.listen(folder)
         self._connections: dict[int, Connection] = {}
         self._asked: deque[Asked] = deque()
-        self._waiting_starts = 0
         self._alone_since = time.monotonic()
         self._is_stopping = False
-        self._poll = select.epoll()
+        self._talk_at = 0.0  # who has just talked lets the next news gather for a moment
         self._poll.register(self._listener, select.EPOLLIN)
         self._wake, self._wake_writer = socket.socketpair()
         self._listen_to_signals()
@@ -64,8 +67,12 @@ class Shepherd:
             self._herd.reap()
             self._do_what_is_asked()
             self._herd.tick()
-            self._records.flush()  # before anybody hears of it
-            self._talk()
+            if not self._has_news():
+                self._records.flush()
+            elif time.monotonic() >= self._talk_at:
+                self._records.flush()  # before anybody hears of it
+                self._talk()
+                self._talk_at = time.monotonic() + _LINGER_S
 
     def _listen_to_signals(self) -> None:
         for sock in (self._wake, self._wake_writer):
@@ -84,12 +91,10 @@ class Shepherd:
             self._herd.end_all("shepherd_stopped")
         elif is_orphan:
             self._herd.end_all("orphaned")
-        return not self._herd.alive and (self._is_stopping or is_orphan)
+        return self._herd.is_empty and (self._is_stopping or is_orphan)
 
     def _wait_s(self, orphan_s: float) -> float:
-        if self._asked:
-            return 0.0
-        due_at = self._herd.due_at
+        due_at = min(self._herd.due_at, self._talk_at if self._has_news() else NEVER)
         if not self._connections:
             # When that time is over, what is being ended has a time of its own.
             until = self._alone_since + orphan_s
@@ -103,6 +108,8 @@ class Shepherd:
             elif fd == self._wake.fileno():
                 with contextlib.suppress(BlockingIOError):
                     self._wake.recv(4096)
+            elif self._hands.owns(fd):
+                self._hands.hear(fd)
             elif fd in self._connections:
                 self._hear_agent(self._connections[fd], event)
 
@@ -112,7 +119,7 @@ class Shepherd:
             return
         self._connections[agent.fd] = agent
         self._poll.register(agent.fd, select.EPOLLIN)
-        hello = {"version": protocol.VERSION, "pid": os.getpid(), "groups": self._kind}
+        hello = {"version": protocol.VERSION, "pid": os.getpid(), "groups": self._herd.kind}
         agent.send({"hello": hello})
 
     def _hear_agent(self, agent: Connection, event: int) -> None:
@@ -125,9 +132,9 @@ class Shepherd:
 
     def _take(self, agent: Connection, message: Message) -> None:
         try:
-            for number, verb, asked in message["ops"]:
-                self._waiting_starts += verb == "start"
-                self._asked.append((agent, number, verb, asked))
+            self._asked.extend(
+                (agent, number, verb, asked) for number, verb, asked in message["ops"]
+            )
         except (KeyError, TypeError, ValueError):
             agent.close()
 
@@ -142,17 +149,17 @@ class Shepherd:
             self._alone_since = time.monotonic()
 
     def _do_what_is_asked(self) -> None:
-        starts = 0
-        while self._asked and starts < _STARTS_A_TURN:
+        while self._asked:
             agent, number, verb, asked = self._asked.popleft()
-            if verb == "start":
-                starts += 1
-                self._waiting_starts -= 1
-            agent.answers.append((number, self._answer(verb, asked)))
+            tell = partial(agent.note_answer, number)
+            answer = self._answer(verb, asked, tell)
+            if answer is not None:
+                tell(answer)
 
-    def _answer(self, verb: str, asked: Message) -> Message:
+    def _answer(self, verb: str, asked: Message, tell: Done) -> Message | None:
+        """Return the answer; None where `tell` gives it later."""
         try:
-            return self._do(verb, asked)
+            return self._do(verb, asked, tell)
         except Rejected as error:
             return error.answer()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -161,15 +168,16 @@ class Shepherd:
         except OSError as error:
             return Rejected("start_failed", ascii(verb)[:80], str(error)).answer()
 
-    def _do(self, verb: str, asked: Message) -> Message:
+    def _do(self, verb: str, asked: Message, tell: Done) -> Message | None:
         if verb == "start":
             if self._is_stopping:
                 raise Rejected("stopping", "shepherd", "it is being stopped")
-            return self._herd.start(asked, rush=self._waiting_starts >= _RUSH)
+            self._herd.start(asked, tell)
+            return None
         if verb == "end":
             self._herd.end(asked["key"], asked["cause"])
             key = asked["key"]
-            return {"exit": self._records.exits.get(key), "alive": key in self._herd.alive}
+            return {"exit": self._records.exits.get(key), "alive": self._herd.knows(key)}
         if verb == "renew":
             leases: dict[str, float] = asked["leases"]
             return {"unknown": [k for k, s in leases.items() if not self._herd.renew(k, s)]}
@@ -191,6 +199,10 @@ class Shepherd:
             for one in self._herd.alive.values()
         ]
         return {"alive": alive, "exits": list(self._records.exits.values())}
+
+    def _has_news(self) -> bool:
+        has_answers = any(agent.answers for agent in self._connections.values())
+        return bool(self._herd.fresh_exits) or has_answers
 
     def _talk(self) -> None:
         exits, self._herd.fresh_exits = self._herd.fresh_exits, []
@@ -222,15 +234,23 @@ def open_groups(kind: str, name: str) -> Groups:
     return proctree.TreeGroups()
 
 
+def _lock(lock_fd: int) -> bool:
+    """Become the one shepherd here; what a killed one has left may hold the lock for a moment."""
+    for _ in range(_LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_LOCK_PAUSE_S)
+    return False
+
+
 def main(folder: str, options: str) -> None:
     """Serve the state folder of an agent; leave at once when another shepherd does."""
     if os.fork():
         os._exit(0)  # whoever started us need not wait for us
     said = json.loads(options)
     lock_fd = os.open(f"{folder}/{protocol.LOCK_NAME}", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _lock(lock_fd):
         return
     os.chdir("/")
     os.umask(0o027)
@@ -247,9 +267,15 @@ def main(folder: str, options: str) -> None:
     recover.end_what_is_left(records, state_id)
     made = open_groups(said.get("groups", "auto"), f"tshrag-{state_id}")
     records.begin(made.folders)
-    herd = Herd(made, Spawner(made.home_fd, child_files), records, state_id)
+    poll = select.epoll()
+    fds = made.home_fd, lock_fd
+    patience_s = float(said.get("start_s", 15.0))
+    hands = Hands(patience_s, fds, child_files, lambda fd: poll.register(fd, select.EPOLLIN))
+    if isinstance(made, proctree.TreeGroups):
+        made.spared = hands.pids
+    herd = Herd(made, hands, records, state_id)
     try:
-        Shepherd(folder, herd, records, made.kind).serve(float(said.get("orphan_s", 60.0)))
+        Shepherd(folder, poll, hands, herd, records).serve(float(said.get("orphan_s", 60.0)))
     finally:
         records.flush()
         made.close()

@@ -8,6 +8,7 @@ _CLONE3 = 435  # on x86, ARM, RISC-V, POWER and s390; where it is not, the probe
 _CLONE_CLEAR_SIGHAND = 0x1_0000_0000
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 _SIGCHLD = 17
+_PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -57,6 +58,11 @@ def become_subreaper() -> None:
 def give_up_new_privileges() -> None:
     """From now on no set-user-id program gives more rights to us or to what we start."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def die_with_parent() -> None:
+    """Be killed as soon as the process that started us is gone."""
+    _prctl(_PR_SET_PDEATHSIG, 9)
 
 
 def set_process_name(name: bytes) -> None:

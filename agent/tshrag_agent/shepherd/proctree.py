@@ -9,6 +9,7 @@ environment and loses its parent can be told from others only when its attempt i
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -97,15 +98,16 @@ class TreeGroup:
     has_extras = False
     name = ""
 
-    def __init__(self, alive: "set[TreeGroup]") -> None:
-        self._alive = alive
-        self._mark = ""
+    def __init__(self, mark: str, alive: "set[TreeGroup]", spared: set[int]) -> None:
+        if not mark:
+            raise ValueError("an empty mark would match every process of the host")
+        self._mark, self._alive, self._spared = mark, alive, spared
         self._known: dict[int, Process] = {}
-        self._main = 0
-        self._since = 0
+        self._main = -1
+        self._since = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) - 1
 
-    def bind(self, pid: int, mark: str) -> None:
-        self._main, self._mark, self._since = pid, mark, started_ticks(pid)
+    def bind(self, pid: int) -> None:
+        self._main = pid
 
     def pids(self) -> list[int]:
         return list(self._members())
@@ -122,9 +124,7 @@ class TreeGroup:
         return 0
 
     def _members(self) -> dict[int, Process]:
-        if not self._main or not self._since:
-            return {}  # never started: an empty mark would match every process of the host
-        # Whoever is older than the main process is none of ours, whatever it looks like.
+        # Whoever is older than this group is none of ours, whatever it looks like.
         table = {pid: one for pid, one in processes().items() if one.started >= self._since}
         table.pop(os.getpid(), None)
         found = {pid: one for pid, one in table.items() if self._is_ours(one)}
@@ -142,7 +142,7 @@ class TreeGroup:
             return True
         if one.pid == self._main or one.session == self._main:
             return True
-        orphan = one.parent == os.getpid()
+        orphan = one.parent == os.getpid() and one.pid not in self._spared
         if orphan and len(self._alive) == 1 and self in self._alive:
             return True
         return mark_of(one.pid) == self._mark
@@ -157,9 +157,10 @@ class TreeGroups:
 
     def __init__(self) -> None:
         self._alive: set[TreeGroup] = set()
+        self.spared: set[int] = set()  # children of the shepherd that are no orphans
 
-    def take(self, limits: Limits) -> TreeGroup:
-        group = TreeGroup(self._alive)
+    def take(self, limits: Limits, mark: str) -> TreeGroup:
+        group = TreeGroup(mark, self._alive, self.spared)
         self._alive.add(group)
         return group
 

@@ -11,8 +11,9 @@ Text that is no UTF-8 (arguments, environment, paths) travels as Python's surrog
 """
 
 import json
+import marshal
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 VERSION = 1
@@ -51,11 +52,22 @@ def frame(message: Message) -> bytes:
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
+def inner_frame(message: Message) -> bytes:
+    """Encode a message between shepherd and hand, who are the same program: marshal is quicker."""
+    body = marshal.dumps(message)
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+def inner_frames() -> "Frames":
+    return Frames(marshal.loads)
+
+
 class Frames:
     """Cut a stream of bytes, as it comes, into messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, decode: Callable[[bytes], Message] | None = None) -> None:
         self._buffer = bytearray()
+        self._decode = decode or _message
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """Yield every message that is complete now; raise BadFrame for what is none."""
@@ -68,7 +80,7 @@ class Frames:
             end = start + _LENGTH_BYTES + size
             if len(self._buffer) < end:
                 break
-            yield _message(bytes(self._buffer[start + _LENGTH_BYTES : end]))
+            yield self._decode(bytes(self._buffer[start + _LENGTH_BYTES : end]))
             start = end
         del self._buffer[:start]
 

@@ -14,16 +14,13 @@ import os
 import resource
 import select
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, NoReturn
 
 from tshrag_agent.shepherd import native
-from tshrag_agent.shepherd.groups import Group
 from tshrag_agent.shepherd.limits import Rlimit
 from tshrag_agent.shepherd.protocol import Rejected
 
-_WARM_S = 0.01
 _START_TIMEOUT_MS = 10_000
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -39,37 +36,41 @@ class Command(NamedTuple):
     stderr_fd: int
 
 
+class Place(NamedTuple):
+    """The way into a group, see groups.Group."""
+
+    birth_fd: int
+    enter_fds: tuple[int, ...]
+    has_extras: bool
+
+
 class Spawner:
-    """Starts processes for a shepherd of one thread."""
+    """Starts processes for a process of one thread."""
 
     def __init__(self, home_fd: int, child_files: Rlimit) -> None:
         self._home_fd = home_fd
         self._child_files = child_files
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self._warm_until = 0.0
 
-    def spawn(self, command: Command, group: Group, rlimits: list[Rlimit], *, rush: bool) -> int:
-        """Start `command` in `group`; return its pid, or raise Rejected with the reason."""
-        path = _find(command)
-        swift = not rlimits and not group.has_extras
-        if group.enter_fds:
-            warm = rush or time.monotonic() < self._warm_until
-            swift = swift and warm and self._home_fd >= 0
+    def spawn(self, command: Command, place: Place, rlimits: list[Rlimit], *, rush: bool) -> int:
+        """Start `command` in a group; return its pid, or raise Rejected with the reason."""
+        swift = not rlimits and not place.has_extras
+        if place.enter_fds:
+            swift = swift and rush and self._home_fd >= 0
         try:
-            return (
-                self._swift(path, command, group)
-                if swift
-                else self._careful(path, command, group, rlimits)
-            )
+            path = _find(command)
+            if swift:
+                return self._swift(path, command, place)
+            return self._careful(path, command, place, rlimits)
         except (ValueError, TypeError) as error:
             raise Rejected("bad_command", ascii(command.argv[0]), str(error)) from None
 
-    def _swift(self, path: str, command: Command, group: Group) -> int:
+    def _swift(self, path: str, command: Command, place: Place) -> int:
         _, soft, hard = self._child_files
         ours = resource.getrlimit(resource.RLIMIT_NOFILE)
         with _failing(command, "cwd"):
             os.chdir(command.cwd)
-        self._go(group.enter_fds)
+        self._go(place.enter_fds)
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             with _failing(command, "exec"):
@@ -88,23 +89,22 @@ class Spawner:
                 )
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, ours)
-            if group.enter_fds:
+            if place.enter_fds:
                 self._go((self._home_fd,))
             os.chdir("/")
-            self._warm_until = time.monotonic() + _WARM_S
 
     def _go(self, enter_fds: tuple[int, ...]) -> None:
         for fd in enter_fds:
             os.write(fd, b"0")
 
-    def _careful(self, path: str, command: Command, group: Group, rlimits: list[Rlimit]) -> int:
+    def _careful(self, path: str, command: Command, place: Place, rlimits: list[Rlimit]) -> int:
         told_fd, tell_fd = os.pipe()
         try:
             with _failing(command, "fork"):
-                pid = native.fork_into(group.birth_fd) if group.birth_fd >= 0 else os.fork()
+                pid = native.fork_into(place.birth_fd) if place.birth_fd >= 0 else os.fork()
             if pid == 0:
-                skip = 1 if group.birth_fd >= 0 else 0
-                self._become(path, command, group.enter_fds[skip:], rlimits, tell_fd)
+                skip = 1 if place.birth_fd >= 0 else 0
+                self._become(path, command, place.enter_fds[skip:], rlimits, tell_fd)
             os.close(tell_fd)
             tell_fd = -1
             said = _hear(told_fd)

@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.shepherds import is_alive
 from tests.support.waiting import wait_for
 from tshrag_agent.shepherd import proctree
@@ -10,22 +12,24 @@ from tshrag_agent.shepherd.limits import Limits
 
 
 def test_a_group_whose_process_never_started_holds_nobody() -> None:
-    group = proctree.TreeGroups().take(Limits())
-    assert group.pids() == []
-    group.bind(0, "")
-    assert group.pids() == [] and group.is_empty()
+    assert proctree.TreeGroups().take(Limits(), "s:a").pids() == []
+
+
+def test_a_group_without_a_mark_would_hold_everybody_and_is_refused() -> None:
+    with pytest.raises(ValueError, match="every process of the host"):
+        proctree.TreeGroups().take(Limits(), "")
 
 
 def test_a_group_holds_session_mark_and_descent_and_nobody_else() -> None:
     code = "setsid sleep 50 & env -i setsid sleep 50 & sleep 50 & wait"
     other = subprocess.Popen(["sleep", "50"], start_new_session=True)
+    groups = proctree.TreeGroups()
+    group = groups.take(Limits(), "s:a")
+    groups.take(Limits(), "s:b")  # a second attempt: orphans may belong to either
     main = subprocess.Popen(
         ["sh", "-c", code], start_new_session=True, env={**os.environ, MARK: "s:a"}
     )
-    groups = proctree.TreeGroups()
-    group = groups.take(Limits())
-    groups.take(Limits())  # a second attempt: orphans may belong to either
-    group.bind(main.pid, "s:a")
+    group.bind(main.pid)
     wait_for(lambda: len(group.pids()) == 4)
     found = group.pids()
     assert other.pid not in found and os.getpid() not in found
