@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.support.nats_server import NatsServer
 from tshrag_common import ids, requests as r
 from tshrag_common.client import Client, open_client
 from tshrag_common.documents import read_document
@@ -276,3 +277,22 @@ async def test_a_second_controller_on_one_state_folder_is_refused(lab: LabProces
     assert "already_running" in lab.log_of("second").read_text()
     with pytest.raises(LabError, match="ended with status 2"):
         lab.check("second")
+
+
+async def test_an_external_server_by_url_serves_the_same_lab(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "nats")
+    await asyncio.to_thread(server.start)
+    lab = LabProcesses(tmp_path / "lab", {"TSHRAG_NATS_URL": server.url})
+    lab.state.mkdir()
+    try:
+        await start(lab, ssh=True)
+        async with client_of(lab) as client:
+            assert client.bus.plain
+            view = await final(client, await submit(client, profile()))
+            assert (view.state, view.evidence[0].samples) == ("passed", SAMPLES)
+            health = await client.health()
+            assert health.broker == server.url
+            assert any("no accounts" in reason for reason in health.reasons)
+    finally:
+        await asyncio.to_thread(lab.stop)
+        await asyncio.to_thread(server.stop)
