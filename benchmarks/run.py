@@ -1,0 +1,59 @@
+"""``make bench``: all benchmarks, or those named; a table at the end, results as JSON.
+
+python -m benchmarks.run [--quick] [--results FOLDER] [NAME ...]
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import bench_jobs, bench_noop
+from benchmarks.harness import RESULTS, Measure, Result, Scale, conduct
+
+BENCHES: dict[str, Measure] = {
+    "jobs": bench_jobs.measure,
+    "noop": bench_noop.measure,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(BENCHES)}")
+    parser.add_argument("--quick", action="store_true", help="a smoke test, in seconds")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
+    said = parser.parse_args(argv)
+    unknown = sorted(set(said.names) - BENCHES.keys())
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    results: list[Result] = []
+    for name in said.names or BENCHES:
+        print(f"{name} ...", flush=True)
+        results.append(conduct(name, BENCHES[name], Scale(said.quick), said.results))
+    print(table(results))
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return the figures of results as lines of text, our figure beside its limit."""
+    head = ("figure", "ours", "limit", "ratio", "aim", "", "unit; the limit is")
+    rows = [head]
+    for result in results:
+        for each in result.figures:
+            aim = "" if each.aim is None else f"{'>=' if each.better == 'higher' else '<='}"
+            if each.aim is not None:
+                aim += f" {each.aim:g}" + (" of limit" if each.aim_is == "ratio" else "")
+            met = {True: "met", False: "MISSED", None: ""}[each.is_met]
+            row = (each.name, _short(each.value), _short(each.limit), f"{each.ratio:.3g}")
+            rows.append((*row, aim, met, f"{each.unit}; {each.limit_is}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()
