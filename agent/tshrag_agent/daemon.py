@@ -30,6 +30,7 @@ from tshrag_agent.loads.cache import LoadCache
 from tshrag_agent.online import Online
 from tshrag_agent.reports.early import EarlyReports
 from tshrag_agent.reports.facts import gather, with_faults
+from tshrag_agent.reports.metric_sockets import MetricSockets
 from tshrag_agent.reports.sampler import Sampler
 from tshrag_agent.reports.tap import HostTap
 from tshrag_agent.settings import AgentSettings
@@ -117,6 +118,7 @@ class Daemon:
             kit=Kit(self._loads, self.facts.os, self.facts.arch),
             shepherd=shepherd,
             exits=Exits(shepherd),
+            sockets=MetricSockets(settings.store / "sockets", self._clock),
             spawn=self._spawn,
             sampler=self._sampler,
             sample_s=settings.agent.sample_s,
@@ -160,6 +162,7 @@ class Daemon:
             logger.info("stopped", extra={"agent": self.agent})
         finally:
             await self._duts.close()
+            await self._site.sockets.close()
 
     async def _recover(self, found: Found) -> None:
         """Adopt or end what an earlier agent has left."""

@@ -22,6 +22,7 @@ from tshrag_agent.attempts.host import HostExit, HostLimits, HostStart, Shepherd
 from tshrag_agent.attempts.prepare import Command, Kit, host_command, unpacked_command
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.reports.logpump import LogPump, Spawn
+from tshrag_agent.reports.metric_sockets import MetricSockets
 from tshrag_agent.reports.sampler import Sampler, tree_pids
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_common.clock import Clock
@@ -77,6 +78,7 @@ class Site:
     kit: Kit
     shepherd: Shepherd
     exits: Exits
+    sockets: MetricSockets
     spawn: Spawn
     sampler: Sampler | None  # none: no samples of processes
     sample_s: float = 0.0  # of DUTs; 0: none
@@ -102,7 +104,8 @@ class HostSteps:
         )
         self._command: Command | None = None
         self._env: dict[str, str] = {}
-        self._alive: set[str] = set()  # keys of the shepherd that are not forgotten
+        self._alive: set[str] = set()  # keys of the shepherd
+        self._over: set[str] = set()  # those of which we know the exit
         self._has_dir = attempt.adopted
 
     @property
@@ -125,7 +128,7 @@ class HostSteps:
         """End what is alive, run the cleanup of the load, collect what was said."""
         if self._site.sampler is not None:
             self._site.sampler.unwatch(self._tap.source)
-        for key in sorted(self._alive):
+        for key in sorted(self._alive - self._over):
             await self._end(key)
         if self._command is not None and self._command.cleanup:
             await self._execute_cleanup(self._command.cleanup)
@@ -140,7 +143,7 @@ class HostSteps:
         self._has_dir = True
         self._command = await host_command(site.kit, self._dir, attempt.spec)
         self._tap.follow(self._dir.metrics)
-        self._env = self._environment(await self._tap.open(self._dir.path))
+        self._env = self._environment(await self._tap.open(self._dir.path, self._site.sockets))
 
     def _environment(self, metrics: str) -> dict[str, str]:
         site = self._site
@@ -189,14 +192,16 @@ class HostSteps:
     async def _follow(self, key: str) -> HostExit:
         """Pump output until the process has ended."""
         self._pump.start()
-        return await self._site.shepherd.exited(key)
+        exit = await self._site.shepherd.exited(key)
+        self._over.add(key)
+        return exit
 
     async def _adopt(self) -> None:
         """Go on with what another agent has begun; its end may be waiting already."""
         self._alive.add(self.main_key)
         left = self._attempt.left
         self._tap.follow(self._dir.metrics, left.files if left is not None else "{}")
-        self._env = self._environment(await self._tap.open(self._dir.path))
+        self._env = self._environment(await self._tap.open(self._dir.path, self._site.sockets))
         if self._attempt.spec.load is not None:
             self._command = unpacked_command(self._site.kit, self._dir, self._attempt.spec.load)
         self._note_exit("main", await self._follow(self.main_key))

@@ -29,6 +29,7 @@ MAX_PATH_BYTES = 107 - len(STREAM)
 MAX_CONNECTIONS = 32
 DATAGRAM_BYTES = 64 * 1024
 _AT_ONCE = 128  # datagrams before others have their turn
+_ACCEPT_TURNS = 3  # of the loop, for whoever waits to be accepted
 _ROUNDS = 64  # of them at the end: more than any kernel queues
 
 
@@ -56,6 +57,22 @@ class MetricSocket:
         except OSError as error:
             await self.close()
             raise Refused(os.fspath(self.path), f"no metrics socket: {error}") from error
+
+    def lend(self, gate: MetricGate) -> None:
+        """Serve another attempt; nobody of the one before is alive."""
+        self._gate, self._reader = gate, MetricProtocols(gate)
+
+    async def rest(self, within_s: float = 1.0) -> None:
+        """Take what was sent, for at most `within_s`; the sockets stay for another attempt."""
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        if not self._streams.quiet.is_set():
+            await self._hear_out(within_s)
+            for stream in list(self._streams):
+                stream.cut()
+        for _ in range(_ROUNDS):
+            if not self._read_datagrams():
+                break
 
     async def _bind(self) -> None:
         await asyncio.to_thread(self._prepare)

@@ -18,10 +18,10 @@ from tshrag_agent.journal.records import Append
 from tshrag_agent.reports.batcher import Batcher
 from tshrag_agent.reports.metric_files import MetricFiles
 from tshrag_agent.reports.metric_socket import MetricSocket
+from tshrag_agent.reports.metric_sockets import MetricSockets
 from tshrag_common import wire
 from tshrag_common.clock import Clock
 from tshrag_common.commands import StartAttempt
-from tshrag_common.errors import LabError
 from tshrag_common.jobs import JobSpec
 from tshrag_common.metrics import SampleBatch
 
@@ -39,19 +39,15 @@ class SampleTap:
         self.gate = MetricGate(self.source.add, declared=spec.metrics, namespace=spec.namespace)
         self._lines = {name: MetricLines(self.gate) for name in ("stdout", "stderr")}
         self._socket: MetricSocket | None = None
+        self._sockets: MetricSockets | None = None
         self._files: MetricFiles | None = None
         self._at_end: dict[str, int] = {}  # offsets, when all was read
 
-    async def open(self, folder: Path) -> str:
-        """Open the socket in `folder`; return its path, empty where there can be none."""
-        socket = MetricSocket(folder, self.gate, self._clock)
-        try:
-            await socket.open()
-        except LabError as error:
-            self.gate.refuse("socket", error.line)
-            return ""
-        self._socket = socket
-        return str(socket.path)
+    async def open(self, job_dir: Path, sockets: MetricSockets) -> str:
+        """Open the socket of the job; return its path, empty where there can be none."""
+        self._sockets = sockets
+        path, self._socket = await sockets.lend(job_dir, self.gate)
+        return path
 
     def follow(self, metrics: Path, offsets: str = "{}") -> None:
         """Take samples from the CSV files in `metrics`, by `poll` and `finish`.
@@ -100,8 +96,8 @@ class SampleTap:
     async def finish(self) -> None:
         """Take what socket and files still hold; the processes are gone."""
         socket, self._socket = self._socket, None
-        if socket is not None:
-            await socket.close()
+        if socket is not None and self._sockets is not None:
+            await self._sockets.give_back(socket)
         files, self._files = self._files, None
         if files is not None and (files.is_open or _has_files(self._metrics)):
             await files.finish()

@@ -1,0 +1,83 @@
+"""Sockets for samples that attempts take in turn: binding a pair costs as much as a short job.
+
+The job sees ``metrics.sock`` in its own directory, a link to the pair that it was lent; by that
+link the next agent finds the pair of an attempt that it adopts.
+"""
+
+import contextlib
+import logging
+from pathlib import Path
+
+from tshrag_agent.attempts.metric_gate import MetricGate
+from tshrag_agent.reports.metric_socket import NAME, STREAM, MetricSocket
+from tshrag_common.clock import Clock
+from tshrag_common.errors import LabError
+
+logger = logging.getLogger(__name__)
+
+_KEPT = 64
+"""Pairs that stay open while nobody uses them."""
+
+
+class MetricSockets:
+    """All pairs of one agent; they lie in `folder`, numbered."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._folder, self._clock = folder, clock
+        self._free: list[MetricSocket] = []
+        self._count = 0
+
+    async def lend(self, job_dir: Path, gate: MetricGate) -> tuple[str, MetricSocket | None]:
+        """Return the path for ``$TSHRAG_METRICS`` and the pair behind it; none could be had: ""."""
+        link = job_dir / NAME
+        try:
+            pair = await self._pair(link, gate)
+            _link(link, pair.path)
+            _link(job_dir / (NAME + STREAM), pair.path.with_name(pair.path.name + STREAM))
+        except (LabError, OSError) as error:
+            gate.refuse("socket", str(error))
+            return "", None
+        return str(link), pair
+
+    async def give_back(self, pair: MetricSocket) -> None:
+        """Take what was sent; the pair is for another attempt then."""
+        await pair.rest()
+        if len(self._free) < _KEPT:
+            self._free.append(pair)
+        else:
+            await pair.close()
+
+    async def close(self) -> None:
+        """Remove the pairs that nobody uses."""
+        while self._free:
+            await self._free.pop().close()
+
+    async def _pair(self, link: Path, gate: MetricGate) -> MetricSocket:
+        known = _lent_before(link)
+        if known is None and self._free:
+            pair = self._free.pop()
+            pair.lend(gate)
+            return pair
+        folder = known or self._next_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        pair = MetricSocket(folder, gate, self._clock)
+        await pair.open()
+        return pair
+
+    def _next_folder(self) -> Path:
+        """Return a folder that no earlier agent has lent to somebody who lives on."""
+        while True:
+            self._count += 1
+            folder = self._folder / str(self._count)
+            if not (folder / NAME).exists():
+                return folder
+
+
+def _lent_before(link: Path) -> Path | None:
+    """Return the folder of the pair that an earlier agent lent to this job."""
+    return link.readlink().parent if link.is_symlink() else None
+
+
+def _link(link: Path, target: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(target)
