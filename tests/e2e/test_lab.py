@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.nats_server import NatsServer
 from tshrag_common import ids, requests as r
-from tshrag_common.client import Client, open_client
+from tshrag_common.client import Client, is_final, open_client
 from tshrag_common.documents import read_document
 from tshrag_common.errors import LabError, Unavailable
 from tshrag_common.views import RunView
@@ -78,32 +78,29 @@ async def submit(client: Client, document: dict[str, Any]) -> str:
     return (await client.submit(r.Submit(run=run, profile=body))).run
 
 
-async def until(client: Client, run: str, *states: str, within_s: float = 120.0) -> RunView:
-    """Return the run when one of its jobs (or it) is in one of `states`; ride over outages."""
+async def when(
+    client: Client, run: str, holds: Callable[[RunView], bool], within_s: float = 120.0
+) -> RunView:
+    """Return the run as soon as `holds` is true of it; ride over outages of the bus."""
     ends = time.monotonic() + within_s
-    while True:
+    while time.monotonic() < ends:
         try:
             view = (await client.run(run)).run
-            if view.state in states or set(view.counts) & set(states):
+            if holds(view):
                 return view
         except Unavailable:
             pass
-        if time.monotonic() > ends:
-            raise AssertionError(f"{run} is not {states} within {within_s} s")
         await asyncio.sleep(0.1)
+    raise AssertionError(f"{run} did not come to that within {within_s} s")
 
 
-FINAL = ("passed", "failed", "error", "timeout", "cancelled", "expired")
+async def running(client: Client, run: str, jobs: int = 1) -> RunView:
+    """Return when `jobs` jobs of the run have a process."""
+    return await when(client, run, lambda view: view.counts.get("running") == jobs)
 
 
 async def final(client: Client, run: str, within_s: float = 120.0) -> RunView:
-    ends = time.monotonic() + within_s
-    while True:
-        view = await until(client, run, *FINAL, within_s=within_s)
-        if view.state in FINAL:
-            return view
-        assert time.monotonic() < ends, view
-        await asyncio.sleep(0.1)
+    return await when(client, run, lambda view: is_final(view.state), within_s)
 
 
 async def count_samples(client: Client, run: str) -> int:
@@ -166,9 +163,7 @@ async def test_cancel_says_what_it_stopped_and_nothing_of_it_is_left(lab: LabPro
     }
     async with client_of(lab) as client:
         run = await submit(client, document)
-        view = await until(client, run, "running")
-        while view.counts.get("running") != 2:
-            view = await until(client, run, "running")
+        await running(client, run, 2)
         answer = await client.cancel(run)
         assert [job.state for job in answer.jobs] == ["cancelled", "cancelled"]
         assert all(job.stopped and not job.pending for job in answer.jobs), answer
@@ -193,7 +188,7 @@ async def test_the_controller_is_killed_in_the_middle_and_the_verdict_is_right(
     await start(lab, ssh=True)
     async with client_of(lab) as client:
         run = await submit(client, profile())
-        await until(client, run, "running")
+        await running(client, run)
         lab.kill("controller")
         config = str(lab.state / "controller.toml")
         lab.start("controller", "tshrag_controller.daemon", "--config", config, "--stop-broker")
@@ -209,7 +204,7 @@ async def test_the_agent_is_killed_in_the_middle_and_the_job_is_tried_again(
     await start(lab, ssh=True)
     async with client_of(lab) as client:
         run = await submit(client, profile())
-        await until(client, run, "running")
+        await running(client, run)
         lab.kill("rack")
         lab.run_agent("rack")
         view = await final(client, run)
@@ -226,7 +221,7 @@ async def test_an_agent_that_is_killed_takes_its_host_job_up_again(lab: LabProce
     document = {"name": "long", "schedule": {"sequence": [{"command": ["sh", "-c", script]}]}}
     async with client_of(lab) as client:
         run = await submit(client, document)
-        await until(client, run, "running")
+        await running(client, run)
         lab.kill("rack")
         lab.run_agent("rack")
         view = await final(client, run)
@@ -243,7 +238,7 @@ async def test_the_broker_is_killed_in_the_middle_and_comes_back_by_itself(
     await start(lab, ssh=True)
     async with client_of(lab) as client:
         run = await submit(client, profile())
-        await until(client, run, "running")
+        await running(client, run)
         os.kill(int((lab.state / "nats" / "run" / "nats.pid").read_text()), signal.SIGKILL)
         view = await final(client, run)
         assert (view.state, view.evidence[0].samples) == ("passed", SAMPLES)
