@@ -1,4 +1,4 @@
-"""PURE: the scripts that ask a DUT what it is, and the reading of their answers.
+"""The scripts that ask a DUT what it is, and the reading of their answers.
 
 They go to ``/bin/sh`` on stdin: no length limit, no quoting by whatever the login shell is.
 """

@@ -1,4 +1,4 @@
-"""PURE: the lines between the agent and the wrapper on a DUT (``wrap.sh``).
+"""The lines between the agent and the wrapper on a DUT (``wrap.sh``).
 
 Out goes a launch script in which every hostile value is quoted; back come the lines of the guard
 between the bytes of the command. A nonce, which the command never gets to see, tells them apart.

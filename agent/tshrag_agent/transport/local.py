@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from tshrag_agent.transport.base import (
     Completed,
@@ -111,10 +112,9 @@ class _LocalChannel(asyncio.SubprocessProtocol):
         self._process: asyncio.SubprocessTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.SubprocessTransport):
-            self._process = transport
-            stdin = transport.get_pipe_transport(0)
-            self._stdin = stdin if isinstance(stdin, asyncio.WriteTransport) else None
+        # by their protocol: those of uvloop are no subclasses
+        self._process = cast(asyncio.SubprocessTransport, transport)
+        self._stdin = cast(asyncio.WriteTransport, self._process.get_pipe_transport(0))
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if not self._over.is_set():

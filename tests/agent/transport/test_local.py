@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.support.outputs import Output
 from tests.support.process_trees import deaf_tree, living
@@ -89,3 +90,16 @@ async def test_end_reaches_what_an_earlier_agent_has_left(tmp_path: Path) -> Non
     await later.end(Fence(1))
     assert living(f".{tag}") == []
     await wait_until(lambda: not living(run_dir), 10)
+
+
+def test_the_loop_of_the_agent_works_too(run_dir: str) -> None:
+    """The transports of uvloop are no subclasses of those of asyncio."""
+
+    async def life() -> bytes:
+        local = LocalTransport(dut_id("board"), LocalWay(guard=Guard(run_dir=run_dir)))
+        sink = Output()
+        await shell(local, "echo out; cat", 1, sink)
+        await local.close()
+        return sink.stdout
+
+    assert uvloop.run(life()) == b"out\n"
