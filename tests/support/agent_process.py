@@ -33,13 +33,16 @@ async def an_agent(
               "sample_s": 0, **table}  # fmt: skip
     settings = AgentSettings(agent=AgentTable(**fields), dut=duts)  # type: ignore[arg-type]  # any fields
     bundle = leader.keys.plain_agent(A1, url)
-    async with opened(settings, bundle) as daemon, asyncio.TaskGroup() as group:
-        group.create_task(daemon.serve())
-        try:
-            await leader.until(lambda: leader.hellos)
-            yield daemon
-        finally:
-            daemon.stop()
+    try:
+        async with opened(settings, bundle) as daemon, asyncio.TaskGroup() as group:
+            group.create_task(daemon.serve())
+            try:
+                await leader.until(lambda: leader.hellos)
+                yield daemon
+            finally:
+                daemon.stop()
+    finally:
+        await asyncio.to_thread(end_shepherd, tmp_path / "store")
 
 
 class AgentProcess:
@@ -84,12 +87,17 @@ class AgentProcess:
 
     def end_shepherd(self) -> None:
         """End the shepherd of this folder, with all that it keeps alive."""
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if f"{self.folder}/store/agent".encode() in words:
-                os.kill(int(entry.name), signal.SIGTERM)
+        end_shepherd(self.folder / "store")
+
+
+def end_shepherd(store: Path) -> None:
+    """End the shepherd of the agent that keeps its things in `store`."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"{store}/agent".encode() in words:
+            os.kill(int(entry.name), signal.SIGTERM)
