@@ -20,6 +20,7 @@ from tshrag_common.states import (
     JobState,
 )
 from tshrag_controller.core import events as e
+from tshrag_controller.core.holds import drop_if_gone, release, release_role, take
 from tshrag_controller.core.lab import (
     Agent,
     Attempt,
@@ -32,6 +33,8 @@ from tshrag_controller.core.lab import (
     is_kept,
     set_timer,
 )
+
+RETIRED_SPOOLS = 16
 
 
 def apply(lab: Lab, event: e.AnyEvent, at: int) -> None:
@@ -81,7 +84,7 @@ def _run_admitted(lab: Lab, event: e.RunAdmitted, at: int) -> None:
         if not planned.after:
             ready.append(job)
     for job in ready:
-        enqueue(lab, run, job)
+        enqueue(lab, run, job, at)
     if run.deadline:
         set_timer(lab, run.deadline, "expire", run.id)
 
@@ -113,16 +116,7 @@ def _job_assigned(lab: Lab, event: e.JobAssigned, at: int) -> None:
     )
     lab.turn_fences += 1
     run.live += 1
-    _take(lab, run, lab.attempts[event.fence])
-
-
-def _take(lab: Lab, run: Run, attempt: Attempt) -> None:
-    agent = lab.agents[attempt.agent]
-    agent.fences.add(attempt.fence)
-    if attempt.dut is not None:
-        lab.duts[attempt.dut].holder = attempt.fence
-    else:
-        agent.host_slots += run.spec(lab.jobs[attempt.job]).need.slots
+    take(lab, run, lab.attempts[event.fence])
 
 
 def _job_moved(lab: Lab, event: e.JobMoved, at: int) -> None:
@@ -132,7 +126,7 @@ def _job_moved(lab: Lab, event: e.JobMoved, at: int) -> None:
     job.error = event.error or job.error
     if event.cause is JobCause.REQUEUE:
         job.not_before = event.until
-        enqueue(lab, run, job)
+        enqueue(lab, run, job, at)
     elif event.cause is JobCause.START:
         job.started_at, job.not_before = at, event.until
         set_timer(lab, event.until, "sleep", job.id)
@@ -145,12 +139,12 @@ def _end_job(lab: Lab, run: Run, job: Job, at: int) -> None:
     run.open_jobs -= 1
     run.ended[job.state] = run.ended.get(job.state, 0) + 1
     count_role(lab, run, job, -1)
-    _release_role(lab, run, job)
+    release_role(lab, run, run.spec(job).need.role)
     for serial in lab.indexes.children[run.id].get(job.serial, ()):
         child = lab.jobs[ids.job_of(run.id, serial)]
         child.missing -= 1
         if not child.missing and child.state is JobState.WAITING and not blocks(run, job):
-            enqueue(lab, run, child)
+            enqueue(lab, run, child, at)
 
 
 def blocks(run: Run, job: Job) -> bool:
@@ -158,16 +152,6 @@ def blocks(run: Run, job: Job) -> bool:
     if job.state is JobState.PASSED:
         return False
     return run.spec(job).on_fail == "stop" or job.state in (JobState.SKIPPED, JobState.CANCELLED)
-
-
-def _release_role(lab: Lab, run: Run, job: Job) -> None:
-    """Let go of a kept DUT when no open job needs it and no attempt is on it."""
-    role = run.spec(job).need.role
-    if role not in run.bound or lab.indexes.role_users.get((run.id, role), 0):
-        return
-    dut = lab.duts.get(run.bound[role][1])
-    if dut is not None and dut.kept_by == run.id and not dut.holder:
-        dut.kept_by = None
 
 
 def _attempt_accepted(lab: Lab, event: e.AttemptAccepted, at: int) -> None:
@@ -181,7 +165,7 @@ def _attempt_accepted(lab: Lab, event: e.AttemptAccepted, at: int) -> None:
 def _attempt_started(lab: Lab, event: e.AttemptStarted, at: int) -> None:
     attempt = lab.attempts[event.fence]
     attempt.state = ATTEMPT.next(attempt.state, AttemptCause.START)
-    attempt.started_at = event.at
+    attempt.started_at = at
     job = lab.jobs[attempt.job]
     if job.fence == event.fence and not JOB.is_final(job.state):
         job.state = JOB.next(job.state, JobCause.START)
@@ -192,16 +176,15 @@ def _attempt_ended(lab: Lab, event: e.AttemptEnded, at: int) -> None:
     ended = event.ended
     attempt = lab.attempts[ended.fence]
     attempt.state = ATTEMPT.next(attempt.state, AttemptCause.END)
-    attempt.started_at = ended.started_at or attempt.started_at
     attempt.outcome = ended.outcome
     attempt.samples_upto, attempt.output_upto = ended.samples_upto, ended.output_upto
     job = lab.jobs[attempt.job]
     if job.fence == ended.fence and not JOB.is_final(job.state):
         job.state = JOB.next(job.state, JobCause.COLLECT)
-        job.started_at = job.started_at or attempt.started_at
+        job.started_at = job.started_at or ended.started_at
         job.error = ended.error
         _note_fault(job, attempt, ended.outcome)
-    _release(lab, attempt)
+    release(lab, attempt)
 
 
 def _note_fault(job: Job, attempt: Attempt, outcome: str) -> None:
@@ -223,23 +206,7 @@ def _attempt_lost(lab: Lab, event: e.AttemptLost, at: int) -> None:
     job = lab.jobs[attempt.job]
     if job.fence == event.fence and not JOB.is_final(job.state):
         _note_fault(job, attempt, "lost")
-    _release(lab, attempt)
-
-
-def _release(lab: Lab, attempt: Attempt) -> None:
-    """Free the slot or the DUT; the attempt itself stays until its job is final."""
-    job = lab.jobs[attempt.job]
-    run = lab.runs[job.run]
-    run.live -= 1
-    agent = lab.agents[attempt.agent]
-    agent.fences.discard(attempt.fence)
-    if attempt.dut is None:
-        agent.host_slots -= run.spec(job).need.slots
-        return
-    row = lab.duts.get(attempt.dut)
-    if row is not None and row.holder == attempt.fence:
-        row.holder = Fence(0)
-        _release_role(lab, run, job)
+    release(lab, attempt)
 
 
 def _job_judged(lab: Lab, event: e.JobJudged, at: int) -> None:
@@ -295,8 +262,9 @@ def _agent_seen(lab: Lab, event: e.AgentSeen, at: int) -> None:
             lab.duts[dut.id] = DutRow(dut, facts.agent, holder, keeper, dut.faulty)
     told = {dut.id for dut in facts.duts}
     for name, row in list(lab.duts.items()):
-        if row.agent == facts.agent and name not in told and not row.holder:
-            del lab.duts[name]
+        if row.agent == facts.agent and name not in told:
+            row.gone = True
+            drop_if_gone(lab, row)
     lab.indexes.fitting.clear()
 
 
@@ -313,6 +281,8 @@ def _dut_marked(lab: Lab, event: e.DutMarked, at: int) -> None:
 def _spool_applied(lab: Lab, event: e.SpoolApplied, at: int) -> None:
     agent = lab.agents[event.agent]
     if agent.spool != event.spool:
+        if agent.spool:
+            agent.retired = (*agent.retired, agent.spool)[-RETIRED_SPOOLS:]
         agent.spool = event.spool
         lab.indexes.marks.pop(event.agent, None)
     agent.applied = event.upto

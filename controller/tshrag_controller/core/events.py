@@ -168,7 +168,9 @@ class ReportRefused(Event, frozen=True, kw_only=True, array_like=True, tag="repo
 
     agent: AgentId
     seq: int
-    code: Literal["stale_fence", "not_holder", "unknown_job", "already_final", "unknown_dut"]
+    code: Literal[
+        "stale_fence", "not_holder", "unknown_job", "already_final", "unknown_dut", "stale_spool"
+    ]
     what: str = ""
 
 

@@ -58,7 +58,7 @@ class Attempt:
     dut: DutId | None
     assigned_at: int
     state: AttemptState = AttemptState.ASSIGNED
-    started_at: int = 0
+    started_at: int = 0  # by the clock of the LOG: agents' clocks may be wrong
     samples_upto: int = 0
     output_upto: int = 0
     outcome: str = ""
@@ -107,6 +107,7 @@ class Agent:
     fences: set[Fence] = field(default_factory=set)  # attempts there that hold something
     host_slots: int = 0  # taken
     since: int = 0  # of its state
+    retired: tuple[str, ...] = ()  # spools it had before; what still comes of them is stale
 
     @property
     def free_slots(self) -> int:
@@ -115,13 +116,17 @@ class Agent:
 
 @dataclass(slots=True)
 class DutRow:
-    """A DUT behind one agent. ``holder`` is the attempt, ``kept_by`` the run that has it bound."""
+    """A DUT behind one agent. ``holder`` is the attempt, ``kept_by`` the run that has it bound.
+
+    ``gone``: its agent does not tell of it any more; the row stays for those who have it.
+    """
 
     dut: Dut
     agent: AgentId
     holder: Fence = NO_FENCE
     kept_by: RunId | None = None
     faulty: str = ""
+    gone: bool = False
 
 
 @dataclass(slots=True)
@@ -208,12 +213,12 @@ def index_run(lab: Lab, run: Run) -> None:
     lab.indexes.children[run.id] = children
 
 
-def enqueue(lab: Lab, run: Run, job: Job) -> None:
+def enqueue(lab: Lab, run: Run, job: Job, now: int) -> None:
     """Put a job whose dependencies are met where the scheduler looks; a window may hold it."""
     held_until = max(job.not_before, run.not_before)
     spec = run.spec(job)
     indexes = lab.indexes
-    if held_until:
+    if held_until > now:
         set_timer(lab, held_until, "wake", job.id)
     elif not spec.is_placed:
         indexes.own.append(job.id)

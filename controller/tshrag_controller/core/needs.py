@@ -85,6 +85,9 @@ def blocked(need: Need, agent: Agent, row: DutRow | None, run: str) -> tuple[Rea
             slots = agent.facts.slots
             reasons.append(Reason("capacity", f"{slots - agent.free_slots} of {slots} slots taken"))
         return tuple(reasons)
+    if row.gone:
+        text = f"host {agent.facts.agent} does not tell of DUT {row.dut.id} any more"
+        reasons.append(Reason("gone", text))
     if row.faulty:
         reasons.append(Reason("faulty", f"DUT {row.dut.id} is faulty: {row.faulty}"))
     if row.holder:

@@ -38,12 +38,20 @@ class GapError(Exception):
 def on_reports(decision: Decision, batch: ReportBatch) -> int:
     """Apply the reports of a batch that are new, each once and in order; return how far it is.
 
+    A batch of a spool that the agent had before comes late or again: it counts for nothing.
+
     Raises:
         GapError: reports before the batch have not come; nothing of it was applied.
 
     """
     lab = decision.lab
     agent = lab.agents.get(batch.agent)
+    if agent is not None and batch.spool in agent.retired:
+        refused = ReportRefused(
+            agent=batch.agent, seq=batch.first_seq, code="stale_spool", what=batch.spool
+        )
+        decision.happen(refused)
+        return 0
     applied = agent.applied if agent is not None and agent.spool == batch.spool else 0
     if batch.first_seq > applied + 1:
         raise GapError(batch.agent, applied + 1)
@@ -97,10 +105,13 @@ def on_hello(decision: Decision, agent: AgentId, seq: int, report: Hello, new_sp
 
 
 def on_goodbye(decision: Decision, agent: AgentId, report: Goodbye) -> None:
+    lab = decision.lab
     decision.happen(AgentMoved(agent=agent, cause=AgentCause.LEAVE, reason=report.reason))
-    for fence in sorted(decision.lab.agents[agent].fences):
-        if decision.lab.attempts[fence].state is AttemptState.ASSIGNED:
+    for fence in sorted(lab.agents[agent].fences):
+        if lab.attempts[fence].state is AttemptState.ASSIGNED:
             lose(decision, fence, f"agent {agent} left before it took the attempt")
+        else:  # it should hold nothing; whatever it left alive ends at its own limit
+            watch_overdue(lab, fence, decision.now)
 
 
 def on_dut(decision: Decision, agent: AgentId, seq: int, report: DutChanged) -> None:
@@ -132,7 +143,12 @@ def on_silence(decision: Decision, agent: AgentId, cause: AgentCause) -> None:
     decision.happen(AgentMoved(agent=agent, cause=cause, reason="no heartbeat"))
     if cause is AgentCause.LOSE:
         for fence in row.fences:
-            set_timer(lab, max(decision.now, give_up_at(lab, fence)), "overdue", str(fence))
+            watch_overdue(lab, fence, decision.now)
+
+
+def watch_overdue(lab: Lab, fence: Fence, now: int) -> None:
+    """Look again at an attempt whose agent is away when its time must be over."""
+    set_timer(lab, max(now, give_up_at(lab, fence)), "overdue", str(fence))
 
 
 def give_up_at(lab: Lab, fence: Fence) -> int:
@@ -152,5 +168,7 @@ def on_overdue(decision: Decision, fence: Fence) -> None:
     if attempt is None:
         return
     agent = decision.lab.agents[attempt.agent]
-    if agent.state in (AgentState.LOST, AgentState.OFFLINE):
+    if give_up_at(decision.lab, fence) > decision.now:  # it started after the timer was set
+        watch_overdue(decision.lab, fence, decision.now)
+    elif agent.state in (AgentState.LOST, AgentState.OFFLINE):
         lose(decision, fence, f"agent {attempt.agent} is {agent.state}, the time limit is over")

@@ -103,6 +103,9 @@ def on_unsettled(decision: Decision, fence: Fence) -> None:
         return
     if job.state is not JobState.COLLECTING:
         return
+    if is_stored(lab, attempt):
+        conclude(decision, job, attempt)
+        return
     marks = lab.indexes.marks.get(attempt.agent, Marks())
     missing = []
     if marks.samples < attempt.samples_upto:

@@ -51,5 +51,4 @@ def _wake(lab: Lab, name: JobId, now: int) -> None:
         return
     run = lab.runs[job.run]
     if max(job.not_before, run.not_before) <= now:
-        job.not_before = run.not_before = 0
-        enqueue(lab, run, job)
+        enqueue(lab, run, job, now)

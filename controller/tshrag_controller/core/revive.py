@@ -4,7 +4,7 @@ import msgspec
 
 from tshrag_common import ids
 from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, RunId
-from tshrag_common.states import JOB, RUN, JobState
+from tshrag_common.states import JOB, RUN, AgentState, JobState
 from tshrag_controller.core.apply import count_role
 from tshrag_controller.core.lab import (
     Agent,
@@ -17,6 +17,8 @@ from tshrag_controller.core.lab import (
     index_run,
     set_timer,
 )
+from tshrag_controller.core.on_agent import watch_overdue
+from tshrag_controller.core.on_attempt import wait_for_rest
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +57,10 @@ def revive(data: bytes, now: int) -> Lab:
     lab = Lab(**{name: getattr(value, name) for name in _FIELDS})
     for run in sorted(lab.runs.values(), key=lambda run: run.order):
         _index(lab, run, now)
+    for agent in lab.agents.values():
+        if agent.state in (AgentState.LOST, AgentState.OFFLINE):
+            for fence in agent.fences:
+                watch_overdue(lab, fence, now)
     return lab
 
 
@@ -75,9 +81,8 @@ def _index(lab: Lab, run: Run, now: int) -> None:
 def _index_job(lab: Lab, run: Run, job: Job, now: int) -> None:
     attempt = lab.attempts.get(job.fence)
     if job.state is JobState.WAITING and not job.missing:
-        enqueue(lab, run, job)
+        enqueue(lab, run, job, now)
     elif job.state is JobState.RUNNING and attempt is None:
         set_timer(lab, job.not_before, "sleep", job.id)
     elif job.state is JobState.COLLECTING and attempt is not None:
-        lab.indexes.settling.setdefault(attempt.agent, []).append(attempt.fence)
-        set_timer(lab, now + 60_000_000, "settle", str(attempt.fence))
+        wait_for_rest(lab, attempt, now)
