@@ -21,7 +21,7 @@ from tshrag_agent.reports.dut_sampler import DutSampler
 from tshrag_agent.reports.logpump import OUTPUT_BYTES, LogPump
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.transport.base import Completed, DutProbe, DutTransport, Stream, TransportFailed
-from tshrag_common.errors import ErrorReport, LabError
+from tshrag_common.errors import ErrorReport, LabError, shown
 from tshrag_common.ids import DutId
 from tshrag_common.reports import OutputEnd
 
@@ -157,14 +157,19 @@ class DutSteps:
             cwd = working_directory(spec, self._env, self._remote)
         else:
             cwd = expanded(spec.cwd, self._env)  # empty: the home of the user there
-        return await self._place.transport.execute(
-            argv,
-            env=self._env,
-            cwd=cwd,
-            timeout_s=timeout_s,
-            fence=self._attempt.start.fence,
-            on_output=self._hear,
-        )
+        try:
+            return await self._place.transport.execute(
+                argv,
+                env=self._env,
+                cwd=cwd,
+                timeout_s=timeout_s,
+                fence=self._attempt.start.fence,
+                on_output=self._hear,
+            )
+        except asyncio.CancelledError:  # the transport has ended the tree, and looked
+            what = shown(" ".join(argv), 120)
+            self._attempt.record.stopped += (f"{self._attempt.start.dut}: the tree of {what}",)
+            raise
 
     def _hear(self, stream: Stream, data: bytes) -> None:
         self._raw[stream].write(data)
