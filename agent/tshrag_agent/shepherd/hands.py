@@ -69,6 +69,11 @@ class Hands:
         """When a hand has taken too long."""
         return min((one.until for one in self._hands.values()), default=float("inf"))
 
+    def be_ready(self) -> None:
+        """Make the first hand, so that the first start need not wait for it."""
+        if not self._hands:
+            self._make()
+
     def ask(self, start: Start) -> None:
         """Have something started as soon as a hand is free."""
         self._waiting.append(start)

@@ -73,6 +73,8 @@ class Shepherd:
                 self._records.flush()  # before anybody hears of it
                 self._talk()
                 self._talk_at = time.monotonic() + _LINGER_S
+        self._records.flush()
+        self._talk()  # what the last turn brought
 
     def _listen_to_signals(self) -> None:
         for sock in (self._wake, self._wake_writer):
@@ -273,6 +275,7 @@ def main(folder: str, options: str) -> None:
     hands = Hands(patience_s, fds, child_files, lambda fd: poll.register(fd, select.EPOLLIN))
     if isinstance(made, proctree.TreeGroups):
         made.spared = hands.pids
+    hands.be_ready()
     herd = Herd(made, hands, records, state_id)
     try:
         Shepherd(folder, poll, hands, herd, records).serve(float(said.get("orphan_s", 60.0)))

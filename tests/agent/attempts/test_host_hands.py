@@ -1,6 +1,7 @@
 """The helpers of the shepherd may hang or die; what they have started does not."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -16,12 +17,12 @@ def hands_of(shepherd: Shepherd) -> list[int]:
     """Return the pids of the shepherd's helpers."""
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and is_alive(int(entry.name)):
+        with contextlib.suppress(OSError):  # it ended meanwhile
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
             name = (entry / "comm").read_text().strip()
-            if int(fields[1]) == shepherd.pid and name == "tshrag-hand":
+            if entry.name.isdigit() and int(fields[1]) == shepherd.pid and name == "tshrag-hand":
                 found.append(int(entry.name))
-    return found
+    return [pid for pid in found if is_alive(pid)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
