@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from tshrag_common.bus.jetstream import JetStream, StreamInfo
+from tshrag_common.clock import SystemClock
 from tshrag_common.errors import NotFound, Refused
 from tshrag_common.streams import LOG, StreamConfig
 from tshrag_controller.core.events import LeaderChosen
@@ -94,7 +95,8 @@ async def recover(log: JetStream, checkpoints: Checkpoints, store: Store, name: 
     lab.sequence = info.last_seq
     took = round(time.monotonic() - began, 3)
     logger.info("recovered", extra={"sequence": lab.sequence, "frames": frames, "seconds": took})
-    return revive(recorded(lab), 0)  # indexes made anew, without what was queued on the way
+    # Indexes are made anew, without what was queued on the way; what became due is due now.
+    return revive(recorded(lab), SystemClock().now())
 
 
 async def _explain_gap(log: JetStream, info: StreamInfo, begin: int, known: int) -> None:
