@@ -61,14 +61,12 @@ class Board:
         """Answer until `stop`; say on stdout when it begins."""
         self._home.mkdir(parents=True, exist_ok=True)
         os.chdir(self._home)  # what SFTP takes a relative path from
-        public = self._client_key.export_public_key("openssh").decode()
         acceptor = await asyncssh.listen(
             "127.0.0.1",
             self._options.port,
             config=None,
             server_host_keys=[self._host_key],
-            authorized_client_keys=asyncssh.import_authorized_keys(public),
-            server_factory=lambda: _Door(self._options.user),
+            server_factory=lambda: _Door(self._options.user, self._client_key),
             process_factory=self._execute,
             sftp_factory=asyncssh.SFTPServer if self._options.sftp else None,
             encoding=None,
@@ -140,15 +138,17 @@ class Board:
 class _Door(asyncssh.SSHServer):
     """Lets one user in, by the one key."""
 
-    def __init__(self, user: str) -> None:
-        self._user, self._is_user = user, False
+    def __init__(self, user: str, key: asyncssh.SSHKey) -> None:
+        self._user, self._key = user, key.public_data
 
     def begin_auth(self, username: str) -> bool:
-        self._is_user = username == self._user
         return True
 
     def public_key_auth_supported(self) -> bool:
-        return self._is_user
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return username == self._user and key.public_data == self._key
 
 
 async def _feed(remote: asyncssh.SSHServerProcess[bytes], process: Process) -> None:
