@@ -31,6 +31,7 @@ from tshrag_common.ids import DutId, Fence
 _PASSING: tuple[TransportCode, ...] = ("dut_unreachable", "ssh_refused")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 15.0
 _START_S = 15.0
+_SETTLE_S = 0.05  # a lost connection refuses channels a moment before it says that it is closed
 _CHUNK_BYTES = 1 << 20
 
 
@@ -106,6 +107,7 @@ class _SshLink:
         try:
             return await self._start(command, on_output)
         except (asyncssh.Error, OSError) as error:  # OSError: also TimeoutError
+            await asyncio.sleep(_SETTLE_S)
             if not self._made or not self._made[-1].is_closed():
                 what = f"no session can be started: {reason(error)}"
                 fix = "see its power and network, and MaxSessions of its sshd"

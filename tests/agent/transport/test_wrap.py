@@ -1,5 +1,6 @@
 """The wrapper by itself: each shell and each poverty that a DUT may have."""
 
+import contextlib
 import inspect
 import itertools
 import subprocess
@@ -109,8 +110,9 @@ def start(request: pytest.FixtureRequest, run_dir: str) -> Callable[..., subproc
             start_new_session=True,
         )
         assert process.stdin is not None
-        process.stdin.write(f"{NONCE}\n{script}\n{NONCE}\n".encode())
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # a refusal may be faster
+            process.stdin.write(f"{NONCE}\n{script}\n{NONCE}\n".encode())
+            process.stdin.flush()
         return process
 
     return guard
