@@ -62,6 +62,17 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(f"{ROOMS}.{room}"), name)
         return command if isinstance(command, click.Command) else None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; name the nearest where there is none."""
+        if args and not ctx.resilient_parsing and args[0] not in COMMANDS and args[0][:1] != "-":
+            from tshrag_common.errors import did_you_mean
+
+            near = did_you_mean(args[0], COMMANDS) or "see 'tshrag --help'"
+            ctx.fail(f"no command {args[0]!r}; {near}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by the table, without a look into their rooms."""
         with formatter.section("Commands"):

@@ -1,19 +1,21 @@
 """Ask the lab one thing, or follow it for a while; what is wrong becomes one line."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from tshrag_common import ids, requests as r
 from tshrag_common.client import Client, open_client
-from tshrag_common.errors import InvalidId, LabError, NotFound, Unreachable
+from tshrag_common.errors import DeadlineExceeded, InvalidId, LabError, NotFound, Unreachable
 from tshrag_common.views import JobView
 from tshrag_controller.cli.context import Connection
 
 T = TypeVar("T")
 
 CONNECT_S = 4.0
+HEARD_S = 5.0
 LAST = "last"
 
 _SERIAL = re.compile(r"(.+)[:/](?:JID_)?([0-9]{1,6})")
@@ -34,11 +36,18 @@ async def _asked(connection: Connection, question: Callable[[Client], Awaitable[
             ca=connection.ca or None,
             within_s=CONNECT_S,
         ) as client:
+            await _heard(client)
             return await question(client)
     except BaseExceptionGroup as group:
         raise _inner(group) from None
     except Unreachable as error:
         raise _with_fix(error, connection) from None
+
+
+async def _heard(client: Client) -> None:
+    """Find out soon whether a controller is there at all; one that is only slow is awaited."""
+    with contextlib.suppress(DeadlineExceeded):
+        await client.ask("health", r.Nothing(), r.HealthAnswer, HEARD_S)
 
 
 def _inner(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -106,7 +106,7 @@ def counted(counts: Mapping[str, int]) -> Text:
         for name, count in sorted(counts.items(), key=_weight)
         if count
     ]
-    return Text(", ").join(parts) if parts else Text("no jobs")
+    return Text(", ").join(parts) if parts else Text("none")
 
 
 def _weight(item: tuple[str, int]) -> int:

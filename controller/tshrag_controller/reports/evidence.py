@@ -1,8 +1,12 @@
 """PURE: a verdict and what it rests on, as words."""
 
+from collections.abc import Iterable
+
 from tshrag_common.criteria import Evidence
+from tshrag_common.units import UNITS
 from tshrag_controller.reports.text import clean
 
+_NO_VALUE = ("count", "sum", "stdev", "rate")  # other numbers than those of the samples
 _SIGNS = {"min": "≥", "max": "≤", "equals": "=", "warn_min": "≥", "warn_max": "≤"}
 
 
@@ -35,3 +39,13 @@ def _number(value: float | None, unit: str) -> str:
         return "-"
     glue = "" if unit in ("", "%") else " "
     return f"{value:.6g}{glue}{clean(unit)}"
+
+
+def bounds_of(evidence: Iterable[Evidence], key: str) -> tuple[float, ...]:
+    """Return the bounds on the samples of `key`, in the base unit, to be drawn as lines."""
+    found: dict[float, None] = {}
+    for each in evidence:
+        if each.metric == key and each.bound is not None and each.statistic not in _NO_VALUE:
+            unit = UNITS.get(each.unit)
+            found[unit.to_base(each.bound) if unit else each.bound] = None
+    return tuple(found)

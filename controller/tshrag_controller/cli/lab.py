@@ -1,0 +1,136 @@
+"""The lab as a whole: its counters, its health, its DUTs."""
+
+import sys
+from collections.abc import Mapping
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from tshrag_common import requests as r
+from tshrag_common.errors import NotFound
+from tshrag_common.views import DutView
+from tshrag_controller.cli import options, render
+from tshrag_controller.cli.ask import ask
+from tshrag_controller.cli.context import Connection
+from tshrag_controller.reports.text import clean
+
+
+@options.command(examples=("tshrag stats", "watch -n 5 tshrag stats"))
+@options.readable
+@options.in_lab
+def stats(connection: Connection, output: str) -> None:
+    """Show the counters of the lab: runs, jobs, agents, DUTs, slots."""
+    answer = ask(connection, lambda lab: lab.stats())
+    render.emit(
+        output, answer, lambda out: _print_stats(out, answer), [str(sum(answer.runs.values()))]
+    )
+
+
+def _print_stats(out: Console, answer: r.StatsAnswer) -> None:
+    ratio = answer.success_ratio
+    rows: list[tuple[str, render.Cell]] = [
+        ("runs", render.counted(answer.runs)),
+        ("jobs", render.counted(answer.jobs)),
+        ("passed", "-" if ratio is None else f"{ratio:.1%} of what has ended"),
+        ("attempts", str(answer.attempts)),
+        ("samples", str(answer.samples)),
+        ("agents", render.counted(answer.agents)),
+        ("duts", render.counted(answer.duts)),
+        ("slots", f"{answer.slots_taken} of {answer.slots} taken"),
+    ]
+    out.print(render.facts([*rows, *_counters(answer.counters)]))
+
+
+def _counters(counters: Mapping[str, int]) -> list[tuple[str, str]]:
+    return [(name, str(count)) for name, count in sorted(counters.items()) if count]
+
+
+@options.command(examples=("tshrag health", "tshrag health -o quiet || page-somebody"))
+@options.readable
+@options.in_lab
+def health(connection: Connection, output: str) -> None:
+    """Say whether the lab is well. Exit 0 when it is, 1 when degraded, 3 when nobody answers."""
+    answer = ask(connection, lambda lab: lab.health())
+    render.emit(output, answer, lambda out: _print_health(out, answer), [answer.status])
+    sys.exit(0 if answer.status == "ok" else 1)
+
+
+def _print_health(out: Console, answer: r.HealthAnswer) -> None:
+    behind = answer.sequence - answer.projected
+    rows: list[tuple[str, render.Cell]] = [("status", render.state(answer.status))]
+    rows += [("why", Text(clean(reason), "yellow")) for reason in answer.reasons]
+    rows += [
+        ("leader", f"{answer.node}, epoch {answer.epoch}, version {answer.version}"),
+        ("broker", answer.broker),
+        ("durable", "yes" if answer.durable else "no: a power cut may take what was accepted"),
+        ("log", f"frame {answer.sequence}" + (f", projection {behind} behind" if behind else "")),
+    ]
+    out.print(render.facts([*rows, *_counters(answer.counters)]))
+
+
+@click.group()
+def dut() -> None:
+    """DUTs: the devices under test, behind the agents."""
+
+
+@dut.command("list", cls=options.Command, examples=("tshrag dut list", "tshrag dut list --json"))
+@options.readable
+@options.in_lab
+def list_duts(connection: Connection, output: str) -> None:
+    """List DUTs with their state, and which job holds them."""
+    answer = ask(connection, lambda lab: lab.duts())
+    names = [each.dut.id for each in answer.duts]
+    render.emit(output, answer, lambda out: _print_duts(out, answer), names)
+
+
+def _print_duts(out: Console, answer: r.DutsAnswer) -> None:
+    if not answer.duts:
+        out.print("no DUTs; an agent brings them by [[dut]] in its agent.toml")
+        return
+    rows = [
+        (
+            each.dut.id,
+            each.dut.kind,
+            render.state(each.state),
+            ", ".join(each.dut.transports),
+            each.agent,
+            each.job or (f"kept by {each.kept_by}" if each.kept_by else ""),
+            each.faulty,
+        )
+        for each in answer.duts
+    ]
+    out.print(render.table(("dut", "kind", "state", "ways", "agent", "held by", "faulty"), rows))
+
+
+@dut.command("show", cls=options.Command, examples=("tshrag dut show rpi4-1",))
+@click.argument("name")
+@options.readable
+@options.in_lab
+def show_dut(connection: Connection, output: str, name: str) -> None:
+    """Show one DUT."""
+    answer = ask(connection, lambda lab: lab.duts())
+    known = {str(each.dut.id): each for each in answer.duts}
+    if name not in known:
+        raise NotFound("dut", name, known)
+    render.emit(output, known[name], lambda out: _print_dut(out, known[name]), [name])
+
+
+def _print_dut(out: Console, found: DutView) -> None:
+    dut = found.dut
+    labels = " ".join(f"{name}={value}" for name, value in sorted(dut.labels.items()))
+    rows: list[tuple[str, render.Cell]] = [
+        ("dut", dut.id),
+        ("state", render.state(found.state)),
+        ("kind", dut.kind),
+        ("ways", ", ".join(dut.transports)),
+        ("platform", f"{dut.os}/{dut.arch or 'any'}"),
+        ("labels", labels or "-"),
+        ("agent", found.agent),
+        ("shared", "yes" if dut.shared else "no"),
+        ("held by", found.job or "-"),
+        ("kept by", found.kept_by or "-"),
+        ("faulty", found.faulty or dut.faulty or "-"),
+        ("carries", ", ".join(each[:12] for each in dut.carries) or "-"),
+    ]
+    out.print(render.facts(rows))

@@ -1,0 +1,12 @@
+"""PURE: a run report as JSON: everything, under a name of its form."""
+
+import msgspec
+
+from tshrag_controller.reports.gathered import RunReport
+
+
+def to_json(report: RunReport) -> str:
+    """Return the report as one JSON document; ``format`` names its form."""
+    whole = msgspec.to_builtins(report)
+    whole = {"format": report.format, **whole}
+    return msgspec.json.format(msgspec.json.encode(whole, order="sorted"), indent=2).decode() + "\n"

@@ -1,0 +1,67 @@
+"""PURE: all that a run report is made of, gathered by whoever can ask the lab.
+
+The same value gives the same report, byte by byte: no clock, no host name, no order of a set.
+"""
+
+import msgspec
+
+from tshrag_common.views import JobView, RunView, SeriesView
+
+FORMAT = "tshrag.run-report/1"
+BAD = ("failed", "error", "timeout", "expired", "cancelled")
+
+
+class LogTail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The end of one stream of a job that did not pass: the last of ``total`` bytes."""
+
+    job: str
+    attempt: int
+    stream: str
+    total: int
+    data: bytes = b""
+
+
+class HostView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A host that jobs of the run were on, and what its agent was."""
+
+    agent: str
+    version: str = ""
+    platform: str = ""
+
+
+class RunReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A finished run with all its jobs. ``jobs`` by serial, ``series`` by key.
+
+    ``omitted`` says what was left out because there was too much of it.
+    """
+
+    run: RunView
+    jobs: tuple[JobView, ...]
+    series: tuple[SeriesView, ...] = ()
+    tails: tuple[LogTail, ...] = ()
+    hosts: tuple[HostView, ...] = ()
+    profile_digest: str = ""
+    version: str = ""  # of the controller
+    omitted: tuple[str, ...] = ()
+    format: str = FORMAT
+
+
+def began_at(report: RunReport) -> int:
+    """Return when the run began; its submission where no job did."""
+    return report.run.started_at or report.run.created_at
+
+
+def ended_at(report: RunReport) -> int:
+    """Return when the last thing of the run ended."""
+    return max([report.run.ended_at, *(job.ended_at for job in report.jobs), began_at(report)])
+
+
+def on_clock(report: RunReport) -> list[JobView]:
+    """Return the jobs that took time, in the order in which they began."""
+    begun = [job for job in report.jobs if job.started_at]
+    return sorted(begun, key=lambda job: (job.started_at, job.serial))
+
+
+def places(job: JobView) -> str:
+    """Return where a job was, attempt by attempt."""
+    return ", ".join(dict.fromkeys(each.dut or each.agent for each in job.attempts))

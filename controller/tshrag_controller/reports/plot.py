@@ -1,0 +1,99 @@
+"""PURE: samples as a drawing of braille dots, with axes and units.
+
+A character holds 2 x 4 dots. Where more samples fall on one column than it has, the column shows
+their whole range, so that a peak is never lost.
+"""
+
+from collections.abc import Sequence
+
+from tshrag_common.units import UNITS
+from tshrag_controller.reports.text import duration, quantity
+
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+_EMPTY = 0x2800
+_LABEL = 12
+
+
+def plot(
+    at: Sequence[int],
+    values: Sequence[float],
+    unit: str = "",
+    *,
+    bounds: Sequence[float] = (),
+    width: int = 72,
+    height: int = 12,
+) -> list[str]:
+    """Return the lines of a drawing; `values` and `bounds` are in the base unit of `unit`.
+
+    Bounds are drawn as dashed lines, and the range is stretched to hold them where they are near.
+    """
+    if not values:
+        return ["no samples"]
+    low, high = _range(values, bounds)
+    canvas = _Canvas(max(8, width - _LABEL - 1), max(3, height), low, high)
+    for bound in bounds:
+        canvas.dash(bound)
+    first, last = min(at), max(at)
+    for when, value in zip(at, values, strict=True):
+        canvas.dot((when - first) / max(1, last - first), value)
+    lines = canvas.lines()
+    labels = {0: high, len(lines) // 2: (low + high) / 2, len(lines) - 1: low}
+    drawn = [
+        f"{_label(labels[row], unit) if row in labels else '':>{_LABEL}}┤{line}"
+        for row, line in enumerate(lines)
+    ]
+    span = duration((last - first) / 1e6) if last > first else "one instant"
+    foot = f"{'':{_LABEL}}└{'─' * canvas.columns}"
+    axis = f"{'':{_LABEL}} 0{span:>{canvas.columns - 1}}"
+    return [*drawn, foot, axis]
+
+
+def _label(value: float, unit: str) -> str:
+    found = UNITS.get(unit)
+    if found is None:
+        return quantity(float(f"{value:.4g}"), unit)
+    return quantity(found.to_base(float(f"{found.from_base(value):.4g}")), unit)
+
+
+def _range(values: Sequence[float], bounds: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    span = (high - low) or abs(high) or 1.0
+    near = [bound for bound in bounds if low - 2 * span <= bound <= high + 2 * span]
+    low, high = min([low, *near]), max([high, *near])
+    if high == low:
+        return low - span / 2, high + span / 2
+    return low, high
+
+
+class _Canvas:
+    """Dots on characters; y grows upwards."""
+
+    def __init__(self, columns: int, rows: int, low: float, high: float) -> None:
+        self.columns, self._rows = columns, rows
+        self._low, self._span = low, high - low
+        self._cells = [[0] * columns for _ in range(rows)]
+        self._reach: dict[int, tuple[int, int]] = {}
+
+    def dot(self, x_ratio: float, value: float) -> None:
+        x, y = round(x_ratio * (self.columns * 2 - 1)), self._y(value)
+        low, high = self._reach.get(x, (y, y))
+        self._reach[x] = min(low, y), max(high, y)
+
+    def dash(self, value: float) -> None:
+        y = self._y(value)
+        if 0 <= y < self._rows * 4:
+            for x in range(0, self.columns * 2, 4):
+                self._set(x, y)
+
+    def lines(self) -> list[str]:
+        for x, (low, high) in self._reach.items():
+            for y in range(low, high + 1):
+                self._set(x, y)
+        return ["".join(chr(_EMPTY + cell) for cell in row) for row in self._cells]
+
+    def _y(self, value: float) -> int:
+        return round((value - self._low) / self._span * (self._rows * 4 - 1))
+
+    def _set(self, x: int, y: int) -> None:
+        row, dot = divmod(self._rows * 4 - 1 - y, 4)
+        self._cells[row][x // 2] |= _DOTS[dot][x % 2]
