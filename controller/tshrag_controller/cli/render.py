@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tshrag_controller.reports.text import clean
+from tshrag_controller.reports.text import clean, safe_json
 
 STYLES: Mapping[str, str] = {
     "waiting": "yellow", "assigned": "cyan", "preparing": "cyan", "running": "blue",
@@ -53,7 +53,7 @@ def emit(
 ) -> None:
     """Print `answer` as `output` says: by `table`, as JSON, or only `names`."""
     if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2))
+        click.echo(safe_json(msgspec.json.encode(answer)))
     elif output == "quiet":
         for name in names:
             click.echo(clean(name))

@@ -3,10 +3,11 @@
 import msgspec
 
 from tshrag_controller.reports.gathered import RunReport
+from tshrag_controller.reports.text import safe_json
 
 
 def to_json(report: RunReport) -> str:
     """Return the report as one JSON document; ``format`` names its form."""
     whole = msgspec.to_builtins(report)
     whole = {"format": report.format, **whole}
-    return msgspec.json.format(msgspec.json.encode(whole, order="sorted"), indent=2).decode() + "\n"
+    return safe_json(msgspec.json.encode(whole, order="sorted")) + "\n"

@@ -21,7 +21,7 @@ _SKIPPED = ("skipped", "expired", "cancelled")
 
 def to_junit(report: RunReport) -> str:
     """Return the report as one XML document."""
-    whole = JUnitXml(_legal(report.run.name))
+    whole = JUnitXml(_legal(clean(report.run.name)))
     whole.add_testsuite(_jobs(report))
     if report.run.evidence:
         whole.add_testsuite(_criteria(report))

@@ -12,6 +12,7 @@ from tshrag_controller.reports.text import duration, quantity
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _EMPTY = 0x2800
 _LABEL = 12
+_TINY = 1e-300  # below it a quotient overflows
 
 
 def plot(
@@ -57,10 +58,10 @@ def _label(value: float, unit: str) -> str:
 
 def _range(values: Sequence[float], bounds: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    span = (high - low) or abs(high) or 1.0
+    span = next(each for each in (high - low, abs(high), 1.0) if each > _TINY)
     near = [bound for bound in bounds if low - 2 * span <= bound <= high + 2 * span]
     low, high = min([low, *near]), max([high, *near])
-    if high == low:
+    if high - low <= _TINY:
         return low - span / 2, high + span / 2
     return low, high
 
@@ -80,10 +81,9 @@ class _Canvas:
         self._reach[x] = min(low, y), max(high, y)
 
     def dash(self, value: float) -> None:
-        y = self._y(value)
-        if 0 <= y < self._rows * 4:
+        if self._low <= value <= self._low + self._span:
             for x in range(0, self.columns * 2, 4):
-                self._set(x, y)
+                self._set(x, self._y(value))
 
     def lines(self) -> list[str]:
         for x, (low, high) in self._reach.items():

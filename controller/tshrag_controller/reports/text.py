@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+import msgspec
+
 from tshrag_common.times import printed_duration, printed_instant
 from tshrag_common.units import printed
 
@@ -36,6 +38,14 @@ def clean_lines(text: str) -> str:
 def decoded(data: bytes) -> str:
     """Return output as harmless text; bytes that are no UTF-8 are shown in hexadecimal."""
     return clean_lines(data.decode("utf-8", "backslashreplace"))
+
+
+def safe_json(raw: bytes) -> str:
+    """Return JSON, indented, whose strings hold no control and no change of direction.
+
+    They stand there as JSON's own escapes, so a reader gets what was written.
+    """
+    return _BUT_LINES.sub(_as_json, msgspec.json.format(raw, indent=2).decode())
 
 
 def csv_cell(text: str) -> str:
@@ -112,6 +122,11 @@ def size(count: int) -> str:
 def plural(count: int, noun: str) -> str:
     """Return ``1 job``, ``3 jobs``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _as_json(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def _escaped(match: re.Match[str]) -> str:
