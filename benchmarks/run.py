@@ -7,12 +7,23 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import bench_jobs, bench_noop
+from benchmarks import (
+    bench_growth,
+    bench_jobs,
+    bench_latency,
+    bench_memory,
+    bench_noop,
+    bench_samples,
+)
 from benchmarks.harness import RESULTS, Measure, Result, Scale, conduct
 
 BENCHES: dict[str, Measure] = {
     "jobs": bench_jobs.measure,
     "noop": bench_noop.measure,
+    "latency": bench_latency.measure,
+    "samples": bench_samples.measure,
+    "memory": bench_memory.measure,
+    "growth": bench_growth.measure,
 }
 
 

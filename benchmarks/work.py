@@ -52,3 +52,11 @@ async def done(client: Client, profile: dict[str, object]) -> RunView:
     if view.state != "passed":
         raise AssertionError(f"{view.id} ended {view.state}: {view.reason} {view.counts}")
     return view
+
+
+async def taken(client: Client, slots: int) -> None:
+    """Return once so many slots are taken."""
+    while True:
+        if (await client.stats()).slots_taken >= slots:
+            return
+        await asyncio.sleep(_POLL_S)
