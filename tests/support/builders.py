@@ -82,13 +82,13 @@ class TestLab:
         self.begin()
         return self.end()
 
-    def submit(self, plan: Plan, number: int = 1, **more: object) -> RunId:
+    def submit(self, plan: Plan, number: int = 1, park: bool = False, **more: object) -> RunId:
         run = a_run_id(number)
         fields = {
             "run": run, "org": ORG, "by": "jo", "key": "", "name": f"run{number}",
             "priority": 50, "profile": b"{}", "plan": plan, **more,
         }  # fmt: skip
-        on_submit(self.begin(), RunAdmitted(**fields))  # type: ignore[arg-type]
+        on_submit(self.begin(), RunAdmitted(**fields), park)  # type: ignore[arg-type]
         self.end()
         return run
 

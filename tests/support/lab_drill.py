@@ -45,6 +45,7 @@ from tshrag_controller.core.on_tick import on_tick
 from tshrag_controller.core.replay import apply_frame
 from tshrag_controller.core.revive import recorded, revive
 from tshrag_controller.core.schedule import schedule
+from tshrag_controller.core.why import explain
 from tshrag_controller.log.frames import Frame, decode, encode
 
 AGENTS = ("a1", "a2", "a3")
@@ -358,6 +359,8 @@ class Drill:
                 assert self.final.setdefault(job.id, job.state) is job.state
             else:
                 assert job.id not in self.final
+                said = explain(lab, job, self.now).sentence
+                assert "this very moment" not in said, f"{job.id} could have started"
 
     def _check_holders(self) -> None:
         lab = self.lab

@@ -76,22 +76,37 @@ def free_duts(lab: Lab, need: Need, run: RunId) -> list[DutId]:
 
 
 def _bind_runs(decision: Decision) -> None:
-    """Give runs their DUTs, all roles of a run at once or none: no run waits while it holds."""
+    """Give runs their DUTs, all roles of a run at once or none: no run waits while it holds.
+
+    Runs that need the same wait in one queue; the best head of all queues goes first.
+    """
+    binding = decision.lab.indexes.binding
+    heads = [(queue[0][0], signature) for signature, queue in binding.items()]
+    heapify(heads)
+    while heads:
+        _, signature = heappop(heads)
+        queue = binding[signature]
+        if not _bind(decision, queue[0][1]):
+            continue  # no DUTs for these needs: none behind it has them either
+        heappop(queue)
+        if queue:
+            heappush(heads, (queue[0][0], signature))
+        else:
+            del binding[signature]
+
+
+def _bind(decision: Decision, name: RunId) -> bool:
+    """Give a run its DUTs; false: not now."""
     lab = decision.lab
-    for signature, queue in list(lab.indexes.binding.items()):
-        while queue:
-            run = lab.runs.get(queue[0][1])
-            if run is not None and run.id in lab.indexes.wants_binding:
-                chosen = match_roles(lab, run)
-                if chosen is None:
-                    break
-                if chosen:
-                    decision.happen(RolesBound(run=run.id, duts=chosen))
-                else:
-                    lab.indexes.wants_binding.discard(run.id)
-            heappop(queue)
-        if not queue:
-            del lab.indexes.binding[signature]
+    run = lab.runs.get(name)
+    if run is None or name not in lab.indexes.wants_binding:
+        return True
+    chosen = match_roles(lab, run)
+    if chosen:
+        decision.happen(RolesBound(run=name, duts=chosen))
+    elif chosen is not None:
+        lab.indexes.wants_binding.discard(name)
+    return chosen is not None
 
 
 def match_roles(lab: Lab, run: Run) -> tuple[tuple[str, AgentId, DutId], ...] | None:
@@ -166,12 +181,31 @@ def _start_free(decision: Decision) -> None:
         queue = lab.indexes.ready[key]
         job = lab.jobs.get(queue[0][1])
         if _is_startable(job, decision.now) and not _start_anywhere(decision, key, job, pools):
-            continue  # no place for this need: none behind it has one either
+            _start_on_own(decision, key, queue)
+            continue  # no other place for this need: none behind it has one either
         heappop(queue)
         if queue:
             heappush(heads, (queue[0][0], key))
         else:
             del lab.indexes.ready[key]
+
+
+def _start_on_own(decision: Decision, key: NeedKey, queue: list[tuple[Order, ids.JobId]]) -> None:
+    """Start jobs that are not first in their queue on a DUT which their own run keeps."""
+    lab, need = decision.lab, decision.lab.indexes.needs[key]
+    for name, row in sorted(lab.duts.items()):
+        keeper = row.kept_by
+        if keeper is None or key not in lab.indexes.need_keys[keeper]:
+            continue
+        agent = lab.agents[row.agent]
+        if blocked(need, agent, row, keeper) or misfits(need, agent.facts, row.dut):
+            continue
+        own = [entry for entry in queue if ids.run_of(entry[1]) == keeper]
+        for entry in sorted(own):
+            job = lab.jobs[entry[1]]
+            if _is_startable(job, decision.now):
+                _assign(decision, lab.runs[keeper], job, row.agent, name)
+                break
 
 
 def _is_startable(job: Job | None, now: int) -> TypeGuard[Job]:

@@ -4,8 +4,9 @@ import msgspec
 
 from tshrag_common import ids
 from tshrag_common.states import JOB, JobState
-from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run
+from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run, roles_to_bind
 from tshrag_controller.core.needs import Reason, blocked, misfits
+from tshrag_controller.core.schedule import free_duts, is_waiting_for_binding, match_roles
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +40,8 @@ def explain(lab: Lab, job: Job, now: int) -> Explanation:
     places = tuple(_places(lab, run, job))
     ahead = _ahead(lab, run, job)
     reason, sentence = _sum_up(places, ahead)
+    if is_waiting_for_binding(run, job):
+        sentence = _together(lab, run) or sentence
     return Explanation(
         job=job.id,
         state=job.state,
@@ -74,6 +77,17 @@ def _not_ready(lab: Lab, run: Run, job: Job, now: int) -> Reason | None:
         why = f": {job.error.message}" if job.error else ""
         return Reason("backoff", f"attempt {job.attempts + 1} begins in {pause:.1f} s{why}")
     return None
+
+
+def _together(lab: Lab, run: Run) -> str:
+    """Say which role has no DUT, where a run waits for those of several roles at once."""
+    roles = roles_to_bind(lab, run)
+    if len(roles) < 2 or match_roles(lab, run) is not None:
+        return ""
+    needs = lab.indexes.needs
+    short = [role for role, key in roles.items() if not free_duts(lab, needs[key], run.id)]
+    what = f"none is free for {', '.join(short)}" if short else "there are too few for all of them"
+    return f"the DUTs of {', '.join(sorted(roles))} are given all at once: {what}"
 
 
 def _places(lab: Lab, run: Run, job: Job) -> list[Place]:

@@ -136,8 +136,8 @@ class LabMachine(RuleBasedStateMachine):
 
 TestLabMachine = LabMachine.TestCase
 TestLabMachine.settings = settings(
-    max_examples=100,
-    stateful_step_count=40,
+    max_examples=200,
+    stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
