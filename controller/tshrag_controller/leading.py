@@ -199,8 +199,7 @@ class Leading:
         self, stream: str, consumer: ConsumerConfig, take: Take, purge: bool = False
     ) -> None:
         """Read a stream for ever; acknowledge, and with `purge` remove, what was taken."""
-        await self._log.ensure_consumer(stream, consumer)
-        puller = Puller(self._log, stream, consumer)
+        puller = Puller(self._log, stream, consumer)  # makes the consumer where there is none
         async for batch in puller.batches():
             await take([(each.subject, each.sequence, each.data) for each in batch])
             await puller.ack(batch[-1].sequence)
