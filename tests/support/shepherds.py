@@ -1,5 +1,6 @@
 """Shepherds for tests: one a state folder, always ended; jobs that are hard to end."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.waiting import wait_until
-from tshrag_agent.attempts.host import HostStart, Shepherd, ShepherdSettings
+from tshrag_agent.attempts.host import HostExit, HostStart, Shepherd, ShepherdSettings
 from tshrag_agent.shepherd import cgroups, groups
 
 KINDS = groups.KINDS
@@ -61,6 +62,24 @@ async def a_shepherd(folder: Path, **settings: Any) -> AsyncIterator[Shepherd]:
     finally:
         await shepherd.close()
         await stop(shepherd.pid)
+
+
+@asynccontextmanager
+async def running(shepherd: Shepherd) -> AsyncIterator[None]:
+    """Let the client reconnect, as the daemon does."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(shepherd.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+async def outcome(shepherd: Shepherd, what: HostStart) -> HostExit:
+    """Start a process and wait for its end."""
+    await shepherd.start(what)
+    async with asyncio.timeout(30):
+        return await shepherd.exited(what.key)
 
 
 async def stop(pid: int) -> None:

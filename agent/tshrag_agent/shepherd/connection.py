@@ -8,6 +8,7 @@ import struct
 from tshrag_agent.shepherd import protocol
 from tshrag_agent.shepherd.protocol import BadFrame, Message
 
+_RECEIVE_BYTES = 64 * 1024  # more would be mapped and unmapped each time
 _MOST_UNSENT = 64 * 1024 * 1024  # a frozen agent; it asks again when it is back
 
 
@@ -53,7 +54,7 @@ class Connection:
     def receive(self) -> list[Message]:
         """Return the messages that have come; a closed or senseless connection is closed."""
         try:
-            data = self._sock.recv(256 * 1024)
+            data = self._sock.recv(_RECEIVE_BYTES)
             if data:
                 return list(self._frames.feed(data))
         except BlockingIOError:

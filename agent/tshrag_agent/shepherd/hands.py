@@ -14,6 +14,7 @@ from tshrag_agent.shepherd.limits import Rlimit
 from tshrag_agent.shepherd.protocol import BadFrame, Message, Rejected
 from tshrag_agent.shepherd.spawn import Command, Place
 
+_RECEIVE_BYTES = 64 * 1024  # more would be mapped and unmapped each time
 _MOST_HANDS = 4
 _RUSH_S = 0.01  # starts that follow each other so closely are a rush (spawn.py)
 _SEND_S = 2  # to a hand that is free, and so is listening
@@ -86,7 +87,7 @@ class Hands:
         """Take what a hand says; what it started and what ended."""
         one = self._hands[fd]
         try:
-            data = one.sock.recv(256 * 1024)
+            data = one.sock.recv(_RECEIVE_BYTES)
             for message in one.frames.feed(data):
                 self._take(one, message)
         except (OSError, BadFrame):

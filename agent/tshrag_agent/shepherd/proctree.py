@@ -16,6 +16,8 @@ from typing import NamedTuple
 from tshrag_agent.shepherd import groups
 from tshrag_agent.shepherd.limits import Limits
 
+_KILL_WALKS = 3
+
 
 class Process(NamedTuple):
     """One line of the process table."""
@@ -117,8 +119,13 @@ class TreeGroup:
         return not self._members() and not self._members()
 
     def kill(self) -> None:
-        for one in self._members().values():
-            kill_process(one)
+        # Newest first, several times: who forks while it is being killed is met again at once.
+        for _ in range(_KILL_WALKS):
+            members = self._members()
+            for pid in sorted(members, reverse=True):
+                kill_process(members[pid])
+            if not members:
+                return
 
     def oom_kills(self) -> int:
         return 0
