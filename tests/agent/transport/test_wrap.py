@@ -1,10 +1,9 @@
 """The wrapper by itself: each shell and each poverty that a DUT may have."""
 
 import contextlib
-import inspect
 import itertools
 import subprocess
-from collections.abc import AsyncIterator, Callable, Set
+from collections.abc import AsyncIterator, Callable, Iterator, Set
 from pathlib import Path
 
 import msgspec
@@ -38,59 +37,79 @@ def a_folder_of_busybox(folder: Path, without: Set[str]) -> str:
     return str(folder)
 
 
-class Tiny(TransportContract):
+Boards = Callable[[Set[str]], SshServer]
+
+
+@pytest.fixture(scope="module")
+def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boards]:
+    """Give a board whose programs are those of busybox, less some."""
+    started: dict[frozenset[str], SshServer] = {}
+
+    def board(without: Set[str]) -> SshServer:
+        key = frozenset(without)
+        if key not in started:
+            base = tmp_path_factory.mktemp("tiny")
+            path = a_folder_of_busybox(base / "bin", without)
+            started[key] = SshServer("board", base / "server", ("--path", path, "--no-sftp"))
+            started[key].start()
+        return started[key]
+
+    yield board
+    for one in started.values():
+        one.stop()
+
+
+class Tiny:
     """A board on which all that the wrapper finds is busybox."""
 
     without: frozenset[str] = frozenset()
 
     @pytest.fixture
-    async def dut(self, tmp_path: Path, run_dir: str) -> AsyncIterator[SshTransport]:
-        path = a_folder_of_busybox(tmp_path / "bin", self.without)
-        server = SshServer("board", tmp_path / "server", options=("--path", path, "--no-sftp"))
-        server.start()
+    async def dut(self, boards: Boards, run_dir: str) -> AsyncIterator[SshTransport]:
         guard = Guard(run_dir=run_dir, grace_s=1, lease_s=3, beat_s=0.5)
-        made = SshTransport(DUT, server.way(guard=guard))
+        made = SshTransport(DUT, boards(self.without).way(guard=guard))
         yield made
         await made.close()
-        server.stop()
 
 
-class TestBusybox(Tiny):
+class TestBusybox(Tiny, TransportContract):
     pass
 
 
 class TestBusyboxWithoutFlock(Tiny):
     without = frozenset({"flock"})
+    test_lower = TransportContract.test_a_lower_fence_is_stale
+    test_newer = TransportContract.test_a_newer_fence_ends_the_older_session_first
+    test_both = TransportContract.test_two_commands_of_one_fence_may_run_at_once
 
 
 class TestBusyboxWithoutGrep(Tiny):
     """Some grep sees nothing behind a NUL; then tail, tr and awk look for the marks."""
 
     without = frozenset({"grep"})
+    test_left = TransportContract.test_a_daemon_left_behind_is_ended_with_its_command
+    test_end = TransportContract.test_end_stops_a_tree_that_is_deaf_to_sigterm
+    test_newer = TransportContract.test_a_newer_fence_ends_the_older_session_first
 
 
 class TestBusyboxWithoutSetsid(Tiny):
     """Then marks alone find the tree: a child that drops its environment is in no session."""
 
     without = frozenset({"setsid"})
+    test_exit = TransportContract.test_the_streams_stay_apart_and_the_exit_code_is_carried
+    test_interrupt = TransportContract.test_sigint_is_not_ignored_by_a_program
+    test_limit = TransportContract.test_the_time_limit_ends_the_tree
+    test_both = TransportContract.test_two_commands_of_one_fence_may_run_at_once
 
-    @pytest.fixture(autouse=True)
-    def skip_daemons(self, request: pytest.FixtureRequest) -> None:
-        if "left_behind" in request.node.name or "deaf_tree" in inspect.getsource(request.function):
-            pytest.skip("these trees use setsid themselves")
 
-
-async def test_dash_alone_cannot_hold_a_lease(tmp_path: Path, run_dir: str) -> None:
-    path = a_folder_of_busybox(tmp_path / "bin", {"sh", "ash", "busybox", "hush", "bash"})
-    server = SshServer("board", tmp_path / "server", options=("--path", path))
-    server.start()
+async def test_dash_alone_cannot_hold_a_lease(boards: Boards, run_dir: str) -> None:
+    server = boards({"sh", "ash", "busybox", "hush", "bash"})
     dut = SshTransport(DUT, server.way(guard=Guard(run_dir=run_dir)))
     with pytest.raises(TransportFailed, match="no shell that can hold a lease") as failure:
         await shell(dut, "true", 1, Output())
     assert failure.value.code == "no_shell"
     assert not (await dut.probe(timeout_s=20)).guarded
     await dut.close()
-    server.stop()
 
 
 @pytest.fixture(params=["bash", "busybox sh"])
