@@ -247,6 +247,8 @@ class Daemon:
         await self._journal.append("reports", wire.body(goodbye))
         if self._online.bus is not None and self._online.bus.is_connected:
             await self._online.told(_TELL_WITHIN_S)
+        if not self.roster.live:
+            self._shepherd.dismiss()
 
     async def _is_idle_within(self, within_s: float) -> bool:
         try:

@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -265,6 +266,12 @@ class Shepherd:
             except LabError as error:
                 logger.error("no shepherd", extra={"error": error.line})
                 await asyncio.sleep(1.0)
+
+    def dismiss(self) -> None:
+        """Let the shepherd end: nothing of ours is alive, and no agent follows at once."""
+        if self._link is not None:  # while it is linked to us the pid is its own
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
 
     async def close(self) -> None:
         """Leave; the shepherd and what it keeps alive go on."""
