@@ -22,6 +22,9 @@ from tshrag_common.errors import LabError, Refused
 from tshrag_common.views import News, RunView
 from tshrag_controller.cli import demo_lab
 from tshrag_controller.cli.processes import LabProcesses
+from tshrag_controller.cli.progress import Silence
+from tshrag_controller.cli.report import gather
+from tshrag_controller.reports.html import to_html
 
 COLOURS = {
     "passed": "green", "failed": "red", "error": "red", "cancelled": "magenta",
@@ -122,7 +125,11 @@ async def _demo(lab: LabProcesses, keep: bool) -> bool:
     bundle = lab.bundle
     async with open_client(bundle.url, name="demo", credentials=bundle.creds or None) as client:
         runs = [(act, await _play(client, act)) for act in acts()]
+        reports = [await _report(client, lab, act, view) for act, view in runs]
     good = _sum_up(runs, lab, time.monotonic() - began)
+    _say("  run reports:")
+    for path in reports:
+        _say(f"    {path}")
     if keep:
         _say(f"the lab stays until Ctrl-C: TSHRAG_STATE={lab.state} tshrag status")
         await asyncio.Event().wait()
@@ -156,6 +163,14 @@ async def _play(client: Client, act: Act) -> RunView:
     view = (await client.run(answer.run)).run
     _verdict(view)
     return view
+
+
+async def _report(client: Client, lab: LabProcesses, act: Act, view: RunView) -> Path:
+    """Write the run report of one act as one self-contained HTML file."""
+    path = lab.state / f"report-{act.letter}-{act.profile['name']}.html"
+    text = to_html(await gather(client, view.id, Silence()))
+    await asyncio.to_thread(path.write_text, text)
+    return path
 
 
 async def _cancel(client: Client, run: str) -> None:

@@ -154,6 +154,16 @@ class LabProcesses:
         for name in sorted(self._processes, key=lambda name: name == "controller"):
             _end(self._processes[name])
         self._processes.clear()
+        self._end_broker()
+
+    def _end_broker(self) -> None:
+        """End a nats-server that outlived a controller that had to be killed."""
+        try:
+            pid = int((self.state / "nats" / "run" / "nats.pid").read_text())
+            if str(self.state) in Path(f"/proc/{pid}/cmdline").read_text():
+                os.kill(pid, signal.SIGTERM)
+        except (OSError, ValueError):
+            return
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
