@@ -1,15 +1,17 @@
 """Documents, without a lab: validate, and the schemas for editors."""
 
 import sys
+from pathlib import Path
 
 import click
 import msgspec
 
-from tshrag_common.errors import LabError, Problem
+from tshrag_common.errors import LabError, Problem, Refused
 from tshrag_common.validation import manifest_schema, profile_schema, validate_document
 from tshrag_controller.cli import options, render
-from tshrag_controller.cli.packing import read_file
 from tshrag_controller.reports.text import clean, plural
+
+_MOST_BYTES = 1 << 20  # its reader says what is too much
 
 
 class Validated(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,3 +63,13 @@ def schema(kind: str) -> None:
     """Print the JSON Schema of a profile or of a load's manifest, for editors and checks."""
     made = profile_schema() if kind == "profile" else manifest_schema()
     click.echo(msgspec.json.format(msgspec.json.encode(made), indent=2))
+
+
+def read_file(name: str) -> bytes:
+    """Return the bytes of a file that a person named."""
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(_MOST_BYTES)
+    except OSError as error:
+        why = (error.strerror or "not readable").lower()
+        raise Refused(name, why, "name a file that is there", code="file") from None

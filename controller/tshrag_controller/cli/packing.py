@@ -9,7 +9,7 @@ import msgspec
 from tshrag_common import requests as r
 from tshrag_common.client import Client
 from tshrag_common.documents import Document, read_document
-from tshrag_common.errors import Invalid, LabError, Problem, Refused
+from tshrag_common.errors import Invalid, LabError, Problem
 from tshrag_common.findings import Findings
 from tshrag_common.manifest import read_manifest
 from tshrag_common.profile import Profile
@@ -18,9 +18,8 @@ from tshrag_common.sources.address import Address, parse
 from tshrag_common.sources.policy import LOCAL, SourceLimits
 from tshrag_common.sources.resolve import MANIFEST, Resolved, resolve
 from tshrag_common.sources.upload import upload
+from tshrag_controller.cli.documents import read_file
 from tshrag_controller.cli.progress import Progress
-
-_MOST_BYTES = 1 << 20  # of a profile; its reader says what is too much
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,16 +53,6 @@ def read_draft(name: str) -> Draft:
     document = read_document(raw, name)
     folder = Path(name).absolute().parent
     return Draft(document=document, profile=profile_of(document.data), folder=folder)
-
-
-def read_file(name: str) -> bytes:
-    """Return the bytes of a file that a person named."""
-    try:
-        with Path(name).open("rb") as file:
-            return file.read(_MOST_BYTES)
-    except OSError as error:
-        why = (error.strerror or "not readable").lower()
-        raise Refused(name, why, "name a file that is there", code="file") from None
 
 
 async def hand_in(client: Client, draft: Draft, progress: Progress) -> dict[str, r.LocalLoad]:
