@@ -6,6 +6,7 @@ Nothing here touches an attempt: without the bus they go on, and the journal kee
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from tshrag_agent.attempts.roster import Roster
 from tshrag_agent.intake import Intake
@@ -30,6 +31,21 @@ DENIED_S = 15.0
 _DENIED = ("authorization", "authentication", "revoked", "expired")
 
 
+class Connect(Protocol):
+    """What makes a connection, as `tshrag_common.bus.connection.connect` does."""
+
+    async def __call__(
+        self,
+        url: str,
+        *,
+        name: str,
+        credentials: str | None,
+        ca: str | None,
+        on_state: Callable[[str], None] | None,
+        within_s: float | None,
+    ) -> Bus: ...
+
+
 class Denied(Refused):
     """The server does not take the credentials of this agent any more."""
 
@@ -49,10 +65,11 @@ class Online:
         intake: Intake,
         clock: Clock,
         beat_s: float,
+        connect: Connect = connect,
     ) -> None:
         self.facts, self._bundle = facts, bundle
         self._journal, self._roster, self._intake = journal, roster, intake
-        self._clock, self._beat_s = clock, beat_s
+        self._clock, self._beat_s, self._connect = clock, beat_s, connect
         self.bus: Bus | None = None
         self.outbounds: dict[SpoolName, Outbound] = {}
         self._saw_hello = False
@@ -114,7 +131,7 @@ class Online:
 
     async def _connected(self, within_s: float | None) -> Bus:
         try:
-            return await connect(
+            return await self._connect(
                 self._bundle.url,
                 name=self.facts.agent,
                 credentials=self._bundle.creds or None,

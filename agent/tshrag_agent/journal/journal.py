@@ -10,9 +10,7 @@ counted only when too much of them waits already. A full disk does the same to a
 
 import asyncio
 import logging
-import queue
 import sqlite3
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, ParamSpec, TypeVar
 
+from tshrag_agent.journal.hands import Hands, OneThread
 from tshrag_agent.journal.records import (
     SPOOLS,
     Append,
@@ -64,14 +63,23 @@ class _Lookup(NamedTuple):
     done: asyncio.Future[list[Record]]
 
 
+Asked = _Order | _Lookup
+HandsFor = Callable[[Callable[[list[Asked]], None], int], Hands[Asked]]
+"""Makes what serves the orders of a journal, at most so many at once."""
+
+
 class Journal:
     """The agent's journal; belongs to one event loop."""
 
-    def __init__(self, store: Store, quota_bytes: Mapping[SpoolName, int] = QUOTA_BYTES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        quota_bytes: Mapping[SpoolName, int] = QUOTA_BYTES,
+        hands: HandsFor = OneThread,
+    ) -> None:
         self._store = store
         self._quota = quota_bytes
         self._loop = asyncio.get_running_loop()
-        self._orders = queue.SimpleQueue[_Order | _Lookup | None]()
         self._recent = {name: _Recent() for name in SPOOLS}
         self._grown = {name: asyncio.Event() for name in SPOOLS}
         self._room = asyncio.Event()
@@ -85,8 +93,7 @@ class Journal:
         self.samples_dropped = 0
         self.fault = ""
         """Why nothing can be written at the moment; empty when all is well."""
-        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
-        self._thread.start()
+        self._hands = hands(self._serve, _GROUP_MOST)
 
     @classmethod
     async def open(
@@ -97,8 +104,7 @@ class Journal:
 
     async def close(self) -> None:
         """Write what waits and let go of the file."""
-        self._orders.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._hands.end)
         self._store.close()
 
     async def append(self, spool: SpoolName, *bodies: bytes) -> int:
@@ -119,7 +125,7 @@ class Journal:
                 return self._states[change.spool].last
         while True:
             done: asyncio.Future[int] = self._loop.create_future()
-            self._orders.put(_Order(changes, done))
+            self._hands.put(_Order(changes, done))
             try:
                 return await done
             except StorageFull:
@@ -138,7 +144,7 @@ class Journal:
         if recent or from_seq > self._states[spool].last:
             return recent
         done: asyncio.Future[list[Record]] = self._loop.create_future()
-        self._orders.put(_Lookup(spool, from_seq, most_bytes, done))
+        self._hands.put(_Lookup(spool, from_seq, most_bytes, done))
         return await done
 
     async def confirm(self, spool: SpoolName, upto: int) -> None:
@@ -180,25 +186,14 @@ class Journal:
                 self._samples_waiting_bytes -= cost
         return True
 
-    def _work(self) -> None:
-        """Serve orders until None comes: the thread's whole life."""
-        closing = False
-        while not closing:
-            orders: list[_Order] = []
-            order = self._orders.get()
-            while True:
-                if order is None:
-                    closing = True
-                    break
-                if isinstance(order, _Lookup):
-                    self._look_up(order)
-                else:
-                    orders.append(order)
-                if len(orders) >= _GROUP_MOST or self._orders.empty():
-                    break
-                order = self._orders.get()
-            if orders:
-                self._commit(orders)
+    def _serve(self, asked: list[Asked]) -> None:
+        """Look up, then commit all writes at once; not on the loop."""
+        for order in asked:
+            if isinstance(order, _Lookup):
+                self._look_up(order)
+        orders = [order for order in asked if isinstance(order, _Order)]
+        if orders:
+            self._commit(orders)
 
     def _commit(self, orders: list[_Order]) -> None:
         changes = [change for order in orders for change in order.changes]

@@ -46,20 +46,19 @@ OnState = Callable[[str], None]
 class Bus:
     """One connection. Made by `connect`; a daemon also keeps `watch` in its TaskGroup."""
 
-    def __init__(self, name: str, *, plain: bool, on_state: OnState | None) -> None:
+    def __init__(self, name: str, *, plain: bool, on_state: OnState | None, to: LabClient) -> None:
         self.name, self.plain = name, plain
         self.closed = asyncio.Event()
         self.connected = asyncio.Event()
         self.denied: deque[str] = deque(maxlen=256)
         """What the server refused by its rights; a refused publish raises nowhere."""
         self.reconnects = 0
-        self._client, self._say = LabClient(), on_state or (lambda line: None)
+        self._client, self._say = to, on_state or (lambda line: None)
         self._on_reconnect: list[Callable[[], None]] = []
         self._waiting: dict[str, asyncio.Future[Message | None]] = {}
         self._count = itertools.count(1)
         self._inbox = self.new_inbox()
-        self._starting = True
-        self._tries = 0
+        self._starting, self._tries = True, 0
         self._last_error: Exception | None = None
 
     async def publish(self, subject: str, data: bytes, headers: Headers | None = None) -> None:
@@ -311,6 +310,7 @@ async def connect(
     on_state: OnState | None = None,
     need_jetstream: bool = False,
     within_s: float | None = None,
+    client: Callable[[], LabClient] = LabClient,
 ) -> Bus:
     """Connect to one of the servers in `url` (a list with commas); try for ever, or `within_s`.
 
@@ -331,7 +331,7 @@ async def connect(
     ends = asyncio.get_running_loop().time() + within_s if within_s is not None else None
     attempt = 0
     while True:
-        bus = Bus(own_name, plain=creds is None, on_state=on_state)
+        bus = Bus(own_name, plain=creds is None, on_state=on_state, to=client())
         try:
             await bus._start(urls, options)
             check_server(bus.server_info, need_jetstream)
