@@ -33,6 +33,11 @@ _ACCEPT_TURNS = 3  # of the loop, for whoever waits to be accepted
 _ROUNDS = 64  # of them at the end: more than any kernel queues
 
 
+def is_short(path: Path) -> bool:
+    """Tell whether both sockets at `path` can be reached: the system takes 107 bytes."""
+    return len(os.fsencode(path)) <= MAX_PATH_BYTES
+
+
 class MetricSocket:
     """Both sockets of one attempt: `open`, and `close` when its processes are gone."""
 
@@ -133,7 +138,7 @@ class MetricSocket:
 
     def _prepare(self) -> None:
         """Find a path that is short enough, and clear it."""
-        if len(os.fsencode(self.path)) > MAX_PATH_BYTES:
+        if not is_short(self.path):
             self._made = Path(tempfile.mkdtemp(prefix="tshrag-m-"))
             if self._mode & 0o077:
                 self._made.chmod(0o711)

@@ -1,7 +1,8 @@
 """Sockets for samples that attempts take in turn: binding a pair costs as much as a short job.
 
 The job sees ``metrics.sock`` in its own directory, a link to the pair that it was lent; by that
-link the next agent finds the pair of an attempt that it adopts.
+link the next agent finds the pair of an attempt that it adopts. Where that path is too long for a
+UNIX socket, the job is told the path of the pair itself, which never is.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import logging
 from pathlib import Path
 
 from tshrag_agent.attempts.metric_gate import MetricGate
-from tshrag_agent.reports.metric_socket import NAME, STREAM, MetricSocket
+from tshrag_agent.reports.metric_socket import NAME, STREAM, MetricSocket, is_short
 from tshrag_common.clock import Clock
 from tshrag_common.errors import LabError
 
@@ -37,7 +38,7 @@ class MetricSockets:
         except (LabError, OSError) as error:
             gate.refuse("socket", str(error))
             return "", None
-        return str(link), pair
+        return str(link if is_short(link) else pair.path), pair
 
     async def give_back(self, pair: MetricSocket) -> None:
         """Take what was sent; the pair is for another attempt then."""
