@@ -43,7 +43,11 @@ _PAGE = 20_000
 @click.option("--each", is_flag=True, help="A row for each job, not for the run as a whole.")
 @click.option("--csv", "as_csv", is_flag=True, help="Samples (with --stat: statistics) as CSV.")
 @click.option("--plot", "plots", is_flag=True, help="Draw it, with the bounds of criteria.")
-@click.option("--out", type=click.Path(path_type=Path), help="With --csv: a file, or a folder.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="With --csv: a file; of several metrics a folder.",
+)
 @options.readable
 @options.in_lab
 def metrics(
@@ -162,20 +166,24 @@ async def _plotted(
     return whole, unit, run.evidence
 
 
+def _is_pattern(key: str) -> bool:
+    return any(sign in key for sign in "*?[")
+
+
 def _one_key(key: str) -> str:
-    if any(sign in key for sign in "*?["):
+    if _is_pattern(key):
         raise Refused("KEY", "a drawing is of one metric", "name it; without --plot all are listed")
     return metric_key(key, "KEY")
 
 
 async def _export(lab: Client, wanted: _Wanted, out: Path | None, folder: Path | None) -> None:
-    """Write all samples: of one metric anywhere, of several into a folder."""
+    """Write all samples: of one metric into a file, of a pattern into a folder."""
     answer = await wanted.answer(lab)
     units = {each.key: each.unit for each in answer.series}
     if len(units) > 1 and out is None:
         what = f"{len(units)} metrics"
         raise Refused("--csv", what, "name one of them, or a folder by --out", code="many")
-    folder = out if len(units) > 1 else folder
+    folder = out if _is_pattern(wanted.key) else folder
     for key, unit in units.items():
         path = folder / file_name(key) if folder is not None else out
         if path is not None:
