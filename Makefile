@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
 
-.PHONY: demo test check bench docs clean setup
+.PHONY: packages demo test check bench docs clean setup
 
 setup: $(STAMP)
 
@@ -29,7 +29,10 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_house.py
 
-test: check
+packages:
+	@tests/support/packages.sh
+
+test: check packages
 	$(BIN)/pytest -q -n 2 --dist loadgroup
 
 bench: setup

@@ -1,0 +1,26 @@
+#!/bin/bash
+# Installs the Debian packages that tests drive (root, apt-get); says loudly what is missing elsewhere.
+# One line a program: its name, its package.
+set -eu -o pipefail
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+missing=()
+while read -r program package; do
+	command -v "$program" >/dev/null || missing+=("$package")
+done <<'END'
+sshd openssh-server
+dropbear dropbear-bin
+dropbearkey dropbear-bin
+busybox busybox
+socat socat
+unshare util-linux
+systemd-analyze systemd
+END
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	echo "installing for the tests: ${missing[*]}"
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q >/dev/null
+	apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
+else
+	echo "tests that need these will be SKIPPED: apt-get install ${missing[*]}" >&2
+fi
