@@ -185,14 +185,20 @@ def check_batch(batch: SampleBatch) -> None:
         BadMetric: with the first thing that is wrong.
 
     """
+    check_size(batch)
+    for series in batch.series:
+        check_series(series)
+
+
+def check_size(batch: SampleBatch) -> None:
+    """Refuse a batch with too many series or samples."""
     if len(batch.series) > MAX_SERIES or batch.count > MAX_SAMPLES:
         said = f"{len(batch.series)} series with {batch.count} samples"
         raise BadMetric("batch", f"{said}, at most {MAX_SERIES} with {MAX_SAMPLES}", code="limit")
-    for series in batch.series:
-        _check_series(series)
 
 
-def _check_series(series: Series) -> None:
+def check_series(series: Series) -> None:
+    """Refuse a series with a bad key, columns, times or values."""
     if len(series.key) > MAX_KEY or not _KEY.fullmatch(series.key):
         raise BadMetric("batch", f"{shown(series.key)} is no metric key")
     sizes = {len(series.times), len(series.values), len(series.durations or series.times)}

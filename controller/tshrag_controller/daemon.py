@@ -127,7 +127,7 @@ async def _lead(
     folder = settings.state / "store"
     checkpoints = Checkpoints(log, settings.state)
     await restore_projection(log, checkpoints, folder)
-    store = Store(folder)
+    store = await Store.open(folder)
     try:
         lab = await recover(log, checkpoints, store, f"{settings.controller.node}-recover")
         leading = Leading(

@@ -2,21 +2,21 @@
 
 import asyncio
 import logging
-import sqlite3
 from functools import partial
 
-from tshrag_common import ids
 from tshrag_common.criteria import CompiledCriterion, Evidence
-from tshrag_common.errors import LabError
+from tshrag_common.errors import LabError, Refused, Unavailable
 from tshrag_common.ids import RunId
-from tshrag_controller.core.criteria import Source, judge
+from tshrag_controller.core.criteria import judge
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.on_run import on_evidence
 from tshrag_controller.engine import Engine
-from tshrag_controller.store.hot import columns
+from tshrag_controller.store.sources import Judged, judged
 from tshrag_controller.store.store import Store
 
 logger = logging.getLogger(__name__)
+
+RETRY_S = 1.0
 
 
 class Judging:
@@ -39,6 +39,12 @@ class Judging:
                 evidence = await self._judge_one(run)
             except LabError as error:
                 trouble = error
+            except Exception:  # a bug of ours must not end the judging of all the others
+                logger.exception("judging failed", extra={"run": run})
+                fix = "the log of the controller has it"
+                trouble = Refused(
+                    run, "it could not be judged: a bug of ours", fix, code="internal"
+                )
             await self._engine.ask(partial(_tell, run, evidence, trouble))
 
     async def _judge_one(self, run: RunId) -> tuple[Evidence, ...]:
@@ -47,9 +53,19 @@ class Judging:
         )
         if not criteria:
             return ()
-        await self._store.wait_applied(self._engine.sequence)
-        sources = await self._store.query(lambda db: sources_of(db, run, criteria))
-        return await asyncio.to_thread(judge_all, criteria, sources)
+        found = await self._read(run, criteria)
+        return await asyncio.to_thread(judge_all, criteria, found)
+
+    async def _read(self, run: RunId, criteria: tuple[CompiledCriterion, ...]) -> Judged:
+        """Read the samples; while the store is behind or away, wait: no verdict without them."""
+        while True:
+            try:
+                await self._store.wait_applied(self._engine.sequence)
+                return await self._store.query(lambda db: judged(db, run, criteria))
+            except (Unavailable, TimeoutError) as error:
+                facts = {"run": run, "why": str(error) or "the projection is behind"}
+                logger.warning("a verdict has to wait", extra=facts)
+                await asyncio.sleep(RETRY_S)
 
 
 def _tell(
@@ -58,45 +74,9 @@ def _tell(
     on_evidence(decision, run, evidence, trouble)
 
 
-def judge_all(
-    criteria: tuple[CompiledCriterion, ...], sources: list[Source]
-) -> tuple[Evidence, ...]:
+def judge_all(criteria: tuple[CompiledCriterion, ...], found: Judged) -> tuple[Evidence, ...]:
     """Return the evidence of every criterion, in their order."""
-    return tuple(judge(criterion, sources) for criterion in criteria)
-
-
-def sources_of(
-    db: sqlite3.Connection, run: str, criteria: tuple[CompiledCriterion, ...]
-) -> list[Source]:
-    """Read the samples that the criteria ask for: of the newest attempt of each job."""
-    number = int(db.execute("SELECT no FROM runs WHERE id=?", (run,)).fetchone()[0])
-    rows = db.execute(_NEWEST, (number,)).fetchall()
-    newest = {int(row[0]): (int(row[1]), int(row[2]), int(row[3])) for row in rows}
-    keys = sorted({key for criterion in criteria for key in criterion.keys})
-    sources: list[Source] = []
-    for key in keys:
-        for column in columns(db, number, key):
-            attempt, started, ended = newest.get(column.serial, (0, 0, 0))
-            if column.attempt != attempt:
-                continue  # an earlier attempt of the job: its samples stay, they do not count
-            sources.append(
-                Source(
-                    key=column.key,
-                    times=column.times,
-                    values=column.values,
-                    durations=column.durations,
-                    unit=column.unit,
-                    type=column.type,
-                    job=ids.job_of(RunId(run), column.serial),
-                    dut=column.dut,
-                    host=column.agent,
-                    started_at=started,
-                    ended_at=ended,
-                )
-            )
-    return sources
-
-
-_NEWEST = (
-    "SELECT serial, max(number), started_at, ended_at FROM attempts WHERE run=? GROUP BY serial"
-)
+    return tuple(
+        judge(criterion, found.sources, expected)
+        for criterion, expected in zip(criteria, found.expected, strict=True)
+    )

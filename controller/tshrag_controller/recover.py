@@ -1,5 +1,6 @@
 """From checkpoint and LOG to a Lab that can lead, and a projection that can answer."""
 
+import asyncio
 import logging
 import time
 from pathlib import Path
@@ -17,11 +18,10 @@ from tshrag_controller.core.revive import recorded, revive
 from tshrag_controller.log.checkpoint import Checkpoints
 from tshrag_controller.log.follow import replay
 from tshrag_controller.log.frames import decode
+from tshrag_controller.store.schema import PROJECTION, discard_journals, set_aside, usable
 from tshrag_controller.store.store import Store
 
 logger = logging.getLogger(__name__)
-
-PROJECTION = "projection.db"
 
 
 class LogBehindProjection(Refused):
@@ -52,19 +52,36 @@ async def is_whole(log: JetStream, first_seq: int) -> bool:
 
 
 async def restore_projection(log: JetStream, checkpoints: Checkpoints, folder: Path) -> None:
-    """Where the projection is gone, take it from the checkpoint; the LOG brings the rest."""
+    """Where the projection is gone, damaged or too old, take it from the checkpoint.
+
+    The LOG brings the rest, or all of it where it is whole.
+    """
     checkpoint = await checkpoints.newest()
     path = folder / PROJECTION
-    if checkpoint is None or not checkpoint.projection or _exists(path):
-        return
+    applied = await asyncio.to_thread(_applied, path)
     info = await log.stream_info(LOG)
-    if not await is_whole(log, info.first_seq):  # else the LOG makes it anew
+    if checkpoint is None or not checkpoint.projection or applied >= info.first_seq - 1:
+        return
+    if applied < checkpoint.projected and not await is_whole(log, info.first_seq):
+        await asyncio.to_thread(_make_way, path)
         await checkpoints.projection(checkpoint, path)
         logger.warning("the projection was restored", extra={"sequence": checkpoint.projected})
 
 
-def _exists(path: Path) -> bool:
-    return path.exists()
+def _make_way(path: Path) -> None:
+    if path.exists():
+        set_aside(path)
+
+
+def _applied(path: Path) -> int:
+    """Return how far the projection is; what cannot be read is moved out of the way."""
+    if not path.exists():
+        discard_journals(path)
+    found = usable(path)
+    if found is None:
+        kept = set_aside(path)
+        logger.error("the projection was damaged", extra={"kept": str(kept)})
+    return found or 0
 
 
 async def recover(log: JetStream, checkpoints: Checkpoints, store: Store, name: str) -> Lab:

@@ -6,17 +6,20 @@ again changes nothing. Samples outside any run (a host, an idle DUT) belong to r
 
 import sqlite3
 from array import array
+from typing import NamedTuple
 
 import msgspec
 
 from tshrag_common import ids
 from tshrag_common.errors import LabError, Refused
 from tshrag_common.metrics import (
+    MAX_KEY,
     MetricInfo,
     MetricType,
     SampleBatch,
     Series,
-    check_batch,
+    check_series,
+    check_size,
     conflict,
     unpack_floats,
     unpack_ints,
@@ -62,12 +65,13 @@ class HotStore:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._series: dict[tuple[object, ...], tuple[int, int]] = {}  # -> id, next chunk
+        self._series: dict[tuple[object, ...], _Known] = {}
         self._holders: dict[tuple[str, str, int], int] = {}  # (agent, job, attempt) -> run
 
     def forget(self) -> None:
         """Drop what is remembered, after a transaction was taken back."""
         self._series.clear()
+        self._holders.clear()
 
     def mark(self, agent: str, kind: str) -> tuple[str, int]:
         """Return spool and high-water mark of an agent's samples or output."""
@@ -84,12 +88,12 @@ class HotStore:
             upto = 0
         if message.first_seq > upto + 1:
             return Stored(upto=upto, gap_from=upto + 1)
-        taken, refused = 0, []
+        taken, refused = 0, list[str]()
         for seq, batch in enumerate(message.batches, message.first_seq):
             if seq <= upto:
                 continue
             try:
-                taken += self._store_batch(message.agent, batch)
+                taken += self._store_batch(message.agent, batch, refused)
             except LabError as error:
                 refused.append(error.line)
             upto = seq
@@ -113,20 +117,35 @@ class HotStore:
             known = self._holders[agent, job, attempt] = int(row[0])
         return known
 
-    def _store_batch(self, agent: str, batch: SampleBatch) -> int:
-        check_batch(batch)
+    def _store_batch(self, agent: str, batch: SampleBatch, refused: list[str]) -> int:
+        """Take the series of a batch, each by itself; return how many samples were taken.
+
+        What is refused is kept in mind: no criterion on that key may pass without it.
+        """
+        check_size(batch)
         run = self.run_of(agent, batch.job, batch.attempt) if batch.job else 0
         serial = ids.serial_of(ids.job_id(batch.job)) if batch.job else 0
+        taken = 0
         for series in batch.series:
             place = (run, series.key, serial, batch.attempt, agent, batch.dut)
-            self._store_series(place, series)
-        return batch.count
+            try:
+                check_series(series)
+                self._store_series(place, series)
+            except LabError as error:
+                refused.append(error.line)
+                row = (run, serial, batch.attempt, series.key[:MAX_KEY], max(1, len(series)))
+                self._connection.execute(_REFUSED, (*row, error.line[:300]))
+            else:
+                taken += len(series)
+        return taken
 
     def _store_series(self, place: tuple[object, ...], series: Series) -> None:
         known = self._series.get(place)
         if known is None:
             known = self._find_series(place, series)
-        number, chunk = known
+        if (known.unit, known.type) != (series.unit, series.type):
+            _refuse_conflict(known, series)
+        number, chunk = known.id, known.next_chunk
         times = unpack_ints(series.times)
         self._connection.execute(
             _CHUNK,
@@ -137,20 +156,33 @@ class HotStore:
         )  # fmt: skip
         if len(self._series) > 50_000:
             self._series.clear()
-        self._series[place] = (number, chunk + 1)
+        self._series[place] = known._replace(next_chunk=chunk + 1)
 
-    def _find_series(self, place: tuple[object, ...], series: Series) -> tuple[int, int]:
+    def _find_series(self, place: tuple[object, ...], series: Series) -> "_Known":
         row = self._connection.execute(_FIND, place).fetchone()
         if row is None:
             cursor = self._connection.execute(_SERIES, (*place, series.unit, series.type))
-            return int(cursor.lastrowid or 0), 0
-        told = MetricInfo(key=series.key, unit=str(row[1]), type=row[2])
-        new = MetricInfo(key=series.key, unit=series.unit, type=series.type)
-        trouble = conflict(told, new)
-        if trouble:
-            raise Refused(series.key, trouble, code="metric_conflict")
+            return _Known(int(cursor.lastrowid or 0), 0, series.unit, series.type)
         last = self._connection.execute(_LAST_CHUNK, (row[0],)).fetchone()[0]
-        return int(row[0]), int(last) + 1
+        return _Known(int(row[0]), int(last) + 1, str(row[1]), row[2])
+
+
+class _Known(NamedTuple):
+    """A series that is in the database."""
+
+    id: int
+    next_chunk: int
+    unit: str
+    type: MetricType
+
+
+def _refuse_conflict(known: _Known, series: Series) -> None:
+    """Raise where both cannot be the same metric; the same unit may have two names."""
+    told = MetricInfo(key=series.key, unit=known.unit, type=known.type)
+    new = MetricInfo(key=series.key, unit=series.unit, type=series.type)
+    trouble = conflict(told, new)
+    if trouble:
+        raise Refused(series.key, trouble, code="metric_conflict")
 
 
 def columns(
@@ -187,6 +219,10 @@ _SET_MARK = "INSERT OR REPLACE INTO hot.marks VALUES (?,?,?,?)"
 _COUNT = (
     "INSERT INTO hot.totals VALUES (?,?) "
     "ON CONFLICT (name) DO UPDATE SET value=value+excluded.value"
+)
+_REFUSED = (
+    "INSERT INTO hot.refused VALUES (?,?,?,?,?,?) ON CONFLICT (run, serial, attempt, key) "
+    "DO UPDATE SET count=count+excluded.count"
 )
 _HOLDER = (
     "SELECT r.no FROM attempts a JOIN runs r ON a.run=r.no "

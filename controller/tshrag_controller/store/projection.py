@@ -198,6 +198,7 @@ class _Writing:
 
     def attempt_lost(self, event: e.AttemptLost) -> None:
         self.put(_ATTEMPT_LOST, self._at, event.reason, event.fence)
+        self._projection.places.pop(event.fence, None)
         self.count("attempts.lost")
 
     def job_judged(self, event: e.JobJudged) -> None:

@@ -13,7 +13,8 @@ from sqlite_utils.migrations import Migrations
 
 from tshrag_common.errors import Refused
 
-VERSION = 1
+PROJECTION, HOT = "projection.db", "hot.db"
+VERSION = 2
 """Of the schema; a file made by a newer build is refused."""
 
 migrations = Migrations("projection")
@@ -104,6 +105,20 @@ def h0001_samples(db: Database) -> None:
     )
 
 
+@hot_migrations()
+def h0002_refused(db: Database) -> None:
+    _execute(
+        db,
+        """
+        CREATE TABLE refused (
+            run INTEGER NOT NULL, serial INTEGER NOT NULL, attempt INTEGER NOT NULL,
+            key TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
+            PRIMARY KEY (run, serial, attempt, key)
+        ) WITHOUT ROWID;
+        """,
+    )
+
+
 def _execute(db: Database, statements: str) -> None:
     """Execute several statements inside the migration's transaction (executescript ends it)."""
     for statement in statements.split(";"):
@@ -121,10 +136,13 @@ def open_databases(folder: Path | None) -> sqlite3.Connection:
         sqlite3.Error: one is damaged, or cannot be opened.
 
     """
-    names = ("projection.db", "hot.db")
-    paths = [str(folder / name) if folder else ":memory:" for name in names]
+    paths = [str(folder / name) if folder else ":memory:" for name in (PROJECTION, HOT)]
     connection = _open(paths[0], migrations)
-    hot = _open(paths[1], hot_migrations)
+    try:
+        hot = _open(paths[1], hot_migrations)
+    except BaseException:
+        connection.close()
+        raise
     if folder is None:
         connection.execute("ATTACH ':memory:' AS hot")
         for statement in hot.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"):
@@ -139,24 +157,64 @@ def open_databases(folder: Path | None) -> sqlite3.Connection:
 
 def _open(path: str, steps: Migrations) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False)
+    try:
+        _bring_up_to_date(connection, path, steps)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: str, steps: Migrations) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")  # the LOG is the truth; this can be rebuilt
     connection.execute("PRAGMA temp_store=MEMORY")
     found = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if found > VERSION:
-        connection.close()
         raise SchemaTooNew(path, f"{found} > {VERSION}", "upgrade")
     steps.apply(Database(connection))
     connection.execute(f"PRAGMA user_version={VERSION}")
     connection.commit()
-    return connection
+
+
+def usable(path: Path) -> int | None:
+    """Return the ``applied_seq`` in a database (0: none yet); None where it cannot be read."""
+    if not path.exists():
+        return 0
+    connection = sqlite3.connect(path)
+    try:
+        tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+        if ("meta",) not in tables:
+            return 0
+        row = connection.execute("SELECT value FROM meta WHERE key='applied_seq'").fetchone()
+        return int(row[0]) if row else 0
+    except (sqlite3.DatabaseError, TypeError, ValueError):
+        return None
+    finally:
+        connection.close()
+
+
+def set_aside(path: Path) -> Path:
+    """Move a database that is of no use out of the way; return where it is now."""
+    number = 1
+    while (kept := path.with_name(f"{path.name}.aside-{number}")).exists():
+        number += 1
+    path.rename(kept)
+    discard_journals(path)
+    return kept
+
+
+def discard_journals(path: Path) -> None:
+    """Remove what SQLite left beside a database that is gone: it must not flow into a new one."""
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def open_for_reading(folder: Path) -> sqlite3.Connection:
     """Open both databases for a reader; it never waits for the writer."""
-    uri = f"file:{folder / 'projection.db'}?mode=ro"
+    uri = f"file:{folder / PROJECTION}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-    connection.execute("ATTACH ? AS hot", (f"file:{folder / 'hot.db'}?mode=ro",))
+    connection.execute("ATTACH ? AS hot", (f"file:{folder / HOT}?mode=ro",))
     connection.execute("PRAGMA query_only=1")
     return connection
 
@@ -164,7 +222,7 @@ def open_for_reading(folder: Path) -> sqlite3.Connection:
 def backup(folder: Path, path: Path) -> int:
     """Copy the projection as it is at one instant; return its sequence. Blocks: for a thread."""
     path.unlink(missing_ok=True)
-    source = sqlite3.connect(f"file:{folder / 'projection.db'}?mode=ro", uri=True)
+    source = sqlite3.connect(f"file:{folder / PROJECTION}?mode=ro", uri=True)
     target = sqlite3.connect(path)
     try:
         source.backup(target)

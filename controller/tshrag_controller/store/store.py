@@ -9,7 +9,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from tshrag_common.errors import Unavailable
 from tshrag_common.reports import OutputBatch, SamplesMessage
@@ -17,7 +17,14 @@ from tshrag_controller.log.frames import Frame
 from tshrag_controller.store.hot import HotStore, Stored
 from tshrag_controller.store.output import OutputStore, Piece, read
 from tshrag_controller.store.projection import Projection
-from tshrag_controller.store.schema import backup, open_databases, open_for_reading
+from tshrag_controller.store.schema import (
+    HOT,
+    backup,
+    open_databases,
+    open_for_reading,
+    set_aside,
+    usable,
+)
 from tshrag_controller.store.writer import Worker
 
 logger = logging.getLogger(__name__)
@@ -26,49 +33,43 @@ T = TypeVar("T")
 
 
 class Store:
-    """The doors to both threads. ``degraded`` says why it rests in memory; empty: on disk."""
+    """The doors to both threads; `open` makes one. ``degraded``: what is amiss; empty: nothing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, opened: "_Opened") -> None:
         self.folder = folder
-        self.degraded = ""
-        connection = self._open(folder)
-        self._projection = Projection(connection)
-        self._hot = HotStore(connection)
+        self.degraded, self._in_memory = opened.trouble, opened.reader is None
+        self._connection = opened.writer
+        self._projection = Projection(opened.writer)
+        self._hot = HotStore(opened.writer)
         self._output = OutputStore(folder / "output", self._hot)
         self.applied = self._projection.applied
-        self._writer = Worker("store-writer", connection, commit=True)
-        self._reader = Worker("store-reader", self._second(connection), commit=False)
+        self._writer = Worker("store-writer", opened.writer, commit=True, undone=self._forget)
+        self._reader = self._writer  # a database in memory has no second door
+        if opened.reader is not None:
+            self._reader = Worker("store-reader", opened.reader, commit=False)
         self._moved = asyncio.Condition()
 
-    def _open(self, folder: Path) -> sqlite3.Connection:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return open_databases(folder)
-        except (sqlite3.Error, OSError) as error:
-            self.degraded = f"{folder} cannot be used ({error}): records rest in memory"
-            logger.error("the projection rests in memory", extra={"why": str(error)})
-            return open_databases(None)
+    @classmethod
+    async def open(cls, folder: Path) -> "Store":
+        """Open or make the databases below `folder`.
 
-    def _second(self, connection: sqlite3.Connection) -> sqlite3.Connection:
-        if self.degraded:
-            return connection  # a database in memory has no second door; SQLite serialises
-        return open_for_reading(self.folder)
+        Raises:
+            SchemaTooNew: a newer build has written them.
+
+        """
+        return cls(folder, await asyncio.to_thread(_opened, folder))
+
+    def _forget(self) -> None:
+        """Forget, in the writer's thread, what a transaction had written that was taken back."""
+        self._projection.undo(self._connection)
+        self._hot.forget()
 
     async def project(self, frames: Sequence[tuple[int, Frame]]) -> None:
         """Write frames; return when they are committed."""
-        applied = await self._writer.call(lambda db: self._apply(db, frames))
+        applied = await self._writer.call(lambda db: self._projection.apply(db, frames))
         async with self._moved:
             self.applied = applied
             self._moved.notify_all()
-
-    def _apply(self, connection: sqlite3.Connection, frames: Sequence[tuple[int, Frame]]) -> int:
-        try:
-            return self._projection.apply(connection, frames)
-        except sqlite3.Error:
-            connection.rollback()
-            self._projection.undo(connection)
-            self._hot.forget()
-            raise
 
     async def wait_applied(self, sequence: int, within_s: float = 5.0) -> None:
         """Return when frame `sequence` can be read; a read then sees every accepted write."""
@@ -116,11 +117,36 @@ class Store:
 
     async def backup(self, path: Path) -> int:
         """Write a copy of the projection to `path`; return the sequence that it is at."""
-        if self.degraded:
+        if self._in_memory:
             raise Unavailable("projection", "it rests in memory", code="storage")
         return await asyncio.to_thread(backup, self.folder, path)
 
     async def close(self) -> None:
         await self._writer.close()
-        if not self.degraded:
+        if self._reader is not self._writer:
             await self._reader.close()
+
+
+class _Opened(NamedTuple):
+    """The connections of both threads; without a reader all of it rests in memory."""
+
+    writer: sqlite3.Connection
+    reader: sqlite3.Connection | None
+    trouble: str
+
+
+def _opened(folder: Path) -> _Opened:
+    """Open the databases; where that fails, others in memory. Blocks: for a thread."""
+    trouble = ""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if usable(folder / HOT) is None:
+            kept = set_aside(folder / HOT)
+            trouble = f"{folder / HOT} was damaged: samples before today are in {kept.name} only"
+            logger.error("the samples were damaged", extra={"kept": str(kept)})
+        writer = open_databases(folder)
+        return _Opened(writer, open_for_reading(folder), trouble)
+    except (sqlite3.Error, OSError) as error:
+        logger.error("the projection rests in memory", extra={"why": str(error)})
+        trouble = f"{folder} cannot be used ({error}): records rest in memory"
+        return _Opened(open_databases(None), None, trouble)

@@ -5,6 +5,7 @@ that wait together share a commit, and every caller hears of its own when all of
 """
 
 import asyncio
+import errno
 import logging
 import queue
 import sqlite3
@@ -27,22 +28,31 @@ class StorageFault(Unavailable):
     code = "storage"
 
 
-def storage_error(error: sqlite3.Error) -> LabError:
-    """Return what a fault of SQLite means to the lab."""
-    if "full" in str(error):
-        return StorageFull("projection", str(error), "free some space; nothing was lost")
-    return StorageFault("projection", str(error))
+def storage_error(error: sqlite3.Error | OSError) -> LabError:
+    """Return what a fault of SQLite or of a file means to the lab."""
+    no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if no_space or "full" in str(error):
+        return StorageFull("store", str(error), "free some space; nothing was lost")
+    return StorageFault("store", str(error))
 
 
 class Worker:
     """A thread with a connection of its own; `call` runs a function there.
 
     With ``commit`` each batch of calls is a transaction: a call that fails takes its batch back,
-    and the calls of that batch are then tried one by one.
+    and the calls of that batch are then tried one by one. After each time `undone` is called, in
+    the thread: what the calls remembered of their writes is not true any more.
     """
 
-    def __init__(self, name: str, connection: sqlite3.Connection, *, commit: bool) -> None:
-        self._connection, self._commit = connection, commit
+    def __init__(
+        self,
+        name: str,
+        connection: sqlite3.Connection,
+        *,
+        commit: bool,
+        undone: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._connection, self._commit, self._undone = connection, commit, undone
         self._waiting: queue.SimpleQueue[tuple[Write[Any], asyncio.Future[Any]] | None]
         self._waiting = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
@@ -95,6 +105,7 @@ class Worker:
                 self._connection.commit()
         except Exception as error:  # a fault of one must not take the thread along
             self._connection.rollback()
+            self._undone()
             if len(batch) > 1:
                 return [outcome for entry in batch for outcome in self._run([entry])]
             return [(batch[0][1], _fault(error))]
@@ -102,7 +113,7 @@ class Worker:
 
 
 def _fault(error: Exception) -> Exception:
-    return storage_error(error) if isinstance(error, sqlite3.Error) else error
+    return storage_error(error) if isinstance(error, sqlite3.Error | OSError) else error
 
 
 def _tell(outcomes: list[tuple[asyncio.Future[Any], Any]]) -> None:
