@@ -78,6 +78,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "wave.json").write_text(json.dumps(PROFILE))
     passing = {"name": "good", "schedule": {"command": "true"}}
     (folder / "good.json").write_text(json.dumps(passing))
+    short = {"name": "short", "schedule": {"seq": [{"cmd": "sleep 0.9"}, {"cmd": "true"}]}}
+    (folder / "short.json").write_text(json.dumps(short))
     (folder / "long.json").write_text(
         json.dumps({"name": "long", "schedule": {"command": "sleep 600"}})
     )
@@ -103,7 +105,7 @@ def test_what_passes_ends_with_zero(state: Path, folder: Path) -> None:
 
 
 def test_without_a_terminal_watch_prints_a_line_for_each_move(state: Path, folder: Path) -> None:
-    done = run_cli("submit", "good.json", "--watch", state=state, cwd=folder)
+    done = run_cli("submit", "short.json", "--watch", state=state, cwd=folder)
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
     assert any(" passed on a1" in line for line in done.stdout.splitlines())

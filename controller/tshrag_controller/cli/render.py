@@ -10,7 +10,7 @@ from datetime import datetime
 
 import click
 import msgspec
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +32,9 @@ MARKS: Mapping[str, str] = {
 EXITS: Mapping[str, int] = {
     "passed": 0, "failed": 1, "error": 1, "cancelled": 4, "timeout": 5, "expired": 5,
 }  # fmt: skip
+
+WHOLE = ("run", "agent", "state", "took", "submitted", "verdict", "#", "count", "heard", "place")
+"""Columns that are copied or compared: never broken into lines while another one can be."""
 
 _WIDE = 400  # what is no terminal has no edge to wrap at
 
@@ -76,7 +79,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], right: Sequence[
     """Return a table without frames; columns named in `right` are aligned there."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for head in heads:
-        made.add_column(head, justify="right" if head in right else "left", overflow="fold")
+        justify: JustifyMethod = "right" if head in right else "left"
+        made.add_column(head, justify=justify, overflow="fold", no_wrap=head in WHOLE)
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else text(cell) for cell in row))
     return made

@@ -1,10 +1,11 @@
 """PURE: samples as a drawing of braille dots, with axes and units.
 
-A character holds 2 x 4 dots. Where more samples fall on one column than it has, the column shows
-their whole range, so that a peak is never lost.
+A character holds 2 x 4 dots. Few samples are joined by a line; where many fall on one column, it
+shows their whole range, so that a peak is never lost.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from tshrag_common.units import UNITS
 from tshrag_controller.reports.text import duration, quantity
@@ -34,9 +35,14 @@ def plot(
     canvas = _Canvas(max(8, width - _LABEL - 1), max(3, height), low, high)
     for bound in bounds:
         canvas.dash(bound)
-    first, last = min(at), max(at)
-    for when, value in zip(at, values, strict=True):
-        canvas.dot((when - first) / max(1, last - first), value)
+    samples = sorted(zip(at, values, strict=True))
+    first, last = samples[0][0], samples[-1][0]
+    points = [((when - first) / max(1, last - first), value) for when, value in samples]
+    for x, value in points:
+        canvas.dot(x, value)
+    if len(points) <= canvas.columns:
+        for one, other in pairwise(points):
+            canvas.join(one, other)
     lines = canvas.lines()
     labels = {0: high, len(lines) // 2: (low + high) / 2, len(lines) - 1: low}
     drawn = [
@@ -59,7 +65,7 @@ def _label(value: float, unit: str) -> str:
 def _range(values: Sequence[float], bounds: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     span = next(each for each in (high - low, abs(high), 1.0) if each > _TINY)
-    near = [bound for bound in bounds if low - 2 * span <= bound <= high + 2 * span]
+    near = [bound for bound in bounds if low - span <= bound <= high + span]
     low, high = min([low, *near]), max([high, *near])
     if high - low <= _TINY:
         return low - span / 2, high + span / 2
@@ -76,9 +82,22 @@ class _Canvas:
         self._reach: dict[int, tuple[int, int]] = {}
 
     def dot(self, x_ratio: float, value: float) -> None:
-        x, y = round(x_ratio * (self.columns * 2 - 1)), self._y(value)
+        self._mark(self._x(x_ratio), self._y(value))
+
+    def _x(self, ratio: float) -> int:
+        return round(ratio * (self.columns * 2 - 1))
+
+    def _mark(self, x: int, y: int) -> None:
         low, high = self._reach.get(x, (y, y))
         self._reach[x] = min(low, y), max(high, y)
+
+    def join(self, one: tuple[float, float], other: tuple[float, float]) -> None:
+        """Draw a line between two samples, without a gap in it."""
+        start, end = self._x(one[0]), self._x(other[0])
+        for x in range(start, end):
+            for each in (x, x + 1):
+                part = (each - start) / (end - start)
+                self._mark(x, self._y(one[1] + (other[1] - one[1]) * part))
 
     def dash(self, value: float) -> None:
         if self._low <= value <= self._low + self._span:
