@@ -21,7 +21,7 @@ from tshrag_agent.shepherd.protocol import Message, Rejected
 from tshrag_agent.shepherd.spawn import Command, Place, Spawner
 
 _RECEIVE_BYTES = 64 * 1024  # more would be mapped and unmapped each time
-MOST_FDS = 16
+_MOST_FDS = 64
 _INT_BYTES = 4
 
 
@@ -98,7 +98,7 @@ class Hand:
 
     def _hear(self) -> bool:
         # Not socket.recv_fds: it drops the flag, and the job would inherit them.
-        space = socket.CMSG_SPACE(MOST_FDS * _INT_BYTES)
+        space = socket.CMSG_SPACE(_MOST_FDS * _INT_BYTES)
         data, beside, _, _ = self._sock.recvmsg(_RECEIVE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
         for _, _, packed in beside:
             self._fds.extend(memoryview(packed).cast("i"))

@@ -16,6 +16,8 @@ from tshrag_agent.shepherd.spawn import Command, Place
 
 _RECEIVE_BYTES = 64 * 1024  # more would be mapped and unmapped each time
 _MOST_HANDS = 4
+_MOST_AT_ONCE = 4  # starts in one message to a hand
+_MUCH_BYTES = 64 * 1024
 _RUSH_S = 0.01  # starts that follow each other so closely are a rush (spawn.py)
 _SEND_S = 2  # to a hand that is free, and so is listening
 
@@ -44,7 +46,7 @@ class _Hand:
     def __init__(self, pid: int, sock: socket.socket) -> None:
         self.pid, self.sock, self.fd = pid, sock, sock.fileno()
         self.frames = protocol.inner_frames()
-        self.start: Start | None = None
+        self.starts: deque[Start] = deque()
         self.until = float("inf")
         self.hangs = False
         self.mains: set[int] = set()
@@ -59,7 +61,6 @@ class Hands:
         """Take what a hand is made of: `fds` of home and lock, the open files of a job."""
         self._patience_s, self._fds, self._files, self._watch = patience_s, fds, files, watch
         self._hands: dict[int, _Hand] = {}
-        self._free: list[_Hand] = []
         self._waiting: deque[Start] = deque()
         self._rush_until = 0.0
         self.pids: set[int] = set()  # for who walks /proc: our children, and no orphans
@@ -76,9 +77,8 @@ class Hands:
             self._make()
 
     def ask(self, start: Start) -> None:
-        """Have something started as soon as a hand is free."""
+        """Have something started: at the next `hand_out`, or when a hand is free."""
         self._waiting.append(start)
-        self._hand_out()
 
     def owns(self, fd: int) -> bool:
         return fd in self._hands
@@ -94,56 +94,53 @@ class Hands:
             data = b""
         if not data:
             self._bury(one)
-        self._hand_out()
 
     def tick(self) -> None:
         """Give up hands that hang; the kernel may keep them for ever, we do not."""
         now = time.monotonic()
         for one in [one for one in self._hands.values() if one.until <= now]:
-            one.hangs, one.until = True, float("inf")
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(one.pid, signal.SIGKILL)
-            self._fail(one, "start_hung", f"did not start within {self._patience_s:g} s")
-        self._hand_out()
+            self._give_up(one)
+
+    def hand_out(self) -> None:
+        """Give what waits to who is free: a few starts each, told about all at once."""
+        while self._waiting and (one := self._free()):
+            now = time.monotonic()
+            rush = len(self._waiting) > 1 or now < self._rush_until
+            self._rush_until = now + _RUSH_S
+            share = min(-(-len(self._waiting) // _MOST_HANDS), _MOST_AT_ONCE)
+            data, fds = b"", list[int]()
+            while self._waiting and len(one.starts) < share and len(data) < _MUCH_BYTES:
+                start = self._waiting.popleft()
+                one.starts.append(start)
+                said = hand.order(start.command, start.place, start.rlimits, rush=rush)
+                data += protocol.inner_frame(said)
+                fds += hand.descriptors(start.command, start.place)
+            one.until = now + self._patience_s
+            try:
+                _send(one.sock, data, fds)
+            except OSError:
+                self._give_up(one)
+
+    def _free(self) -> _Hand | None:
+        able = [one for one in self._hands.values() if not one.hangs]
+        for one in able:
+            if not one.starts:
+                return one
+        return self._make() if len(able) < _MOST_HANDS else None
 
     def _take(self, one: _Hand, message: Message) -> None:
         if "ends" in message:
             for pid, status, cpu_us, max_rss_bytes in message["ends"]:
                 one.mains.discard(pid)
                 self.ends.append(MainEnd(pid, status, cpu_us, max_rss_bytes))
-            return
-        if one.hangs:
-            return  # too late: it has been given up, its group is being killed
-        start, one.start, one.until = one.start, None, float("inf")
-        self._free.append(one)
-        if "pid" in message:
-            one.mains.add(message["pid"])
-        if start:
+        elif not one.hangs:  # else it is too late: the group is being killed
+            start = one.starts.popleft()
+            one.until = time.monotonic() + self._patience_s if one.starts else float("inf")
+            if "pid" in message:
+                one.mains.add(message["pid"])
             start.done(message)
 
-    def _hand_out(self) -> None:
-        while self._waiting:
-            able = sum(not one.hangs for one in self._hands.values())
-            if not self._free and able < _MOST_HANDS:
-                self._make()
-            if not self._free:
-                return
-            one, start = self._free.pop(), self._waiting.popleft()
-            now = time.monotonic()
-            rush = bool(self._waiting) or now < self._rush_until
-            self._rush_until = now + _RUSH_S
-            said = hand.order(start.command, start.place, start.rlimits, rush=rush)
-            one.start, one.until = start, now + self._patience_s
-            try:
-                _send(
-                    one.sock,
-                    protocol.inner_frame(said),
-                    hand.descriptors(start.command, start.place),
-                )
-            except OSError:
-                self._bury(one)
-
-    def _make(self) -> None:
+    def _make(self) -> _Hand:
         ours, theirs = socket.socketpair()
         ours.settimeout(_SEND_S)
         pid = os.fork()
@@ -152,17 +149,22 @@ class Hands:
         theirs.close()
         made = _Hand(pid, ours)
         self._hands[made.fd] = made
-        self._free.append(made)
         self.pids.add(pid)
         self._watch(made.fd)
+        return made
+
+    def _give_up(self, one: _Hand) -> None:
+        """Kill a hand that does not answer; it is buried when the kernel lets go of it."""
+        one.hangs, one.until = True, float("inf")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGKILL)
+        self._fail(one, "start_hung", f"did not start within {self._patience_s:g} s")
 
     def _bury(self, one: _Hand) -> None:
         """Let go of a hand that has died; what it started is ours from now on."""
         if self._hands.pop(one.fd, None) is None:
             return
         one.sock.close()
-        if one in self._free:
-            self._free.remove(one)
         with contextlib.suppress(ProcessLookupError):
             os.kill(one.pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
@@ -173,8 +175,8 @@ class Hands:
         self._fail(one, "start_failed", "the process that was to start it died")
 
     def _fail(self, one: _Hand, code: str, what: str) -> None:
-        start, one.start = one.start, None
-        if start:
+        while one.starts:
+            start = one.starts.popleft()
             name = ascii(start.command.argv[0])
             start.done(Rejected(code, name, what, "look at the host, then try again").answer())
 

@@ -67,6 +67,7 @@ class Shepherd:
             self._herd.reap()
             self._do_what_is_asked()
             self._herd.tick()
+            self._hands.hand_out()
             if not self._has_news():
                 self._records.flush()
             elif time.monotonic() >= self._talk_at:
