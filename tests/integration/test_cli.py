@@ -133,7 +133,8 @@ def test_an_unknown_run_names_the_nearest(state: Path, wave: str) -> None:
     assert wave in done.stderr
 
 
-def test_list_says_when_there_is_more(state: Path, wave: str) -> None:
+def test_list_says_when_there_is_more(state: Path, wave: str, folder: Path) -> None:
+    run_cli("submit", "good.json", "--wait", state=state, cwd=folder)
     done = run_cli("list", "--limit", "1", "-o", "quiet", state=state)
     assert done.stdout.count("\n") == 1
     assert "there are more: tshrag list --offset 1" in done.stderr

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from tests.support.drawn_commands import commands_text
 from tests.support.drawn_errors import collected_reasons, errors_table
 from tests.support.drawn_settings import settings_table
 from tests.support.drawn_structs import table
@@ -145,6 +146,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "verbs": _verbs,
     "events": _events,
     "errors": errors_table,
+    "commands": commands_text,
     "reasons": _reasons,
     "decisions": _decisions,
     "settings.controller": lambda: settings_table("controller"),

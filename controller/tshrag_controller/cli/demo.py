@@ -20,7 +20,7 @@ from tshrag_common.client import Client, open_client
 from tshrag_common.documents import read_document
 from tshrag_common.errors import LabError, Refused
 from tshrag_common.views import News, RunView
-from tshrag_controller.cli import demo_lab
+from tshrag_controller.cli import demo_lab, options
 from tshrag_controller.cli.processes import LabProcesses
 from tshrag_controller.cli.progress import Silence
 from tshrag_controller.cli.report import gather
@@ -44,7 +44,9 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     cancel: bool = False
 
 
-@click.command()
+@options.command(
+    examples=("tshrag demo", "tshrag demo --keep     # and look around in another terminal")
+)
 @click.option("--keep", is_flag=True, help="Leave the lab running until Ctrl-C.")
 @click.option(
     "--state",

@@ -7,12 +7,15 @@ from pathlib import Path
 import click
 
 from tshrag_common.errors import LabError
+from tshrag_controller.cli import options
 from tshrag_controller.cli.processes import LabProcesses
 
 DEFAULT_STATE = "~/.local/share/tshrag/lab"
 
 
-@click.command()
+@options.command(
+    examples=("tshrag up", "tshrag submit profile.json --wait     # in another terminal")
+)
 @click.option(
     "--state",
     type=click.Path(path_type=Path),
@@ -25,14 +28,10 @@ DEFAULT_STATE = "~/.local/share/tshrag/lab"
 @click.option("--slots", type=click.IntRange(0, 10_000), help="Jobs at once; default: cores.")
 @click.option("--no-agent", is_flag=True, help="Only broker and controller.")
 def up(state: Path, agent: str, slots: int | None, no_agent: bool) -> None:
-    r"""Start broker, controller and one agent, and stay in the foreground.
+    """Start broker, controller and one agent, and stay in the foreground.
 
     With TSHRAG_NATS_URL set, that bus is used instead of a broker of our own. Ctrl-C ends
     everything in order; what was accepted goes on at the next `tshrag up`.
-
-    \b
-        tshrag up
-        tshrag submit profile.json --wait        (in another terminal)
     """
     lab = LabProcesses(state.expanduser().absolute())
     try:
