@@ -8,7 +8,7 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
@@ -17,7 +17,7 @@ import click
 import uvloop
 
 from tshrag_common.bus.jetstream import JetStream
-from tshrag_common.clock import SystemClock
+from tshrag_common.clock import Clock, SystemClock
 from tshrag_common.errors import Fenced, LabError, Refused, Unreachable
 from tshrag_common.jsonlog import set_up_logging
 from tshrag_common.streams import LOG, all_streams
@@ -82,26 +82,29 @@ async def serve(
     try:
         broker = await open_broker(settings, say)
         try:
-            await _serve_on(settings, broker, stop, on_ready)
+            await serve_on(settings, broker, stop, on_ready)
         finally:
             await broker.close(stop_server=stop_server)
     finally:
         held.close()
 
 
-async def _serve_on(
+async def serve_on(
     settings: ControllerSettings,
     broker: Broker,
     stop: asyncio.Event,
     on_ready: Callable[[Broker], None],
+    clock: Clock | None = None,
+    open_store: Callable[[Path], Awaitable[Store]] = Store.open,
 ) -> None:
+    """Lead over an open bus until `stop` is set; what `serve` does between opening and closing."""
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.bus.watch(), name="bus-watch")
             group.create_task(_exit_when_closed(broker), name="bus-closed")
             if broker.server is not None:
                 group.create_task(broker.server.watch(), name="server-watch")
-            await _lead(settings, broker, stop, on_ready)
+            await _lead(settings, broker, stop, on_ready, clock or SystemClock(), open_store)
             raise _Stop
     except* _Stop:
         logger.info("stopped")
@@ -117,21 +120,24 @@ async def _lead(
     broker: Broker,
     stop: asyncio.Event,
     on_ready: Callable[[Broker], None],
+    clock: Clock,
+    open_store: Callable[[Path], Awaitable[Store]],
 ) -> None:
     log = JetStream(broker.bus)
     for stream in all_streams(settings.sizes, settings.nats.replicas):
         if stream.name == LOG:
-            await ensure_log(log, stream, SystemClock().now() // 1000)
+            await ensure_log(log, stream, clock.now() // 1000)
         else:
             await log.ensure_stream(stream)
     folder = settings.state / "store"
     checkpoints = Checkpoints(log, settings.state)
     await restore_projection(log, checkpoints, folder)
-    store = await Store.open(folder)
+    store = await open_store(folder)
     try:
-        lab = await recover(log, checkpoints, store, f"{settings.controller.node}-recover")
+        name = f"{settings.controller.node}-recover"
+        lab = await recover(log, checkpoints, store, name, clock)
         leading = Leading(
-            settings, broker, store, checkpoints, lab, SystemClock(), version("tshrag-controller")
+            settings, broker, store, checkpoints, lab, clock, version("tshrag-controller")
         )
         async with asyncio.TaskGroup() as group:
             epoch = group.create_task(leading.lead(lambda: on_ready(broker)), name="lead")

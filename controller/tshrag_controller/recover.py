@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from tshrag_common.bus.jetstream import JetStream, StreamInfo
-from tshrag_common.clock import SystemClock
+from tshrag_common.clock import Clock, SystemClock
 from tshrag_common.errors import NotFound, Refused
 from tshrag_common.streams import LOG, StreamConfig
 from tshrag_controller.core.events import LeaderChosen
@@ -84,7 +84,13 @@ def _applied(path: Path) -> int:
     return found or 0
 
 
-async def recover(log: JetStream, checkpoints: Checkpoints, store: Store, name: str) -> Lab:
+async def recover(
+    log: JetStream,
+    checkpoints: Checkpoints,
+    store: Store,
+    name: str,
+    clock: Clock | None = None,
+) -> Lab:
     """Return the Lab at the end of the LOG; the projection has followed as far.
 
     Raises:
@@ -113,7 +119,7 @@ async def recover(log: JetStream, checkpoints: Checkpoints, store: Store, name: 
     took = round(time.monotonic() - began, 3)
     logger.info("recovered", extra={"sequence": lab.sequence, "frames": frames, "seconds": took})
     # Indexes are made anew, without what was queued on the way; what became due is due now.
-    return revive(recorded(lab), SystemClock().now())
+    return revive(recorded(lab), (clock or SystemClock()).now())
 
 
 async def _explain_gap(log: JetStream, info: StreamInfo, begin: int, known: int) -> None:

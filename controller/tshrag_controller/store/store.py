@@ -35,7 +35,7 @@ T = TypeVar("T")
 class Store:
     """The doors to both threads; `open` makes one. ``degraded``: what is amiss; empty: nothing."""
 
-    def __init__(self, folder: Path, opened: "_Opened") -> None:
+    def __init__(self, folder: Path, opened: "_Opened", worker: type[Worker] = Worker) -> None:
         self.folder = folder
         self.degraded, self._in_memory = opened.trouble, opened.reader is None
         self._connection = opened.writer
@@ -43,21 +43,21 @@ class Store:
         self._hot = HotStore(opened.writer)
         self._output = OutputStore(folder / "output", self._hot)
         self.applied = self._projection.applied
-        self._writer = Worker("store-writer", opened.writer, commit=True, undone=self._forget)
+        self._writer = worker("store-writer", opened.writer, commit=True, undone=self._forget)
         self._reader = self._writer  # a database in memory has no second door
         if opened.reader is not None:
-            self._reader = Worker("store-reader", opened.reader, commit=False)
+            self._reader = worker("store-reader", opened.reader, commit=False)
         self._moved = asyncio.Condition()
 
     @classmethod
-    async def open(cls, folder: Path) -> "Store":
-        """Open or make the databases below `folder`.
+    async def open(cls, folder: Path, worker: type[Worker] = Worker) -> "Store":
+        """Open or make the databases below `folder`; a `worker` runs what is written and read.
 
         Raises:
             SchemaTooNew: a newer build has written them.
 
         """
-        return cls(folder, await asyncio.to_thread(_opened, folder))
+        return cls(folder, await asyncio.to_thread(_opened, folder), worker)
 
     def _forget(self) -> None:
         """Forget, in the writer's thread, what a transaction had written that was taken back."""
