@@ -1,37 +1,30 @@
 """The agent's side of the shepherd: start host processes, hear of their ends, renew, adopt.
 
-Everything that is asked in one turn of the event loop travels in one message; while answers are
-awaited, what comes next gathers for a moment. The shepherd outlives us: `open` finds the one that
-serves our state folder, or starts it, and `list` says what lives on and what has ended meanwhile.
+The shepherd outlives us: `open` finds the one that serves our state folder, or starts it, and
+`list` says what lives on and what has ended meanwhile.
 """
 
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import msgspec
 
+from tshrag_agent.attempts.host_link import Link, dial, lost, start_shepherd
 from tshrag_agent.shepherd import protocol
-from tshrag_common.errors import DeadlineExceeded, LabError, Refused, Unavailable
+from tshrag_common.errors import DeadlineExceeded, LabError, Refused
 
 logger = logging.getLogger(__name__)
 
-_LINGER_S = 0.001
 _ANSWER_S = 30.0
 _OPEN_S = 15.0
 _RETRY_S = 0.05
-_PACKAGES = str(Path(__file__).resolve().parents[2])
-_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from tshrag_agent.shepherd.main import main; "
-_BOOT += "main(*sys.argv[2:])"
 
 
 class HostLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -133,103 +126,13 @@ class StartRefused(Refused):
     code = "start_failed"
 
 
-class ShepherdLost(Unavailable):
-    """The connection to the shepherd broke; what became of the question is not known."""
-
-    code = "shepherd_lost"
-
-
-class _Link(asyncio.Protocol):
-    """One connection: batches questions, hands out answers and exits."""
-
-    def __init__(self, shepherd: "Shepherd") -> None:
-        self._shepherd = shepherd
-        self._loop = asyncio.get_running_loop()
-        self._frames = protocol.Frames()
-        self._numbers = itertools.count(1)
-        self._asked: list[tuple[int, str, dict[str, Any]]] = []
-        self._timer: asyncio.Handle | None = None
-        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._transport: asyncio.Transport | None = None
-        self.hello: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self.closed = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            for message in self._frames.feed(data):
-                self._take(message)
-        except (protocol.BadFrame, KeyError, TypeError, ValueError) as error:
-            logger.error("the shepherd speaks another language", extra={"error": str(error)})
-            self.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(_lost())
-        self._waiting.clear()
-        if not self.hello.done():
-            self.hello.set_exception(_lost())
-            self.hello.exception()  # seen: nobody may wait for it any more
-        self.closed.set()
-
-    async def ask(self, verb: str, asked: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Ask one thing; raise what the shepherd refuses it with."""
-        if self._transport is None:
-            raise _lost()
-        number = next(self._numbers)
-        future = self._waiting[number] = self._loop.create_future()
-        self._asked.append((number, verb, asked))
-        self._soon()
-        try:
-            async with asyncio.timeout(timeout_s):
-                answer: dict[str, Any] = await future
-        except TimeoutError:
-            what = f"no answer to {verb} within {timeout_s:g} s"
-            raise DeadlineExceeded("shepherd", what) from None
-        finally:
-            self._waiting.pop(number, None)
-        if error := answer.get("error"):
-            raise StartRefused(error["where"], error["what"], error["fix"], code=error["code"])
-        return answer
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def _soon(self) -> None:
-        if self._timer is None:
-            busy = len(self._waiting) > len(self._asked)
-            later = self._loop.call_later
-            self._timer = later(_LINGER_S, self._send) if busy else self._loop.call_soon(self._send)
-
-    def _send(self) -> None:
-        self._timer = None
-        if self._transport is not None and self._asked:
-            asked, self._asked = self._asked, []
-            self._transport.write(protocol.frame({"ops": asked}))
-
-    def _take(self, message: dict[str, Any]) -> None:
-        if "hello" in message and not self.hello.done():
-            self.hello.set_result(message["hello"])
-        for number, answer in message.get("answers", ()):
-            future = self._waiting.get(number)
-            if future and not future.done():
-                future.set_result(answer)
-        for said in message.get("exits", ()):
-            self._shepherd.note_exit(msgspec.convert(said, HostExit))
-
-
 class Shepherd:
     """The shepherd of our state folder, as the agent sees it. Use `open`, then run `run`."""
 
     def __init__(self, state_dir: Path, settings: ShepherdSettings) -> None:
         self._folder = state_dir
         self._settings = settings
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._exited: dict[str, asyncio.Future[HostExit]] = {}
         self._started: set[str] = set()
         self.pid = 0
@@ -352,6 +255,9 @@ class Shepherd:
         if not future.done():
             future.set_result(said)
 
+    def _note_said(self, said: dict[str, Any]) -> None:
+        self.note_exit(msgspec.convert(said, HostExit))
+
     def _exit_of(self, key: str) -> asyncio.Future[HostExit]:
         future = self._exited.get(key)
         if future is None:
@@ -360,11 +266,14 @@ class Shepherd:
 
     async def _ask(self, verb: str, asked: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         if self._link is None:
-            raise _lost()
-        return await self._link.ask(verb, asked, timeout_s)
+            raise lost()
+        answer = await self._link.ask(verb, asked, timeout_s)
+        if error := answer.get("error"):
+            raise StartRefused(error["where"], error["what"], error["fix"], code=error["code"])
+        return answer
 
     async def _connect(self, timeout_s: float) -> None:
-        link: _Link | None = None
+        link: Link | None = None
         try:
             async with asyncio.timeout(timeout_s):
                 link = await self._reach()
@@ -378,25 +287,16 @@ class Shepherd:
             fix = f"read {self._folder}/shepherd/shepherd.log"
             raise DeadlineExceeded("shepherd", what, fix) from None
 
-    async def _reach(self) -> _Link:
+    async def _reach(self) -> Link:
         """Connect; where nobody listens start a shepherd (a second one leaves by itself)."""
         attempts = itertools.count()
         while True:
             with contextlib.suppress(ConnectionError, FileNotFoundError):
-                return await self._dial()
+                return await dial(self._folder, self._note_said)
             if next(attempts) % 40 == 0:
-                await asyncio.to_thread(_start_shepherd, self._folder, self._settings)
+                options = msgspec.to_builtins(self._settings)
+                await asyncio.to_thread(start_shepherd, self._folder, options)
             await asyncio.sleep(_RETRY_S)
-
-    async def _dial(self) -> _Link:
-        loop = asyncio.get_running_loop()
-        folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            address = protocol.socket_address(str(self._folder), folder_fd)
-            _, link = await loop.create_unix_connection(lambda: _Link(self), address)
-        finally:
-            os.close(folder_fd)
-        return link
 
     async def _reconcile(self) -> None:
         """Say of what a dead shepherd did not record that it is lost."""
@@ -405,26 +305,3 @@ class Shepherd:
         known = {one.key for one in listing.alive} | {one.key for one in listing.exits}
         for key in before - known:
             self.note_exit(HostExit(key=key, cause="lost"))
-
-
-def _lost() -> ShepherdLost:
-    return ShepherdLost("shepherd", "the connection broke", "ask again: it is being restored")
-
-
-def _start_shepherd(folder: Path, settings: ShepherdSettings) -> None:
-    records = folder / "shepherd"
-    records.mkdir(mode=0o700, exist_ok=True)
-    options = json.dumps(msgspec.to_builtins(settings))
-    python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, _PACKAGES]
-    with (records / "shepherd.log").open("ab") as log:
-        # It forks and leaves its child behind, which is nobody's to wait for.
-        subprocess.run(
-            [*python, str(folder), options],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd="/",
-            timeout=_OPEN_S,
-            check=False,
-        )
