@@ -171,7 +171,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The leader's answer. Confirmed numbers may leave the journal.
 
-    ``again_from`` > 0: send the spool once more from there, a gap was seen.
+    ``again_from`` > 0: send the spool of reports once more from there, a gap was seen;
+    ``samples_again`` and ``output_again`` say the same of the others.
     """
 
     epoch: Epoch
@@ -181,3 +182,5 @@ class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     samples_upto: int = 0
     output_upto: int = 0
     again_from: int = 0
+    samples_again: int = 0
+    output_again: int = 0

@@ -7,7 +7,8 @@ is committed; what cannot be read is set aside, and the reader goes on.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -19,6 +20,7 @@ from tshrag_common.wire import OUTPUT, SAMPLES, Codec
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.on_attempt import on_stored
 from tshrag_controller.engine import Engine
+from tshrag_controller.intake.spools import Spools
 from tshrag_controller.store.hot import Stored
 from tshrag_controller.store.store import Store
 
@@ -36,8 +38,13 @@ class FromAgent(Protocol):
     @property
     def spool(self) -> str: ...
 
+    @property
+    def first_seq(self) -> int: ...
+
 
 M = TypeVar("M", SamplesMessage, OutputBatch)
+T = TypeVar("T")
+DataKind = Literal["samples", "output"]
 SetAside = Callable[[str, str, bytes], None]
 Incoming = tuple[str, int, bytes]
 """(subject, sequence in its stream, bytes)"""
@@ -55,19 +62,19 @@ class Mark(msgspec.Struct):
 class Ingest:
     """Takes what pullers bring; knows how far each agent's spools are stored."""
 
-    def __init__(self, store: Store, engine: Engine, set_aside: SetAside) -> None:
+    def __init__(self, store: Store, engine: Engine, set_aside: SetAside, spools: Spools) -> None:
         self._store, self._engine, self._set_aside = store, engine, set_aside
+        self._spools = spools
+        spools.on_change(self._tell)
         self.marks: dict[AgentId, Mark] = {}
         self.refused: dict[str, int] = {}
         self.gaps = 0
 
     async def recall(self) -> None:
-        """Read the marks back after a start, and tell the engine of them."""
+        """Read the marks back after a start; the engine is told when their agents are heard."""
         for agent, kind, spool, upto in await self._store.marks():
             if kind in ("samples", "output"):
                 self._note(AgentId(agent), kind, spool, upto)
-        for name in list(self.marks):
-            self._tell(name)
 
     async def take_samples(self, messages: Sequence[Incoming]) -> None:
         await self._take("samples", SAMPLES, messages, self._store.take_samples)
@@ -77,25 +84,22 @@ class Ingest:
 
     async def _take(
         self,
-        kind: str,
+        kind: DataKind,
         codec: Codec[M],
         messages: Sequence[Incoming],
         store: Callable[[Sequence[M]], Awaitable[list[Stored]]],
     ) -> None:
-        """Store messages; while the disk does not take them, wait: the stream keeps them."""
         known = [message for each in messages if (message := self._open(codec, each)) is not None]
-        while known:
-            try:
-                outcomes = await store(known)
-                break
-            except Unavailable as error:
-                logger.error("the store does not take data", extra={"why": error.line})
-                await asyncio.sleep(RETRY_S)
-        else:
+        if not known:
             return
+        outcomes = await _patiently(lambda: store(known))
+        if await self._skip_confirmed(kind, known, outcomes):
+            outcomes = await _patiently(lambda: store(known))
         agents: set[AgentId] = set()
         for message, outcome in zip(known, outcomes, strict=True):
-            self._look_at(kind, message.agent, outcome)
+            self._look_at(kind, message, outcome)
+            if not self._spools.is_current(message.agent, kind, message.spool):
+                self._spools.doubt(message.agent)  # its journal may be a new one: the beat tells
             self._note(message.agent, kind, message.spool, outcome.upto)
             agents.add(message.agent)
         for agent in agents:
@@ -113,11 +117,34 @@ class Ingest:
             return None
         return message
 
-    def _look_at(self, kind: str, agent: AgentId, outcome: Stored) -> None:
+    async def _skip_confirmed(
+        self, kind: DataKind, messages: Sequence[FromAgent], outcomes: Sequence[Stored]
+    ) -> bool:
+        """Pass over what agents were told to be stored, where we have lost it; tell if so.
+
+        They have no more of it, so that a gap there would stay open for ever.
+        """
+        found = False
+        for message, outcome in zip(messages, outcomes, strict=True):
+            upto = self._spools.confirmed(message.agent, kind, message.spool)
+            if outcome.gap_from and upto >= outcome.gap_from:
+                await _patiently(partial(self._set_mark, kind, message, upto))
+                facts = {"agent": message.agent, "spool": kind, "upto": upto}
+                logger.error("what was confirmed before is not here any more", extra=facts)
+                found = True
+        return found
+
+    async def _set_mark(self, kind: DataKind, message: FromAgent, upto: int) -> None:
+        await self._store.set_mark(message.agent, kind, message.spool, upto)
+
+    def _look_at(self, kind: DataKind, message: FromAgent, outcome: Stored) -> None:
+        agent = message.agent
         if outcome.gap_from:
             self.gaps += 1
-            facts = {"agent": agent, "spool": kind, "from": outcome.gap_from}
-            logger.warning("a gap in a spool, asked for again", extra=facts)
+            missing = f"gap {outcome.gap_from}..{message.first_seq - 1} requested"
+            facts = {"agent": agent, "spool": kind, "what": missing}
+            logger.warning("data are missing", extra=facts)
+            self._spools.gap(agent, kind, outcome.gap_from)
         for line in outcome.refused:
             name = f"{kind}_refused.{line.split(':', 1)[0]}"
             self.refused[name] = self.refused.get(name, 0) + 1
@@ -131,10 +158,31 @@ class Ingest:
             mark.output_spool, mark.output = spool, upto
 
     def _tell(self, agent: AgentId) -> None:
-        mark = self.marks[agent]
+        """Tell the engine how far the spools are that the agent has now.
+
+        Until it has said which those are, nothing: an old spool has higher numbers.
+        """
+        mark = self.marks.get(agent)
+        if mark is None or not self._spools.is_known(agent):
+            return
+        samples = self._current(agent, "samples", mark.samples_spool, mark.samples)
+        output = self._current(agent, "output", mark.output_spool, mark.output)
 
         def stored(decision: Decision) -> None:
             if agent in decision.lab.agents:
-                on_stored(decision, agent, mark.samples, mark.output)
+                on_stored(decision, agent, samples, output)
 
         self._engine.tell(stored)
+
+    def _current(self, agent: AgentId, kind: DataKind, spool: str, upto: int) -> int:
+        return upto if self._spools.is_current(agent, kind, spool) else 0
+
+
+async def _patiently(write: Callable[[], Awaitable[T]]) -> T:
+    """Write; while the disk does not take it, wait: the stream keeps it."""
+    while True:
+        try:
+            return await write()
+        except Unavailable as error:
+            logger.error("the store does not take data", extra={"why": error.line})
+            await asyncio.sleep(RETRY_S)

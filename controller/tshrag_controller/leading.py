@@ -47,6 +47,7 @@ from tshrag_controller.intake.beats import Beats, Confirmed
 from tshrag_controller.intake.reports import ReportIntake
 from tshrag_controller.intake.requests import AT_ONCE, Verb, Verbs
 from tshrag_controller.intake.served import Served
+from tshrag_controller.intake.spools import Spools
 from tshrag_controller.judging import Judging
 from tshrag_controller.log.append import Pen
 from tshrag_controller.log.checkpoint import Checkpoints
@@ -86,13 +87,15 @@ class Leading:
         pen = Pen(self._log, settings.controller.node, lab.sequence)
         self.engine = Engine(lab, pen, self._lab_clock, self._on_commit, self._carry_out)
         self.judging = Judging(self.engine, store)
-        self.ingest = Ingest(store, self.engine, self._outbox.set_aside)
+        spools = Spools(clock)
+        self.ingest = Ingest(store, self.engine, self._outbox.set_aside, spools)
         every = settings.controller.checkpoint_frames
         self.projecting = Projecting(store, self.engine, checkpoints, every)
-        self.beats = Beats(self.engine, clock, self, lambda agent: self.dispatch.sent.get(agent, 0))
-        again = self.beats.again_from.__setitem__
+        self.beats = Beats(
+            self.engine, clock, self, lambda agent: self.dispatch.sent.get(agent, 0), spools
+        )
         mac_key = broker.keys.mac_key
-        self.reports = ReportIntake(self.engine, mac_key, self._outbox.set_aside, again)
+        self.reports = ReportIntake(self.engine, mac_key, self._outbox.set_aside, spools)
         self._loads = ObjectBlobs(Objects(self._log, LOADS))
         agent_blobs = AgentBlobs(self._loads, ObjectBlobs(Objects(self._log, ARTIFACTS)))
         verbs = Verbs(self._verbs(), self._bus.plain, broker.durable)
@@ -261,7 +264,7 @@ class Leading:
         return {
             **dropped,
             **self.ingest.refused,
-            "spool_gaps": self.ingest.gaps,
+            "spool_gaps": self.ingest.gaps + self.reports.gaps,
             "set_aside": self._outbox.set_aside_count,
             "turns": self.engine.turns,
         }

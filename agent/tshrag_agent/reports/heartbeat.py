@@ -97,8 +97,14 @@ class Pulse:
         for spool, upto in confirmed.items():
             await self._journal.confirm(spool, min(upto, self._journal.state(spool).last))
         self._roster.confirm(self._journal.state("reports").confirmed)
-        if answer.again_from:
-            self._outbounds["reports"].again(answer.again_from)
+        again: dict[SpoolName, int] = {
+            "reports": answer.again_from,
+            "samples": answer.samples_again,
+            "output": answer.output_again,
+        }
+        for spool, from_seq in again.items():
+            if from_seq:
+                self._outbounds[spool].again(from_seq)
         if not answer.known:
             await self.hello()
 

@@ -35,10 +35,12 @@ class GapError(Exception):
         self.agent, self.again_from = agent, again_from
 
 
-def on_reports(decision: Decision, batch: ReportBatch) -> int:
+def on_reports(decision: Decision, batch: ReportBatch, confirmed: int = 0) -> int:
     """Apply the reports of a batch that are new, each once and in order; return how far it is.
 
     A batch of a spool that the agent had before comes late or again: it counts for nothing.
+    `confirmed` is what the agent was told to be stored: it has no more before that, so where we
+    have lost it (a lab made anew), it is not waited for.
 
     Raises:
         GapError: reports before the batch have not come; nothing of it was applied.
@@ -53,6 +55,7 @@ def on_reports(decision: Decision, batch: ReportBatch) -> int:
         decision.happen(refused)
         return 0
     applied = agent.applied if agent is not None and agent.spool == batch.spool else 0
+    applied = max(applied, min(confirmed, batch.first_seq - 1))
     if batch.first_seq > applied + 1:
         raise GapError(batch.agent, applied + 1)
     is_new = agent is not None and bool(agent.spool) and agent.spool != batch.spool

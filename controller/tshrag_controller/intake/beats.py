@@ -19,6 +19,7 @@ from tshrag_common.states import AgentCause, AgentState
 from tshrag_controller.core.decision import Decision, SendSync
 from tshrag_controller.core.on_agent import on_beat, on_silence
 from tshrag_controller.engine import Engine
+from tshrag_controller.intake.spools import Spools
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +52,12 @@ class Beats:
         clock: Clock,
         stores: Stores,
         sent: Callable[[AgentId], int],
+        spools: Spools,
     ) -> None:
         self._engine, self._clock, self._stores, self._sent = engine, clock, stores, sent
+        self._spools = spools
         self._heard: dict[AgentId, float] = {}
         self._began = clock.monotonic()
-        self.again_from: dict[AgentId, int] = {}  # gaps in reports, told once
         self.last: dict[AgentId, Heartbeat] = {}
         self._differs_since: dict[AgentId, float] = {}
 
@@ -63,7 +65,8 @@ class Beats:
         """Return what the agent may forget, and whether it must say hello first."""
         self._heard[beat.agent] = self._clock.monotonic()
         self.last[beat.agent] = beat
-        known, epoch = await self._engine.ask(lambda decision: self._look(decision, beat))
+        self._spools.hear(beat)
+        known, epoch, applied = await self._engine.ask(lambda decision: self._look(decision, beat))
         stored = self._stores.confirmed(beat)
         return HeartbeatAnswer(
             epoch=epoch,
@@ -72,17 +75,21 @@ class Beats:
             reports_upto=stored.reports,
             samples_upto=stored.samples,
             output_upto=stored.output,
-            again_from=self.again_from.pop(beat.agent, 0),
+            again_from=self._spools.again(beat.agent, "reports", applied),
+            samples_again=self._spools.again(beat.agent, "samples", stored.samples),
+            output_again=self._spools.again(beat.agent, "output", stored.output),
         )
 
-    def _look(self, decision: Decision, beat: Heartbeat) -> tuple[bool, Epoch]:
+    def _look(self, decision: Decision, beat: Heartbeat) -> tuple[bool, Epoch, int]:
+        """Return whether the agent is known, our epoch, and how far its reports are applied."""
         agent = decision.lab.agents.get(beat.agent)
+        applied = agent.applied if agent and agent.spool == beat.reports.spool else 0
         if agent is None or agent.facts.boot != beat.boot:
-            behind = agent is not None and agent.applied < beat.reports.last
-            return behind, decision.lab.epoch  # its hello may still be on its way
+            behind = agent is not None and applied < beat.reports.last
+            return behind, decision.lab.epoch, applied  # its hello may still be on its way
         on_beat(decision, beat.agent, beat.draining)
         self._compare(decision, beat)
-        return True, decision.lab.epoch
+        return True, decision.lab.epoch, applied
 
     def _compare(self, decision: Decision, beat: Heartbeat) -> None:
         """Bring an agent into step whose attempts differ from ours, with nothing on its way."""

@@ -17,6 +17,7 @@ from tshrag_common.wire import REPORTS
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.on_agent import GapError, on_reports
 from tshrag_controller.engine import Engine
+from tshrag_controller.intake.spools import Spools
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,11 @@ class ReportIntake:
         engine: Engine,
         mac_key: Callable[[AgentId], bytes],
         set_aside: SetAside,
-        ask_again: Callable[[AgentId, int], None],
+        spools: Spools,
     ) -> None:
         self._engine, self._mac_key = engine, mac_key
-        self._set_aside, self._ask_again = set_aside, ask_again
+        self._set_aside, self._spools = set_aside, spools
+        self.gaps = 0
 
     async def take(self, messages: Sequence[tuple[str, int, bytes]]) -> None:
         """Apply messages ``(subject, sequence in EV, bytes)``; return when that is in the LOG."""
@@ -67,10 +69,12 @@ class ReportIntake:
         return batch
 
     def _apply(self, decision: Decision, batch: ReportBatch, sequence: int) -> None:
+        confirmed = self._spools.confirmed(batch.agent, "reports", batch.spool)
         try:
-            on_reports(decision, batch)
+            on_reports(decision, batch, confirmed)
         except GapError as gap:
-            facts = {"agent": gap.agent, "again_from": gap.again_from}
-            logger.warning("reports are missing, asked for again", extra=facts)
-            self._ask_again(gap.agent, gap.again_from)
+            self.gaps += 1
+            missing = f"gap {gap.again_from}..{batch.first_seq - 1} requested"
+            logger.warning("reports are missing", extra={"agent": gap.agent, "what": missing})
+            self._spools.gap(gap.agent, "reports", gap.again_from)
         self._engine.ev_applied(sequence)

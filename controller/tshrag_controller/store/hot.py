@@ -78,14 +78,21 @@ class HotStore:
         found = self._connection.execute(_MARK, (agent, kind)).fetchone()
         return (str(found[0]), int(found[1])) if found else ("", 0)
 
+    def upto(self, agent: str, kind: str, spool: str) -> int:
+        """Return how far `spool` of an agent is stored; spools that it had before count too."""
+        newest, upto = self.mark(agent, kind)
+        if newest in (spool, ""):
+            return upto
+        self._connection.execute(_KEEP_MARK, (agent, kind, newest, upto))
+        row = self._connection.execute(_OLD_MARK, (agent, kind, spool)).fetchone()
+        return int(row[0]) if row else 0
+
     def set_mark(self, agent: str, kind: str, spool: str, upto: int) -> None:
         self._connection.execute(_SET_MARK, (agent, kind, spool, upto))
 
     def store(self, message: SamplesMessage) -> Stored:
         """Take the batches of a message that are new."""
-        spool, upto = self.mark(message.agent, "samples")
-        if spool != message.spool:
-            upto = 0
+        upto = self.upto(message.agent, "samples", message.spool)
         if message.first_seq > upto + 1:
             return Stored(upto=upto, gap_from=upto + 1)
         taken, refused = 0, list[str]()
@@ -216,6 +223,8 @@ def _column(connection: sqlite3.Connection, row: tuple[object, ...]) -> Column:
 
 _MARK = "SELECT spool, upto FROM hot.marks WHERE agent=? AND kind=?"
 _SET_MARK = "INSERT OR REPLACE INTO hot.marks VALUES (?,?,?,?)"
+_KEEP_MARK = "INSERT OR REPLACE INTO hot.old_marks VALUES (?,?,?,?)"
+_OLD_MARK = "SELECT upto FROM hot.old_marks WHERE agent=? AND kind=? AND spool=?"
 _COUNT = (
     "INSERT INTO hot.totals VALUES (?,?) "
     "ON CONFLICT (name) DO UPDATE SET value=value+excluded.value"

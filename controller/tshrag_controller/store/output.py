@@ -35,9 +35,7 @@ class OutputStore:
 
     def store(self, batch: OutputBatch) -> Stored:
         """Take the chunks of a message that are new; called in the writer's thread."""
-        spool, upto = self._hot.mark(batch.agent, "output")
-        if spool != batch.spool:
-            upto = 0
+        upto = self._hot.upto(batch.agent, "output", batch.spool)
         if batch.first_seq > upto + 1:
             return Stored(upto=upto, gap_from=upto + 1)
         refused: list[str] = []

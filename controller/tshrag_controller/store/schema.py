@@ -14,7 +14,7 @@ from sqlite_utils.migrations import Migrations
 from tshrag_common.errors import Refused
 
 PROJECTION, HOT = "projection.db", "hot.db"
-VERSION = 2
+VERSION = 3
 """Of the schema; a file made by a newer build is refused."""
 
 migrations = Migrations("projection")
@@ -114,6 +114,19 @@ def h0002_refused(db: Database) -> None:
             run INTEGER NOT NULL, serial INTEGER NOT NULL, attempt INTEGER NOT NULL,
             key TEXT NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
             PRIMARY KEY (run, serial, attempt, key)
+        ) WITHOUT ROWID;
+        """,
+    )
+
+
+@hot_migrations()
+def h0003_old_marks(db: Database) -> None:
+    _execute(
+        db,
+        """
+        CREATE TABLE old_marks (
+            agent TEXT NOT NULL, kind TEXT NOT NULL, spool TEXT NOT NULL, upto INTEGER NOT NULL,
+            PRIMARY KEY (agent, kind, spool)
         ) WITHOUT ROWID;
         """,
     )

@@ -83,6 +83,10 @@ class Store:
     async def take_output(self, batches: Sequence[OutputBatch]) -> list[Stored]:
         return await self._writer.call(lambda _: [self._output.store(each) for each in batches])
 
+    async def set_mark(self, agent: str, kind: str, spool: str, upto: int) -> None:
+        """Take a spool for stored up to a number, though we do not have it."""
+        await self._writer.call(lambda _: self._hot.set_mark(agent, kind, spool, upto))
+
     async def set_aside(self, at: int, subject: str, reason: str, data: bytes) -> None:
         """Keep a message that could not be read, the newest 1,000 of them."""
 

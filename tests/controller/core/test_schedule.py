@@ -34,7 +34,8 @@ def specs(draw: st.DrawFn) -> JobSpec:
         return a_spec(need=Need(slots=draw(st.integers(1, 3))))
     hold = draw(st.sampled_from(("run", "job")))
     role = draw(st.sampled_from(ROLES[:2])) if hold == "run" else "any"
-    return a_spec(need=board(draw(st.sampled_from(("pi", "hub"))), f"{role}-{hold}", hold))
+    kind = draw(st.sampled_from(("pi", "hub")))
+    return a_spec(need=board(kind, f"{kind}-{role}-{hold}", hold))  # one need a role, as planned
 
 
 @st.composite

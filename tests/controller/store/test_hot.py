@@ -62,6 +62,16 @@ async def test_a_new_spool_counts_from_one_again(store: Store) -> None:
     assert ("a1", "samples", "m2", 1) in await store.marks()
 
 
+async def test_what_comes_late_of_an_old_spool_is_not_stored_twice(store: Store) -> None:
+    run = await StoredLab(store).started_run()
+    old = samples(a_batch(run, a_series([1])))
+    new = samples(a_batch(run, a_series([2], at=T0 + 1)), spool="m2")
+    for message, expected in ((old, 1), (new, 1), (old, 0), (new, 0)):
+        (outcome,) = await store.take_samples([message])
+        assert outcome.samples == expected
+    assert await values(store, run) == [1, 2]
+
+
 async def test_one_bad_series_does_not_take_its_company_with_it(store: Store) -> None:
     run = await StoredLab(store).started_run()
     await store.take_samples([samples(a_batch(run, a_series([1])))])
