@@ -2,137 +2,48 @@
 
 The limit is posix_spawn and waitpid in eight threads of a C program (of ctypes where there is no
 compiler); ours goes through the agent's client: start, exit with output files, forget, 64 at once.
-Both take turns in one run, since the machine's speed changes from minute to minute.
 """
 
 import asyncio
-import contextlib
-import ctypes
-import json
 import os
-import shutil
-import statistics
-import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
 
-import uvloop
-
+from benchmarks import limits
+from benchmarks.harness import Figure, Scale, figure, run_async
 from tshrag_agent.attempts.host import HostStart, Shepherd, ShepherdSettings
 
-ROUNDS = 9
-PROCESSES = 1000
 AT_ONCE = 64
-THREADS = 8
-
-_LIMIT_C = """
-#include <pthread.h>
-#include <spawn.h>
-#include <stdlib.h>
-#include <sys/wait.h>
-extern char **environ;
-static int each;
-static void *spawn(void *unused) {
-    char *argv[] = {"/bin/true", 0};
-    for (int n = 0; n < each; n++) {
-        pid_t pid;
-        int status;
-        if (posix_spawn(&pid, argv[0], 0, 0, argv, environ)) abort();
-        waitpid(pid, &status, 0);
-    }
-    return unused;
-}
-int main(int argc, char **argv) {
-    int threads = atoi(argv[2]);
-    pthread_t made[64];
-    each = atoi(argv[1]) / threads;
-    for (int n = 0; n < threads; n++) pthread_create(&made[n], 0, spawn, 0);
-    for (int n = 0; n < threads; n++) pthread_join(made[n], 0);
-    return 0;
-}
-"""
 
 
-class Rate(NamedTuple):
-    """Starts per second, and what each cost, the process itself included."""
-
-    per_s: float
-    cpu_us: float
-
-
-def main() -> dict[str, object]:
-    """Measure; return the medians per second, and their ratio."""
+def measure(scale: Scale) -> list[Figure]:
+    ours: list[float] = []
+    spawned: list[float] = []
+    count = scale.of(1000, 64)
     with tempfile.TemporaryDirectory(prefix="bench-spawn-") as name:
-        folder = Path(name)
-        program = _compiled(folder)
-        limits: list[Rate] = []
-        ours: list[Rate] = []
-        for number in range(ROUNDS):
-            limits.append(_limit_c(program) if program else _limit_ctypes())
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                (folder / str(number)).mkdir()
-                ours.append(runner.run(_shepherd(folder / str(number))))
-    ratios = [our.per_s / limit.per_s for our, limit in zip(ours, limits, strict=True)]
-    return {
-        "figure": "processes started, reaped and reported by the shepherd, per s",
-        "value": round(statistics.median(our.per_s for our in ours)),
-        "limit": round(statistics.median(limit.per_s for limit in limits)),
-        "limit_is": f"posix_spawn in {THREADS} threads of {'C' if program else 'ctypes'}, per s",
-        "ratio": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
-        "aim": 0.55,
-        # Says more than the rate where others use the machine at the same time.
-        "cpu_us_each": round(statistics.median(our.cpu_us for our in ours)),
-        "limit_cpu_us_each": round(statistics.median(limit.cpu_us for limit in limits)),
-    }
+        for number in range(scale.of(9, 1)):
+            folder = Path(name, str(number))
+            folder.mkdir()
+            spawned.append(limits.spawns_per_s(count))
+            ours.append(run_async(_per_s(folder, count)))
+    return [
+        figure(
+            "spawn",
+            f"processes started, reaped and reported by the shepherd, {AT_ONCE} at once",
+            "1/s",
+            ours=ours,
+            limits=spawned,
+            limit_is=limits.spawn_limit_is(),
+            aim=0.55,
+            aim_is="ratio",
+        )
+    ]
 
 
-def _compiled(folder: Path) -> Path | None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        return None
-    source, program = folder / "limit.c", folder / "limit"
-    source.write_text(_LIMIT_C)
-    subprocess.run([compiler, "-O2", "-pthread", "-o", program, source], check=True)
-    return program
-
-
-def _limit_c(program: Path) -> Rate:
-    began, cpu_began = time.perf_counter(), sum(os.times()[:4])
-    subprocess.run([program, str(PROCESSES), str(THREADS)], check=True)
-    return _rate(began, sum(os.times()[:4]) - cpu_began)
-
-
-def _rate(began: float, cpu_s: float) -> Rate:
-    return Rate(PROCESSES / (time.perf_counter() - began), cpu_s * 1e6 / PROCESSES)
-
-
-def _limit_ctypes() -> Rate:
-    libc = ctypes.CDLL(None)  # CDLL lets go of the GIL
-    argv = (ctypes.c_char_p * 2)(b"/bin/true", None)
-    environ = (ctypes.c_char_p * 1)(None)
-
-    def spawn() -> None:
-        pid, status = ctypes.c_int(), ctypes.c_int()
-        for _ in range(PROCESSES // THREADS):
-            libc.posix_spawn(ctypes.byref(pid), b"/bin/true", None, None, argv, environ)
-            libc.waitpid(pid, ctypes.byref(status), 0)
-
-    threads = [threading.Thread(target=spawn) for _ in range(THREADS)]
-    began, cpu_began = time.perf_counter(), sum(os.times()[:4])
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return _rate(began, sum(os.times()[:4]) - cpu_began)
-
-
-async def _shepherd(folder: Path) -> Rate:
+async def _per_s(folder: Path, count: int) -> float:
     shepherd = await Shepherd.open(folder, ShepherdSettings(orphan_s=0.2))
-    numbers = iter(range(PROCESSES))
+    numbers = iter(range(count))
     env = {name: value for name, value in os.environ.items() if not name.startswith("TSHRAG_")}
 
     async def work() -> None:
@@ -149,27 +60,17 @@ async def _shepherd(folder: Path) -> Rate:
                 )
             )
             said = await shepherd.exited(key)
-            assert said.exit_code == 0, said
+            if said.exit_code != 0:
+                raise AssertionError(str(said))
             await shepherd.forget(key)
 
-    began, cpu_began = time.perf_counter(), sum(os.times()[:4]) + _cpu_s(shepherd.pid)
+    began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for number in range(AT_ONCE):
             group.create_task(work(), name=f"work-{number}")
-    rate = _rate(began, sum(os.times()[:4]) + _cpu_s(shepherd.pid) - cpu_began)
+    rate = count / (time.perf_counter() - began)
     await _leave(shepherd)
     return rate
-
-
-def _cpu_s(pid: int) -> float:
-    """Return what a shepherd, its hands and all that they have reaped have used."""
-    ticks = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if pid in (int(stat.parent.name), int(fields[1])):
-                ticks += sum(int(field) for field in fields[11:15])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def _leave(shepherd: Shepherd) -> None:
@@ -183,7 +84,3 @@ async def _leave(shepherd: Shepherd) -> None:
 
 def _is_there(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
-
-
-if __name__ == "__main__":
-    print(json.dumps(main(), indent=2))

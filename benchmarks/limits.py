@@ -1,6 +1,7 @@
 """What a machine can do at all: the limits and peers that our figures stand beside."""
 
 import asyncio
+import atexit
 import ctypes
 import shutil
 import sqlite3
@@ -59,6 +60,7 @@ def _spawner() -> str | None:
     if compiler is None:
         return None
     folder = Path(tempfile.mkdtemp(prefix="bench-limit-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     source, program = folder / "limit.c", folder / "limit"
     source.write_text(_SPAWN_C)
     subprocess.run([compiler, "-O2", "-pthread", "-o", program, source], check=True)

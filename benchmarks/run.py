@@ -4,6 +4,7 @@ python -m benchmarks.run [--quick] [--results FOLDER] [NAME ...]
 """
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from benchmarks import (
     bench_memory,
     bench_noop,
     bench_samples,
+    bench_spawn,
 )
-from benchmarks.harness import RESULTS, Measure, Result, Scale, conduct
+from benchmarks.harness import RESULTS, Figure, Measure, Result, Scale, conduct
 
 BENCHES: dict[str, Measure] = {
     "jobs": bench_jobs.measure,
@@ -24,6 +26,7 @@ BENCHES: dict[str, Measure] = {
     "samples": bench_samples.measure,
     "memory": bench_memory.measure,
     "growth": bench_growth.measure,
+    "spawn": bench_spawn.measure,
 }
 
 
@@ -31,35 +34,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(BENCHES)}")
     parser.add_argument("--quick", action="store_true", help="a smoke test, in seconds")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
+    parser.add_argument("--results", type=Path, help="folder of the JSON files")
     said = parser.parse_args(argv)
     unknown = sorted(set(said.names) - BENCHES.keys())
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    folder: Path = said.results or _default_folder(said.quick)
     results: list[Result] = []
     for name in said.names or BENCHES:
         print(f"{name} ...", flush=True)
-        results.append(conduct(name, BENCHES[name], Scale(said.quick), said.results))
+        results.append(conduct(name, BENCHES[name], Scale(said.quick), folder))
     print(table(results))
+    print(f"results in {folder}")
+
+
+def _default_folder(quick: bool) -> Path:
+    """Return where results go; those of a smoke test never stand beside real ones."""
+    return Path(tempfile.mkdtemp(prefix="bench-quick-")) if quick else RESULTS
 
 
 def table(results: Sequence[Result]) -> str:
-    """Return the figures of results as lines of text, our figure beside its limit."""
+    """Return the figures of results as lines of text, ours beside its limit."""
     head = ("figure", "ours", "limit", "ratio", "aim", "", "unit; the limit is")
-    rows = [head]
-    for result in results:
-        for each in result.figures:
-            aim = "" if each.aim is None else f"{'>=' if each.better == 'higher' else '<='}"
-            if each.aim is not None:
-                aim += f" {each.aim:g}" + (" of limit" if each.aim_is == "ratio" else "")
-            met = {True: "met", False: "MISSED", None: ""}[each.is_met]
-            row = (each.name, _short(each.value), _short(each.limit), f"{each.ratio:.3g}")
-            rows.append((*row, aim, met, f"{each.unit}; {each.limit_is}"))
+    rows = [head, *(_row(each) for result in results for each in result.figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def _row(each: Figure) -> tuple[str, ...]:
+    aim = ""
+    if each.aim is not None:
+        sign = ">=" if each.better == "higher" else "<="
+        aim = f"{sign} {each.aim:g}{' of limit' if each.aim_is == 'ratio' else ''}"
+    met = {True: "met", False: "MISSED", None: ""}[each.is_met]
+    figures = (_short(each.value), _short(each.limit), f"{each.ratio:.3g}")
+    return (each.name, *figures, aim, met, f"{each.unit}; {each.limit_is}")
 
 
 def _short(value: float) -> str:
