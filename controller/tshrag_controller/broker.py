@@ -9,6 +9,7 @@ from tshrag_common.bus.connection import Bus, connect
 from tshrag_common.ids import DEFAULT_ORG
 from tshrag_common.keys import Bundle, read_bundle, write_secret
 from tshrag_common.labkeys import LabKeys, load_lab, new_lab
+from tshrag_controller.nats_server.accounts import push_accounts
 from tshrag_controller.nats_server.config import ServerConfig
 from tshrag_controller.nats_server.process import NatsServer, start_or_adopt
 from tshrag_controller.settings import ControllerSettings
@@ -65,6 +66,9 @@ async def open_broker(settings: ControllerSettings, say: Callable[[str], None]) 
         broker = Broker(bus, keys, settings.nats.url, None)
     else:
         server = await start_or_adopt(_server_config(settings), keys, say)
+        server.fresh_keys = lambda: load_lab(settings.state / KEYS)
+        if server.adopted:
+            await _push(server, keys, node)
         credentials = keys.controller_creds(node).text
         bus = await connect(
             server.url, name=node, credentials=credentials, on_state=say, need_jetstream=True
@@ -72,6 +76,16 @@ async def open_broker(settings: ControllerSettings, say: Callable[[str], None]) 
         broker = Broker(bus, keys, server.url, server, settings.nats.sync_interval == "always")
     write_own_bundle(settings.state, broker)
     return broker
+
+
+async def _push(server: NatsServer, keys: LabKeys, node: str) -> None:
+    """Bring an adopted server's accounts up to date: it was started before the last changes."""
+    credentials = keys.system_creds(node).text
+    system = await connect(server.url, name=node, credentials=credentials, within_s=30.0)
+    try:
+        await push_accounts(system, keys)
+    finally:
+        await system.close()
 
 
 def _creds_text(path: str) -> str | None:

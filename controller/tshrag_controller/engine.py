@@ -18,6 +18,7 @@ from tshrag_controller.core.decision import Decision, Effect, ForgetRun
 from tshrag_controller.core.events import AnyEvent
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.on_tick import next_due, on_tick
+from tshrag_controller.core.resume import on_resume
 from tshrag_controller.core.revive import recorded
 from tshrag_controller.core.schedule import schedule
 from tshrag_controller.log.frames import Frame
@@ -141,6 +142,8 @@ class Engine:
         ):
             self._decide(decision, self._inbox.get_nowait(), answers)
             taken += 1
+        if not self.turns:
+            on_resume(decision)
         on_tick(decision)
         schedule(decision)  # at once: nothing waits for a tick
         if decision.events or lab.ev_hi != ev_before:

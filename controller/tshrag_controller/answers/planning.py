@@ -3,9 +3,9 @@
 import msgspec
 
 from tshrag_common import requests as r
+from tshrag_common.errors import Invalid, Problem
 from tshrag_common.inventory import Dut
-from tshrag_common.jobs import Need
-from tshrag_common.profile import Profile, Role
+from tshrag_common.jobs import JobSpec, Need, Plan
 from tshrag_common.views import PlaceView, PlannedView, ReasonView
 from tshrag_controller.core.events import RunAdmitted
 from tshrag_controller.core.lab import Agent, DutRow, Lab
@@ -16,18 +16,33 @@ MOST_JOBS = 2000
 """Told one by one; ``total`` says how many there are."""
 
 
-def with_overrides(profile: Profile, asked: r.Submit) -> Profile:
-    """Return `profile` with the hosts and DUTs that the submit names for all its targets."""
+def narrowed(plan: Plan, asked: r.Submit) -> Plan:
+    """Return `plan` on the hosts and DUTs that the submit names; the others are out of question.
+
+    Raises:
+        Invalid: DUTs are named, and no job of the plan goes to one.
+
+    """
     if not asked.hosts and not asked.duts:
-        return profile
-    roles = dict(profile.targets) or {"dut": Role()}
-    narrowed = {
-        name: msgspec.structs.replace(
-            role, hosts=asked.hosts or role.hosts, duts=asked.duts or role.duts
-        )
-        for name, role in roles.items()
-    }
-    return msgspec.structs.replace(profile, targets=narrowed)
+        return plan
+    if asked.duts and not any(spec.need.wants_dut for spec in plan.specs):
+        what = f"{', '.join(asked.duts)}: no step of this profile goes to a DUT"
+        fix = "give the steps a target, or the load runs = 'dut'"
+        raise Invalid([Problem(code="no_target", where="duts", what=what, fix=fix)])
+    specs = tuple(_narrowed(spec, asked) for spec in plan.specs)
+    return msgspec.structs.replace(plan, specs=specs)
+
+
+def _narrowed(spec: JobSpec, asked: r.Submit) -> JobSpec:
+    if not spec.is_placed:
+        return spec
+    target = spec.need.target
+    duts = asked.duts if spec.need.wants_dut else ()
+    target = msgspec.structs.replace(
+        target, hosts=asked.hosts or target.hosts, duts=duts or target.duts
+    )
+    need = msgspec.structs.replace(spec.need, target=target)
+    return msgspec.structs.replace(spec, need=need)
 
 
 def plan_answer(lab: Lab, admitted: RunAdmitted) -> r.PlanAnswer:

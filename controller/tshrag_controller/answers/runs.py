@@ -13,7 +13,7 @@ from tshrag_common.reading import profile_of
 from tshrag_common.reports import Ended
 from tshrag_common.views import PlaceView, ReasonView, RunView, Stopped
 from tshrag_controller.answers.asker import Asker
-from tshrag_controller.answers.planning import plan_answer, with_overrides
+from tshrag_controller.answers.planning import narrowed, plan_answer
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.events import RunAdmitted
 from tshrag_controller.core.lab import Lab
@@ -69,11 +69,11 @@ class RunAnswers:
     async def _admitted(self, asker: Asker, asked: r.Submit) -> RunAdmitted:
         _check(asked)
         document = msgspec.json.decode(asked.profile)
-        profile: Profile = with_overrides(profile_of(document), asked)
+        profile: Profile = profile_of(document)
         loads = await self._resolving.resolve_all(profile, asked.loads)
         declared = [info for load in loads.values() for info in load.manifest.metrics]
         criteria = compile_criteria(profile.criteria, declared)
-        made = await asyncio.to_thread(plan, profile, loads, asked.env)
+        made = narrowed(await asyncio.to_thread(plan, profile, loads, asked.env), asked)
         duration_s = asked.duration_s or profile.limits.duration or 0.0
         return RunAdmitted(
             run=ids.run_id(asked.run),

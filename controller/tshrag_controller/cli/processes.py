@@ -15,9 +15,8 @@ from pathlib import Path
 
 from tshrag_common.client import open_client
 from tshrag_common.errors import LabError, Unavailable
-from tshrag_common.ids import AgentId
 from tshrag_common.keys import Bundle, read_bundle, write_secret
-from tshrag_common.labkeys import load_lab
+from tshrag_controller.cli.enrolling import keyring
 
 READY_S = 60.0
 STOP_S = 20.0
@@ -106,7 +105,8 @@ class LabProcesses:
         """Enrol and start an agent of this machine; `duts` is the TOML of its boards."""
         folder = self.state / "agents" / name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        bundle = self._enrol(AgentId(name))
+        with keyring(self.state) as keys:  # the server needs no news: the role's key vouches
+            bundle = keys.enroll(name)
         write_secret(folder / "bundle.json", bundle.encoded())
         slot_line = f"slots = {slots}\n" if slots is not None else ""
         (folder / "agent.toml").write_text(
@@ -119,16 +119,6 @@ class LabProcesses:
         """Start the process of an agent that was enrolled before."""
         config = self.state / "agents" / name / "agent.toml"
         self.start(name, "tshrag_agent", "run", "--config", str(config))
-
-    def _enrol(self, name: AgentId) -> Bundle:
-        """Issue credentials; the server needs no news of it: the role's key vouches for them."""
-        path = self.state / "keys.json"
-        keys, own = load_lab(path), self.bundle
-        if not own.creds:
-            return keys.plain_agent(name, own.url)
-        keys, bundle = keys.with_agent(name, own.url)
-        keys.save(path)
-        return bundle
 
     async def wait_agents(self, count: int) -> None:
         """Return when `count` agents are online."""

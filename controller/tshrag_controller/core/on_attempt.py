@@ -1,5 +1,6 @@
 """PURE: what agents report of attempts, and what comes of it."""
 
+from tshrag_common import ids
 from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import AgentId, Fence
 from tshrag_common.reports import Accepted, Ended, Started
@@ -26,7 +27,9 @@ def holder(
 ) -> Attempt | None:
     """Return the attempt that `agent` may speak of; else record why its report counts nothing."""
     attempt = decision.lab.attempts.get(fence)
-    if attempt is None:
+    if attempt is None and fence >= ids.fence(decision.lab.sequence + 2, 0):  # never given
+        refused = ReportRefused(agent=agent, seq=seq, code="unknown_job", what=str(fence))
+    elif attempt is None:
         refused = ReportRefused(agent=agent, seq=seq, code="stale_fence", what=str(fence))
     elif attempt.agent != agent:
         refused = ReportRefused(agent=agent, seq=seq, code="not_holder", what=str(fence))
@@ -168,6 +171,11 @@ def lose(decision: Decision, fence: Fence, reason: str) -> None:
     if JOB.is_final(job.state) or job.fence != fence:
         forget_if_over(decision, lab.runs[job.run])
         return
+    after_loss(decision, job, attempt, reason)
+
+
+def after_loss(decision: Decision, job: Job, attempt: Attempt, reason: str) -> None:
+    """Give the job of a lost attempt another one, or end it in error."""
     if not try_again(decision, job, attempt):
         code = ErrorReport(code="lost", message=f"attempts exhausted: {reason}")
         end_job(decision, job, JobCause.BREAK, code)

@@ -52,6 +52,8 @@ def on_submit(decision: Decision, admitted: RunAdmitted, park: bool = False) -> 
     """
     lab = decision.lab
     if admitted.run in lab.runs:
+        if lab.runs[admitted.run].org != admitted.org:
+            raise taken(admitted.run)
         return Submitted(admitted.run, False)
     known = lab.keys.get(f"{admitted.org} {admitted.key}") if admitted.key else None
     if known is not None:
@@ -63,6 +65,11 @@ def on_submit(decision: Decision, admitted: RunAdmitted, park: bool = False) -> 
             raise Invalid(problems)
     decision.happen(admitted)
     return Submitted(admitted.run, True)
+
+
+def taken(run: RunId) -> Refused:
+    """Return the refusal of a run id that is somebody else's; it says no more than that."""
+    return Refused("run", f"{run} is taken", "submit under a new id", code="run_taken")
 
 
 def on_cancel(decision: Decision, org: OrgId, name: str) -> Stopping:
@@ -104,12 +111,12 @@ def find_run(lab: Lab, org: OrgId, name: str) -> Run:
     """Return the run that `name` is, or that the job `name` belongs to."""
     if name.startswith("job-"):
         if JobId(name) not in lab.jobs:
-            raise NotFound("job", name, lab.jobs)
+            raise NotFound("job", name)  # whoever answers knows the names that come near
         run = lab.runs[ids.run_of(JobId(name))]
     else:
         found = lab.runs.get(RunId(name))
         if found is None:
-            raise NotFound("run", name, (r.id for r in lab.runs.values() if r.org == org))
+            raise NotFound("run", name)
         run = found
     if run.org != org:
         raise NotFound("job" if name.startswith("job-") else "run", name)

@@ -70,6 +70,8 @@ class NatsServer:
         self.adopted = False
         self.url = ""
         self.monitor_url = ""
+        self.fresh_keys: Callable[[], LabKeys] | None = None
+        """Asked before a restart: accounts may have changed, people been revoked, meanwhile."""
 
     async def watch(self) -> None:
         """Look at its health every 5 s; restart it when it has died or a stream is frozen.
@@ -99,6 +101,8 @@ class NatsServer:
     async def restart(self) -> None:
         """Stop it and start it again, on the same ports."""
         await asyncio.to_thread(self._stop)
+        if self.fresh_keys is not None:
+            self._keys = await asyncio.to_thread(self.fresh_keys)
         await asyncio.to_thread(self._start_or_adopt)
 
     async def stop(self) -> None:
