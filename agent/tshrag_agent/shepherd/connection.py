@@ -29,6 +29,17 @@ def listen(folder: str) -> socket.socket:
     return listener
 
 
+def is_served(folder: str) -> bool:
+    """Tell whether a shepherd answers in `folder`."""
+    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(protocol.socket_address(folder, folder_fd)) == 0
+    finally:
+        os.close(folder_fd)
+
+
 class Connection:
     """One connected agent."""
 

@@ -124,6 +124,7 @@ class Shepherd:
         self._poll.register(agent.fd, select.EPOLLIN)
         hello = {"version": protocol.VERSION, "pid": os.getpid(), "groups": self._herd.kind}
         agent.send({"hello": hello})
+        self._mind(agent)
 
     def _hear_agent(self, agent: Connection, event: int) -> None:
         if event & select.EPOLLOUT:
@@ -237,12 +238,14 @@ def open_groups(kind: str, name: str) -> Groups:
     return proctree.TreeGroups()
 
 
-def _lock(lock_fd: int) -> bool:
+def _lock(folder: str, lock_fd: int) -> bool:
     """Become the one shepherd here; what a killed one has left may hold the lock for a moment."""
     for _ in range(_LOCK_TRIES):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
+        if connection.is_served(folder):
+            return False
         time.sleep(_LOCK_PAUSE_S)
     return False
 
@@ -253,7 +256,7 @@ def main(folder: str, options: str) -> None:
         os._exit(0)  # whoever started us need not wait for us
     said = json.loads(options)
     lock_fd = os.open(f"{folder}/{protocol.LOCK_NAME}", os.O_RDWR | os.O_CREAT, 0o600)
-    if not _lock(lock_fd):
+    if not _lock(folder, lock_fd):
         return
     os.chdir("/")
     os.umask(0o027)

@@ -1,6 +1,8 @@
 import asyncio
 import os
 import signal
+import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -170,6 +172,16 @@ async def test_without_an_agent_everything_ends_and_the_shepherd_leaves(tmp_path
         assert not is_alive(started.pid)
     async with a_shepherd(tmp_path, orphan_s=0.4) as second:
         assert (await second.exited("a")).cause == "orphaned"
+
+
+async def test_an_agent_that_left_at_once_does_not_count_as_one(tmp_path: Path) -> None:
+    async with a_shepherd(tmp_path, orphan_s=0.3) as shepherd:
+        for _ in range(20):
+            with socket.socket(socket.AF_UNIX) as hasty:
+                hasty.connect(str(tmp_path / "shepherd.sock"))
+                hasty.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await shepherd.close()
+        await wait_until(lambda: not is_alive(shepherd.pid))
 
 
 async def test_five_hundred_jobs_at_once_all_end_as_they_should(
