@@ -7,7 +7,10 @@ count of its own, `heal` brings everything to its end. Its frames are a LOG.
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from tests.support.builders import ORG, T0, S, a_dut, a_run_id, a_spec, board, facts
 from tshrag_common import ids
@@ -43,6 +46,7 @@ from tshrag_controller.core.on_attempt import on_stored
 from tshrag_controller.core.on_run import on_cancel, on_evidence, on_submit
 from tshrag_controller.core.on_tick import on_tick
 from tshrag_controller.core.replay import apply_frame
+from tshrag_controller.core.resume import on_resume
 from tshrag_controller.core.revive import recorded, revive
 from tshrag_controller.core.schedule import schedule
 from tshrag_controller.core.why import explain
@@ -74,6 +78,7 @@ class SimAgent:
         self.spool_no = self.boot_no = 1
         self.seq = 0
         self.records: list[AnyReport] = []  # of its spool
+        self.unsaid = 1
         self.told: list[ReportBatch] = []
 
     @property
@@ -116,6 +121,7 @@ class Drill:
         self.final: dict[JobId, JobState] = {}
         self.newest: dict[DutId, Fence] = {}
         self.known_fences: list[Fence] = []
+        self.torn = False  # the LOG ends in the middle of a decision
         self.broken = False  # something did not hold: there is nothing to heal
         self.lead()
 
@@ -162,7 +168,14 @@ class Drill:
     def lead(self) -> None:
         """Begin an epoch, as a controller does that has just started."""
         epoch = Epoch(self.lab.epoch + 1)
-        self.turn(lambda decision: decision.happen(LeaderChosen(epoch=epoch, node="n")))
+
+        def begin(decision: Decision) -> None:
+            decision.happen(LeaderChosen(epoch=epoch, node="n"))
+            on_resume(decision)
+            assert self.torn or len(decision.events) == 1, "nothing was half decided"
+
+        self.turn(begin)
+        self.torn = False
         for agent, (samples, output) in self.marks.items():
             self.stored(agent, samples, output)
 
@@ -178,6 +191,33 @@ class Drill:
             self.lab = revive(recorded(self.lab), self.now)
             self.compare(self.lab)
         self.lead()
+
+    def tear(self, keep: float) -> None:
+        """Lose the end of the newest frame, as when it was cut and its writer died."""
+        large = [n for n, (_, frame) in enumerate(self.frames) if len(frame.events) > 2]
+        del self.frames[max(large, default=len(self.frames) - 1) + 1 :]
+        sequence, frame = self.frames[-1]
+        kept = frame.events[: max(1, round(len(frame.events) * keep))]
+        self.frames[-1] = (sequence, replace(frame, events=kept))
+        self.torn = True
+        self.final.clear()
+        self.known_fences.clear()
+        self.newest.clear()
+        self.lab, self.replayed = Lab(), Lab()
+        for number, each in self.frames:
+            for lab in (self.lab, self.replayed):
+                apply_frame(lab, number, each.at, each.ev_hi, each.events)
+            for event in each.events:
+                self._watch(event)
+        for agent in self.agents.values():  # what was not confirmed comes again
+            row = self.lab.agents.get(agent.name)
+            agent.unsaid = row.applied + 1 if row and row.spool == agent.spool else 1
+        self.lab = revive(recorded(self.lab), self.now)
+        self.lead()
+        for agent in self.agents.values():
+            if agent.unsaid <= agent.seq:
+                again = agent.from_seq(agent.unsaid)
+                self.turn(partial(on_reports, batch=again))
 
     def compare(self, other: Lab) -> None:
         for name in ("sequence", "epoch", "runs", "jobs", "attempts", "agents", "duts", "keys",

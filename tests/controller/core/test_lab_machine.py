@@ -150,3 +150,11 @@ def test_a_lab_with_a_long_history_heals_and_every_run_ends(seed: int) -> None:
     drill = history(seed, 80)
     drill.check()
     drill.heal()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_lab_whose_last_frame_was_torn_finishes_what_was_half_decided(seed: int) -> None:
+    drill = history(500 + seed, 40 + seed % 7)
+    drill.tear(seed % 5 / 5)
+    drill.check()
+    drill.heal()
