@@ -251,11 +251,15 @@ class ListMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class MetricsAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Series by key, then job. ``whole`` holds each key over all its series."""
+    """Series by key, then job. ``whole`` holds each key over all its series, ``infos`` its unit.
+
+    ``more``: the run has further series; a narrower key shows them.
+    """
 
     series: tuple[SeriesView, ...]
     whole: tuple[SeriesView, ...] = ()
     infos: tuple[MetricInfo, ...] = ()
+    more: bool = False
 
 
 class GetSeries(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

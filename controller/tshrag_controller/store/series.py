@@ -15,6 +15,8 @@ from tshrag_controller.store.hot import Column, columns
 from tshrag_controller.store.queries import number_of
 
 SPARK_WIDTH = 40
+MOST_SERIES, MOST_KEYS = 400, 400
+"""In one answer, which has to fit into a message."""
 MOST_NUMBERS = 10_000
 """Values that ``num`` and ``hist`` answer with; a page of samples brings the rest."""
 
@@ -25,11 +27,13 @@ def list_metrics(db: sqlite3.Connection, org: OrgId, asked: ListMetrics) -> Metr
     serial = ids.serial_of(ids.job_id(asked.job)) if asked.job else 0
     found = columns(db, number, _glob(asked.key), serial)
     run = RunId(asked.run)
-    keys = groupby(found, lambda column: column.key)
+    groups = [list(group) for _, group in groupby(found, lambda column: column.key)]
+    firsts = [group[0] for group in groups[:MOST_KEYS]]
     return MetricsAnswer(
-        series=tuple(_view(run, [column], asked.stats) for column in found),
-        whole=tuple(_view(run, list(group), asked.stats) for _, group in keys),
-        infos=tuple(MetricInfo(key=each.key, unit=each.unit, type=each.type) for each in found),
+        series=tuple(_view(run, [column], asked.stats) for column in found[:MOST_SERIES]),
+        whole=tuple(_view(run, group, asked.stats) for group in groups[:MOST_KEYS]),
+        infos=tuple(MetricInfo(key=each.key, unit=each.unit, type=each.type) for each in firsts),
+        more=len(found) > MOST_SERIES or len(groups) > MOST_KEYS,
     )
 
 
