@@ -30,6 +30,7 @@ Verb = Literal[
 
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -129,7 +130,7 @@ class ListRuns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: str = ""
     name: str = ""  # part of it
     limit: Limit = 20
-    offset: int = 0
+    offset: Offset = 0
 
 
 class RunsAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +161,7 @@ class ListJobs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     state: str = ""
     limit: Limit = 200
-    offset: int = 0
+    offset: Offset = 0
 
 
 class JobsAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,7 +227,7 @@ class GetLogs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     job: str
     stream: Literal["stdout", "stderr", "console"] = "stdout"
     attempt: int = 0
-    offset: int = 0
+    offset: Annotated[int, msgspec.Meta(ge=-1, le=1 << 40)] = 0
     limit: int = 256 << 10
 
 
@@ -268,8 +269,8 @@ class GetSeries(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: str
     key: str
     job: str = ""
-    offset: int = 0
-    limit: int = 10_000
+    offset: Offset = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10_000
 
 
 class SamplesAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,13 +13,14 @@ from typing import Literal, Protocol, TypeVar
 import msgspec
 
 from tshrag_common import subjects
-from tshrag_common.errors import LabError, Refused, Unavailable
+from tshrag_common.errors import LabError, Refused, Unavailable, shown
 from tshrag_common.ids import AgentId
 from tshrag_common.reports import OutputBatch, SamplesMessage
 from tshrag_common.wire import OUTPUT, SAMPLES, Codec
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.on_attempt import on_stored
 from tshrag_controller.engine import Engine
+from tshrag_controller.intake.checks import check_output, check_samples
 from tshrag_controller.intake.spools import Spools
 from tshrag_controller.store.hot import Stored
 from tshrag_controller.store.store import Store
@@ -111,7 +112,11 @@ class Ingest:
             agent, _ = subjects.agent_of(subject)
             message = codec.decode(data)
             if message.agent != agent:
-                raise Refused(subject, f"a message of {message.agent}", code="not_holder")
+                raise Refused(subject, f"a message of {shown(message.agent)}", code="not_holder")
+            if isinstance(message, SamplesMessage):
+                check_samples(message)
+            else:
+                check_output(message)
         except LabError as error:
             self._set_aside(subject, error.line, data)
             return None

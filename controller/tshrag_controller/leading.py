@@ -97,8 +97,9 @@ class Leading:
         mac_key = broker.keys.mac_key
         self.reports = ReportIntake(self.engine, mac_key, self._outbox.set_aside, spools)
         self._loads = ObjectBlobs(Objects(self._log, LOADS))
-        agent_blobs = AgentBlobs(self._loads, ObjectBlobs(Objects(self._log, ARTIFACTS)))
-        verbs = Verbs(self._verbs(), self._bus.plain, broker.durable)
+        aside = self._outbox.set_aside
+        agent_blobs = AgentBlobs(self._loads, ObjectBlobs(Objects(self._log, ARTIFACTS)), aside)
+        verbs = Verbs(self._verbs(), self._bus.plain, broker.durable, aside)
         self.served = {
             subjects.any_said("hb"): Served(self._bus, "beat", self._answer_beat, 64),
             subjects.any_said("blob"): Served(self._bus, "blob", agent_blobs.answer, 16),

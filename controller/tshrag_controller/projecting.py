@@ -70,7 +70,10 @@ class Projecting:
             except LabError as error:
                 self.trouble = error.line
                 logger.error("the projection does not take frames", extra={"why": error.line})
-                await asyncio.sleep(RETRY_S)
+            except Exception as bug:  # ours: the lab goes on, reads stand still, and it is shown
+                self.trouble = f"internal: the projection cannot take a frame ({bug})"
+                logger.exception("the projection cannot take a frame")
+            await asyncio.sleep(RETRY_S)
 
     async def keep_checkpoints(self) -> None:
         """Store a checkpoint whenever enough frames have come since the last one."""

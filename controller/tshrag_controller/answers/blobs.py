@@ -1,7 +1,10 @@
 """Blobs: people hand loads in, agents get loads and hand artifacts in; all by sha256."""
 
+from collections.abc import Callable
+
 from tshrag_common import requests as r, subjects
 from tshrag_common.bus.messages import Message
+from tshrag_common.errors import LabError
 from tshrag_common.sources import chunks
 from tshrag_controller import blobs
 from tshrag_controller.answers.asker import Asker
@@ -25,10 +28,17 @@ class BlobAnswers:
 class AgentBlobs:
     """What agents may do: get loads, put artifacts."""
 
-    def __init__(self, loads: BlobStore, artifacts: BlobStore) -> None:
-        self._loads, self._artifacts = loads, artifacts
+    def __init__(
+        self, loads: BlobStore, artifacts: BlobStore, set_aside: Callable[[str, str, bytes], None]
+    ) -> None:
+        self._loads, self._artifacts, self._set_aside = loads, artifacts, set_aside
 
     async def answer(self, message: Message) -> bytes:
-        subjects.agent_of(message.subject)
-        asked = chunks.BLOB_ASK.decode(message.data)
+        try:
+            subjects.agent_of(message.subject)
+            asked = chunks.BLOB_ASK.decode(message.data)
+        except LabError as error:
+            self._set_aside(message.subject, error.line, message.data)
+            failed = chunks.BlobFailed(error=error.report())
+            return chunks.BLOB_ANSWER.encode(chunks.BlobAnswer(failed))
         return chunks.BLOB_ANSWER.encode(await blobs.answer(self._loads, self._artifacts, asked))

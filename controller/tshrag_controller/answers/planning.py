@@ -12,6 +12,8 @@ from tshrag_controller.core.lab import Agent, DutRow, Lab
 from tshrag_controller.core.needs import blocked, misfits
 from tshrag_controller.core.specs import what_it_does
 
+MOST_PLACES = 5000
+"""Told in all; jobs beyond that say where they would go, but not why nowhere else."""
 MOST_JOBS = 2000
 """Told one by one; ``total`` says how many there are."""
 
@@ -50,10 +52,12 @@ def plan_answer(lab: Lab, admitted: RunAdmitted) -> r.PlanAnswer:
     plan = admitted.plan
     places = {index: places_of(lab, spec.need) for index, spec in enumerate(plan.specs)}
     jobs: list[PlannedView] = []
+    told = 0
     for planned in plan.jobs[:MOST_JOBS]:
         spec = plan.specs[planned.spec]
         found = places[planned.spec] if spec.is_placed else ()
         free = next((place for place in found if place.fits and not place.reasons), None)
+        told += len(found)
         jobs.append(
             PlannedView(
                 serial=planned.serial,
@@ -64,7 +68,7 @@ def plan_answer(lab: Lab, admitted: RunAdmitted) -> r.PlanAnswer:
                 timeout_s=spec.timeout_s,
                 target=spec.need.role or (spec.need.target.runtime if spec.is_placed else ""),
                 place=(free.dut or free.host) if free else "",
-                places=found,
+                places=found if told < MOST_PLACES else (),
             )
         )
     return r.PlanAnswer(

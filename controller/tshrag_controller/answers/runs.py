@@ -6,6 +6,7 @@ import msgspec
 
 from tshrag_common import ids, requests as r
 from tshrag_common.criteria import compile_criteria
+from tshrag_common.documents import MAX_BYTES
 from tshrag_common.errors import Invalid, NotFound, Problem
 from tshrag_common.ids import JobId, OrgId
 from tshrag_common.profile import Profile, canonical
@@ -14,14 +15,16 @@ from tshrag_common.reports import Ended
 from tshrag_common.views import PlaceView, ReasonView, RunView, Stopped
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.answers.planning import narrowed, plan_answer
+from tshrag_controller.answers.turns import Turns
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.events import RunAdmitted
 from tshrag_controller.core.lab import Lab
-from tshrag_controller.core.on_run import AlreadyFinal, Stopping, on_cancel, on_submit
+from tshrag_controller.core.on_run import AlreadyFinal, Stopping, on_cancel, on_submit, taken
 from tshrag_controller.core.plan import plan
 from tshrag_controller.core.why import Explanation, explain
 from tshrag_controller.engine import Engine, LabClock
 from tshrag_controller.feed import Feed
+from tshrag_controller.log.frames import MOST_EVENT_BYTES
 from tshrag_controller.resolving import Resolving
 from tshrag_controller.store import queries
 from tshrag_controller.store.store import Store
@@ -35,9 +38,15 @@ class RunAnswers:
     ) -> None:
         self._engine, self._store, self._feed = engine, store, feed
         self._resolving, self._clock = resolving, clock
+        self._turns = Turns()
 
     async def submit(self, asker: Asker, asked: r.Submit) -> r.SubmitAnswer:
         """Validate, resolve, plan, persist; the same id or key again is the same run."""
+        names = [asked.run, f"{asker.org} {asked.key}"] if asked.key else [asked.run]
+        async with self._turns.of(*names):
+            return await self._submit(asker, asked)
+
+    async def _submit(self, asker: Asker, asked: r.Submit) -> r.SubmitAnswer:
         before = await self._known(asker.org, asked)
         if before is not None:
             view = await self._view(asker.org, before)
@@ -60,22 +69,20 @@ class RunAnswers:
             found = await self._store.query(lambda db: queries.run_by_key(db, org, asked.key))
             if found is not None:
                 return found
-        try:
-            await self._view(org, name)
-        except NotFound:
-            return None
-        return name
+        owner = await self._store.query(lambda db: queries.owner_of(db, name))
+        if owner is not None and owner != org:
+            raise taken(name)
+        return name if owner else None
 
     async def _admitted(self, asker: Asker, asked: r.Submit) -> RunAdmitted:
         _check(asked)
-        document = msgspec.json.decode(asked.profile)
-        profile: Profile = profile_of(document)
+        profile: Profile = profile_of(_document(asked.profile))
         loads = await self._resolving.resolve_all(profile, asked.loads)
         declared = [info for load in loads.values() for info in load.manifest.metrics]
         criteria = compile_criteria(profile.criteria, declared)
         made = narrowed(await asyncio.to_thread(plan, profile, loads, asked.env), asked)
         duration_s = asked.duration_s or profile.limits.duration or 0.0
-        return RunAdmitted(
+        admitted = RunAdmitted(
             run=ids.run_id(asked.run),
             org=asker.org,
             by=asker.name,
@@ -93,6 +100,8 @@ class RunAnswers:
             seed=asked.seed,
             retry_of=asked.retry_of,
         )
+        await asyncio.to_thread(_check_size, admitted)
+        return admitted
 
     async def cancel(self, asker: Asker, asked: r.Cancel) -> r.CancelAnswer:
         """Cancel, then wait a while for the agents to say what they stopped."""
@@ -177,6 +186,26 @@ class RunAnswers:
             await self._store.wait_applied(sequence)
             view = await self._view(asker.org, asked.run)
         return r.WatchAnswer(seq=sequence, run=view)
+
+
+def _document(raw: msgspec.Raw) -> object:
+    size = len(memoryview(raw))
+    if size > MAX_BYTES:
+        what = f"{size} > {MAX_BYTES} bytes"
+        raise Invalid([Problem(code="too_large", where="profile", what=what)])
+    try:
+        return msgspec.json.decode(raw)
+    except RecursionError:
+        raise Invalid([Problem(code="too_deep", where="profile", what="limit 32")]) from None
+
+
+def _check_size(admitted: RunAdmitted) -> None:
+    """Refuse a plan that no message of the LOG can hold."""
+    size = len(msgspec.msgpack.encode(admitted))
+    if size > MOST_EVENT_BYTES:
+        fix = "split it into several runs, or give its steps shorter names and variables"
+        what = f"the plan takes {size} > {MOST_EVENT_BYTES} bytes"
+        raise Invalid([Problem(code="too_large", where="schedule", what=what, fix=fix)])
 
 
 def _check(asked: r.Submit) -> None:

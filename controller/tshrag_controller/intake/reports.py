@@ -9,14 +9,15 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from tshrag_common import subjects
-from tshrag_common.errors import LabError, Refused
+from tshrag_common.errors import LabError, Refused, shown
 from tshrag_common.ids import AgentId
 from tshrag_common.reports import ReportBatch
 from tshrag_common.seals import open_report
-from tshrag_common.wire import REPORTS
+from tshrag_common.wire import REPORTS, BadMessage
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.on_agent import GapError, on_reports
 from tshrag_controller.engine import Engine
+from tshrag_controller.intake.checks import MOST_REPORTS_BYTES, check_reports
 from tshrag_controller.intake.spools import Spools
 
 logger = logging.getLogger(__name__)
@@ -63,9 +64,12 @@ class ReportIntake:
     def open(self, subject: str, data: bytes) -> ReportBatch:
         """Return the batch in a message; raise a LabError with the reason it cannot count."""
         agent, _ = subjects.agent_of(subject)
+        if len(data) > MOST_REPORTS_BYTES:
+            raise BadMessage(subject, f"{len(data)} > {MOST_REPORTS_BYTES} bytes")
         batch = REPORTS.decode(open_report(self._mac_key(agent), agent, data))
         if batch.agent != agent:
-            raise NotHolder(subject, f"a report of {batch.agent}")
+            raise NotHolder(subject, f"a report of {shown(batch.agent)}")
+        check_reports(batch)
         return batch
 
     def _apply(self, decision: Decision, batch: ReportBatch, sequence: int) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from tshrag_common import requests as r, subjects
 from tshrag_common.bus.messages import Message
 from tshrag_common.errors import ErrorReport, Invalid, LabError, NotFound, Problem
+from tshrag_common.wire import MAX_MESSAGE_BYTES, BadMessage
 from tshrag_controller.answers.asker import Asker, asker_of
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,10 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 64
 """Requests that are worked on at the same time; the others wait in order."""
 
+MOST_ANSWER_BYTES = MAX_MESSAGE_BYTES - 4096
+FILTERS = ("limit", "offset", "state", "name")
+
+SetAside = Callable[[str, str, bytes], None]
 Handler = Callable[[Asker, Any], Awaitable[msgspec.Struct]]
 
 
@@ -33,11 +38,22 @@ class Verb(msgspec.Struct, frozen=True):
 class Verbs:
     """All verbs, and how a request becomes an answer."""
 
-    def __init__(self, verbs: Mapping[str, Verb], plain: bool, durable: bool) -> None:
+    def __init__(
+        self, verbs: Mapping[str, Verb], plain: bool, durable: bool, set_aside: SetAside
+    ) -> None:
         self._verbs, self._plain, self._durable = verbs, plain, durable
+        self._set_aside = set_aside
 
     async def answer(self, message: Message) -> bytes:
         """Return the envelope for one request, whatever comes of it."""
+        data = await self._answer(message)
+        if len(data) <= MOST_ANSWER_BYTES:
+            return data
+        what = f"the answer takes {len(data)} > {MOST_ANSWER_BYTES} bytes"
+        large = ErrorReport(code="too_large", message=f"{what}; ask for fewer, by limit and offset")
+        return _encoded(r.Envelope(error=large, durable=self._durable))
+
+    async def _answer(self, message: Message) -> bytes:
         try:
             org, name = subjects.req_of(message.subject)
             verb = self._verbs.get(name)
@@ -45,6 +61,9 @@ class Verbs:
                 raise NotFound("verb", name, self._verbs)
             asker = asker_of(org, message.headers, self._plain)
             answer = await verb.handler(asker, _decoded(message.data, verb.shape))
+        except BadMessage as error:
+            self._set_aside(message.subject, error.line, message.data)
+            return _encoded(r.Envelope(error=error.report(), durable=self._durable))
         except LabError as error:
             return _encoded(r.Envelope(error=error.report(), durable=self._durable))
         except TimeoutError:
@@ -61,10 +80,13 @@ class Verbs:
 def _decoded(data: bytes, shape: type[msgspec.Struct]) -> msgspec.Struct:
     try:
         return msgspec.json.decode(data or b"{}", type=shape, strict=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at ")
         where = path.strip("`").removeprefix("$.") or "request"
-        raise Invalid([Problem(code="invalid", where=where, what=what)]) from None
+        code = "filter" if where in FILTERS else "invalid"
+        raise Invalid([Problem(code=code, where=where, what=what)]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise BadMessage("request", str(error)[:200]) from None
 
 
 def _encoded(envelope: r.Envelope) -> bytes:

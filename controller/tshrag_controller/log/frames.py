@@ -13,6 +13,8 @@ from tshrag_controller.core.events import AnyEvent
 VERSION = 1
 AIM_BYTES = 512 << 10  # a turn stops taking inputs when its events are about this large
 MOST_BYTES = 1 << 20
+MOST_EVENT_BYTES = 960 << 10
+"""Of one event: a frame can be cut between events, not inside one."""
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

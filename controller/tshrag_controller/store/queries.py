@@ -4,17 +4,19 @@ Every question carries the org: nobody sees another's runs.
 """
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from tshrag_common import ids
 from tshrag_common.criteria import Evidence
-from tshrag_common.errors import ErrorReport, NotFound
+from tshrag_common.errors import ErrorReport, NotFound, Refused, nearest, shown
 from tshrag_common.ids import OrgId, RunId
 from tshrag_common.jobs import JobSpec, LoadRef
 from tshrag_common.reports import Ended
 from tshrag_common.requests import JobsAnswer, ListJobs, ListRuns, RunsAnswer
+from tshrag_common.states import JobState, RunState
 from tshrag_common.views import AttemptView, JobView, RunView
 
 _EVIDENCE = msgspec.json.Decoder(tuple[Evidence, ...])
@@ -28,6 +30,7 @@ def list_runs(db: sqlite3.Connection, org: OrgId, asked: ListRuns) -> RunsAnswer
     """Return a page of runs, newest first."""
     where, arguments = "org=?", [org]
     if asked.state:
+        _check_state(asked.state, RunState)
         where += " AND state=?"
         arguments.append(OrgId(asked.state))
     if asked.name:
@@ -39,6 +42,14 @@ def list_runs(db: sqlite3.Connection, org: OrgId, asked: ListRuns) -> RunsAnswer
     return RunsAnswer(runs=runs, more=len(rows) > asked.limit)
 
 
+def _check_state(text: str, states: Iterable[str]) -> None:
+    known = [str(state) for state in states]
+    if text not in known:
+        near = nearest(text, known)
+        fix = f"nearest: {', '.join(near)}" if near else f"one of {', '.join(known)}"
+        raise Refused("state", f"{shown(text)} is no state", fix, code="filter")
+
+
 def get_run(db: sqlite3.Connection, org: OrgId, name: str) -> RunView:
     """Return one run; raise NotFound with the nearest ids where there is none."""
     row = db.execute(f"SELECT {_RUN_COLUMNS} FROM runs WHERE id=?", (name,)).fetchone()
@@ -46,6 +57,12 @@ def get_run(db: sqlite3.Connection, org: OrgId, name: str) -> RunView:
         known = db.execute("SELECT id FROM runs WHERE org=? ORDER BY no DESC LIMIT 200", (org,))
         raise NotFound("run", name, [str(found[0]) for found in known])
     return _run(db, row)
+
+
+def owner_of(db: sqlite3.Connection, run: str) -> str | None:
+    """Return the org of a run, whoever asks; None where there is none."""
+    row = db.execute("SELECT org FROM runs WHERE id=?", (run,)).fetchone()
+    return str(row[0]) if row else None
 
 
 def run_by_key(db: sqlite3.Connection, org: OrgId, key: str) -> str | None:
@@ -67,20 +84,27 @@ def number_of(db: sqlite3.Connection, org: OrgId, run: str) -> int:
 
 def list_jobs(db: sqlite3.Connection, org: OrgId, asked: ListJobs) -> JobsAnswer:
     """Return a page of the jobs of a run, or the one job that is named."""
-    run = str(ids.run_of(ids.job_id(asked.id))) if asked.id.startswith("job-") else asked.id
-    number = number_of(db, org, run)
+    is_job = asked.id.startswith("job-")
+    run = str(ids.run_of(ids.job_id(asked.id))) if is_job else asked.id
+    try:
+        number = number_of(db, org, run)
+    except NotFound:
+        if is_job:
+            raise NotFound("job", asked.id) from None
+        raise
     where, arguments = "j.run=?", [number]
     if asked.id.startswith("job-"):
         where += " AND j.serial=?"
         arguments.append(ids.serial_of(ids.job_id(asked.id)))
     filters: list[Any] = list(arguments)
     if asked.state:
+        _check_state(asked.state, JobState)
         where += " AND j.state=?"
         filters.append(asked.state)
     sql = f"SELECT {_JOB_COLUMNS} WHERE {where} ORDER BY j.serial LIMIT ? OFFSET ?"
     rows = db.execute(sql, (*filters, asked.limit + 1, asked.offset)).fetchall()
     if not rows and asked.id.startswith("job-"):
-        raise NotFound("job", asked.id)
+        raise NotFound("job", asked.id, (ids.job_of(RunId(run), n) for n in (1, 2, 3)))
     page = rows[: asked.limit]
     attempts = _attempts(db, number, [int(row[0]) for row in page])
     jobs = tuple(_job(RunId(run), row, attempts.get(int(row[0]), ())) for row in page)
