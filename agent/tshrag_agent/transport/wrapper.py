@@ -60,7 +60,6 @@ class GuardedShell:
         self._asking = asyncio.Lock()
 
     async def probe(self, *, timeout_s: float) -> DutProbe:
-        self._seen = -1
         async with self.within(timeout_s):
             return (await self.answers()).probe()
 
