@@ -152,11 +152,15 @@ class Journal:
         if upto > self._states[spool].confirmed:
             await self.write(Confirm(spool, upto))
 
-    async def grown(self, spool: SpoolName, beyond: int) -> None:
-        """Return when the spool has a record after `beyond`; one caller a spool."""
-        while self._states[spool].last <= beyond:
+    async def grown(self, spool: SpoolName, beyond: Callable[[], int]) -> None:
+        """Return when the spool has a record after `beyond()`; one caller a spool."""
+        while self._states[spool].last <= beyond():
             self._grown[spool].clear()
             await self._grown[spool].wait()
+
+    def nudge(self, spool: SpoolName) -> None:
+        """Let who waits in `grown` look again: its own position has moved."""
+        self._grown[spool].set()
 
     def state(self, spool: SpoolName) -> SpoolState:
         return self._states[spool]

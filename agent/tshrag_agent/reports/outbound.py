@@ -64,13 +64,14 @@ class Outbound:
             logger.warning("sent again", extra={"spool": self._spool, "from_seq": from_seq})
             self._sent = from_seq - 1
             self._round += 1
+            self._journal.nudge(self._spool)
 
     async def pump(self) -> None:
         """Send what the spool has, for ever."""
         loop = asyncio.get_running_loop()
         idle_at = 0.0
         while True:
-            await self._journal.grown(self._spool, self._sent)
+            await self._journal.grown(self._spool, lambda: self._sent)
             if loop.time() - idle_at < LINGER_S:
                 await asyncio.sleep(LINGER_S)
             begin = self._sent = max(self._sent, self._journal.state(self._spool).confirmed)
