@@ -93,6 +93,7 @@ class Ingest:
         known = [message for each in messages if (message := self._open(codec, each)) is not None]
         if not known:
             return
+        await self._projected(self._engine.sequence)
         outcomes = await _patiently(lambda: store(known))
         if await self._skip_confirmed(kind, known, outcomes):
             outcomes = await _patiently(lambda: store(known))
@@ -105,6 +106,14 @@ class Ingest:
             agents.add(message.agent)
         for agent in agents:
             self._tell(agent)
+
+    async def _projected(self, sequence: int) -> None:
+        """Wait until the store knows the attempts that these data are of, or it refuses them."""
+        while self._store.applied < sequence:
+            try:
+                await self._store.wait_applied(sequence)
+            except TimeoutError:
+                logger.warning("data wait for the projection", extra={"sequence": sequence})
 
     def _open(self, codec: Codec[M], incoming: Incoming) -> M | None:
         subject, _, data = incoming
