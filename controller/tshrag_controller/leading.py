@@ -229,8 +229,8 @@ class Leading:
         await self._bus.publish(subjects.command(agent), sealed)
 
     async def _answer_beat(self, message: Message) -> bytes:
-        agent, _ = subjects.agent_of(message.subject)
         try:
+            agent, _ = subjects.agent_of(message.subject)
             beat = wire.HEARTBEAT.decode(message.data)
             if beat.agent != agent:
                 raise Refused(message.subject, f"a beat of {beat.agent}", code="not_holder")
