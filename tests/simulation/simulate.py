@@ -1,0 +1,224 @@
+"""One seed, one lab, one history: ``python -m tests.simulation.simulate 17`` runs seed 17."""
+
+import asyncio
+import logging
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.simulation.broker import Broker
+from tests.simulation.checker import Checker
+from tests.simulation.faults import Nemesis, World
+from tests.simulation.history import History
+from tests.simulation.lab import AgentProcess, ControllerProcess, Rules
+from tests.simulation.log_watch import LogWatch
+from tests.simulation.machines import Board, Machine
+from tests.simulation.network import Connection, Network
+from tests.simulation.vloop import LIFE, Deadlock, VirtualLoop, run_virtual
+from tests.simulation.workload import Order, People, plan_orders
+from tshrag_agent.journal.records import SPOOLS
+
+HEAL_S = 120.0
+"""How long a lab has, when everything is well again, until every run has ended."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a seed."""
+
+    seed: int
+    broken: tuple[str, ...]
+    digest: str
+    virtual_s: float
+    steps: int
+    jobs: int
+    history: History
+
+    def __str__(self) -> str:
+        said = "; ".join(self.broken[:5]) or "ok"
+        return f"seed={self.seed} commit={commit()} mutation-free digest={self.digest}: {said}"
+
+
+def simulate(seed: int, mutation: str = "", verbose: bool = False) -> Outcome:
+    """Run a seed to its end; the same seed gives the same history."""
+    random.seed(seed)  # the product's own jitter
+    Connection.count = 0
+    folder = Path(tempfile.mkdtemp(prefix="sim-", dir=_memory()))
+    level = logging.root.manager.disable
+    logging.disable(logging.NOTSET if verbose else logging.CRITICAL)
+    try:
+        return run_virtual(lambda loop: Lab(loop, seed, mutation, folder).play(verbose))
+    finally:
+        logging.disable(level)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Lab:
+    """All of one simulated lab."""
+
+    def __init__(self, loop: VirtualLoop, seed: int, mutation: str, folder: Path) -> None:
+        self._loop, self._seed = loop, seed
+        self._rules = Rules(mutation)
+        chance = self._chance("lab")
+        self._history = History()
+        self._broker = Broker(loop, self._chance("broker"))
+        self._network = Network(loop, self._broker, self._chance("network"))
+        self._log = LogWatch(self._history)
+        self._broker.on_append.append(self._log.on_append)
+        self._faults_s = chance.uniform(15.0, 60.0)
+        boards = 0
+        self._agents: list[AgentProcess] = []
+        for number in range(chance.randint(2, 5)):
+            machine = self._machine(f"a{number}", folder, chance.randint(1, 4))
+            for _ in range(chance.choice((0, 1, 2)) if boards < 4 else 0):
+                boards += 1
+                self._add_board(machine, f"b{boards}", chance.choice(("ssh", "ssh", "serial")))
+            self._agents.append(AgentProcess(machine, self._network, self._history, self._rules))
+        self._controller = ControllerProcess(
+            "ctl-0",
+            self._network,
+            self._history,
+            self._rules,
+            self._chance("controller"),
+            folder / "ctl-0",
+            chance.choice((30, 100, 20_000)),
+        )
+        orders = plan_orders(self._chance("orders"), self._faults_s, boards)
+        self._people = People(orders, self._network, self._history)
+        self._orders: list[Order] = orders
+
+    def _chance(self, what: str) -> random.Random:
+        return random.Random(f"{self._seed} {what}")
+
+    def _machine(self, name: str, folder: Path, slots: int) -> Machine:
+        chance = self._chance(name)
+        machine = Machine(name, self._loop, chance, self._history, folder / name, slots)
+        machine.disk.syncs = self._rules.broken != "no-sync"
+        return machine
+
+    def _add_board(self, machine: Machine, name: str, way: str) -> None:
+        board = Board(name, way, machine, checks_fences=self._rules.broken != "no-fence")
+        machine.boards[name] = board
+
+    async def play(self, verbose: bool) -> Outcome:
+        loop, history = self._loop, self._history
+        if verbose:
+            logging.root.handlers[:] = [_Said(history, loop)]
+            logging.root.setLevel(logging.INFO)
+        world = World(
+            network=self._network,
+            broker=self._broker,
+            agents=self._agents,
+            controllers=[self._controller],
+            history=history,
+            chance=self._chance("faults"),
+        )
+        loop.set_exception_handler(self._on_exception)
+        nemesis = Nemesis(world)
+        for process in (*world.processes, self._people):
+            process.start()
+        await nemesis.strike(self._faults_s)
+        nemesis.heal()
+        healed_at = loop.time()
+        try:
+            while loop.time() < healed_at + HEAL_S and not self._is_quiet():
+                await asyncio.sleep(0.5)
+        except Deadlock as deadlock:
+            history.violate(loop.time(), "I14", str(deadlock))
+        if not self._is_quiet():
+            history.violate(loop.time(), "I1", f"not quiet in time: {self._unrest()}")
+        store = self._controller.disk.folder / "store"
+        Checker(history, self._log, self._agents, store, loop.time()).check()
+        return Outcome(
+            seed=self._seed,
+            broken=tuple(history.broken),
+            digest=history.digest,
+            virtual_s=loop.time(),
+            steps=loop.steps,
+            jobs=len(self._log.jobs),
+            history=history,
+        )
+
+    def _is_quiet(self) -> bool:
+        return not self._unrest()
+
+    def _unrest(self) -> str:
+        """Return what is still on its way; empty when all is quiet."""
+        if self._people.waiting:
+            return f"{self._people.waiting} requests are not answered"
+        if not self._log.is_final:
+            return f"{self._log.open_jobs} jobs are open"
+        for agent in self._agents:
+            if agent.roster is None:
+                return f"{agent.name} is down"
+            if agent.roster.live:
+                return f"{agent.name} has attempts {sorted(agent.roster.live)}"
+            for spool in SPOOLS:
+                state = agent.journal.state(spool)
+                if state.confirmed < state.last:
+                    return f"{agent.name}: {spool} {state.confirmed} of {state.last} confirmed"
+        return ""
+
+    def _on_exception(self, _loop: object, context: dict[str, object]) -> None:
+        what = f"{context.get('message')}: {context.get('exception')!r}"
+        self._history.violate(self._loop.time(), "I19", what)
+
+
+def _memory() -> str | None:
+    """Return a folder in memory, where there is one: what is synced there costs nothing."""
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() else None
+
+
+def commit() -> str:
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+class _Said(logging.Handler):
+    """Puts what the product logs into the history, where somebody wants to read it."""
+
+    def __init__(self, history: History, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._history, self._loop = history, loop
+
+    def emit(self, record: logging.LogRecord) -> None:
+        known = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
+        extra = {key: value for key, value in record.__dict__.items() if key not in known}
+        why = f" {record.exc_info[1]!r}" if record.exc_info else ""
+        what = f"log {record.levelname} life {LIFE.get()} {record.getMessage()}{why}"
+        self._history.note(self._loop.time(), what, extra)
+
+
+def main(arguments: list[str]) -> int:
+    verbose = "--log" in arguments
+    arguments = [argument for argument in arguments if argument != "--log"]
+    first, last = int(arguments[0]), int(arguments[1]) if len(arguments) > 1 else int(arguments[0])
+    mutation = arguments[2] if len(arguments) > 2 else ""
+    failed, began, virtual_s, jobs = 0, time.process_time(), 0.0, 0
+    for seed in range(first, last + 1):
+        outcome = simulate(seed, mutation, verbose)
+        virtual_s += outcome.virtual_s
+        jobs += outcome.jobs
+        if outcome.broken:
+            failed += 1
+            sys.stdout.write(f"{outcome}\n")
+        if first == last:
+            sys.stdout.write("\n".join(outcome.history.lines(100_000)) + "\n")
+    took = time.process_time() - began
+    count = last + 1 - first
+    sys.stdout.write(
+        f"{count} seeds, {failed} failed, {jobs} jobs, {virtual_s / 3600:.1f} virtual hours, "
+        f"{took:.1f} s of processor, {count / took:.2f} seeds/s\n"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
