@@ -5,7 +5,9 @@ makes carries a prefix and a ULID in lower case (48 bits of milliseconds, 80 bit
 """
 
 import re
-from typing import NewType
+from typing import Annotated, NewType
+
+import msgspec
 
 from tshrag_common.errors import InvalidId, shown
 
@@ -17,6 +19,10 @@ DutId = NewType("DutId", str)
 Epoch = NewType("Epoch", int)
 Fence = NewType("Fence", int)
 """(sequence of the frame of the assignment, index in it), packed so that order is the order."""
+
+WHOLE = msgspec.Meta(ge=-(1 << 62), le=1 << 62)
+Whole = Annotated[int, WHOLE]
+"""A number off a wire that every store takes: SQLite ends at 63 bits, msgpack at 64."""
 
 DEFAULT_ORG = OrgId("default")
 TOKEN = r"^[a-z0-9][a-z0-9_-]{0,62}$"

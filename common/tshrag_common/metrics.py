@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, TypeVar
 import msgspec
 
 from tshrag_common.errors import Refused, shown
+from tshrag_common.ids import Whole
 from tshrag_common.statistics import NAMES
 from tshrag_common.units import UNITS
 
@@ -146,7 +147,7 @@ class SampleBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     run: str = ""
     job: str = ""
-    attempt: int = 0  # counts from 1
+    attempt: Whole = 0  # counts from 1
     dut: str = ""
     series: tuple[Series, ...] = ()
 

@@ -5,30 +5,31 @@ spool, numbered without a gap: ``(agent, spool, seq)`` is the key by which each 
 A heartbeat may be lost; its answer renews, confirms and tells whether a Sync follows.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from tshrag_common.errors import ErrorReport
-from tshrag_common.ids import AgentId, DutId, Epoch, Fence
+from tshrag_common.ids import WHOLE, AgentId, DutId, Epoch, Fence, Whole
 from tshrag_common.inventory import AgentFacts
 from tshrag_common.metrics import SampleBatch
 
 Outcome = Literal["passed", "failed", "error", "timeout", "cancelled", "refused"]
 """How an attempt ended, as its agent saw it. ``refused``: it was never started here."""
+Held = Annotated[Fence, WHOLE]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
     """Something that happened; ``at`` is the agent's wall clock, microseconds UTC."""
 
-    at: int
+    at: Whole
 
 
 class Hello(Report, frozen=True, kw_only=True, array_like=True, tag="hello"):
     """An agent is here, or its facts have changed. ``holds`` are attempts it has not ended."""
 
     facts: AgentFacts
-    holds: tuple[Fence, ...] = ()
+    holds: tuple[Held, ...] = ()
 
 
 class Goodbye(Report, frozen=True, kw_only=True, array_like=True, tag="goodbye"):
@@ -40,13 +41,13 @@ class Goodbye(Report, frozen=True, kw_only=True, array_like=True, tag="goodbye")
 class Accepted(Report, frozen=True, kw_only=True, array_like=True, tag="accepted"):
     """An attempt is in the journal of its agent and is being prepared."""
 
-    fence: Fence
+    fence: Held
 
 
 class Started(Report, frozen=True, kw_only=True, array_like=True, tag="started"):
     """The first process of an attempt runs."""
 
-    fence: Fence
+    fence: Held
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
@@ -78,14 +79,14 @@ class Ended(Report, frozen=True, kw_only=True, array_like=True, tag="ended"):
     everything up to them is stored, the attempt can be judged. 0: nothing to wait for.
     """
 
-    fence: Fence
+    fence: Held
     outcome: Outcome
-    started_at: int = 0  # 0: it never started
+    started_at: Whole = 0  # 0: it never started
     exit_code: int | None = None
     signal: int = 0
     error: ErrorReport | None = None
-    samples_upto: int = 0
-    output_upto: int = 0
+    samples_upto: Whole = 0
+    output_upto: Whole = 0
     usage: Usage = Usage()
     stdout: OutputEnd = OutputEnd()
     stderr: OutputEnd = OutputEnd()
@@ -109,7 +110,7 @@ class ReportBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     agent: AgentId
     spool: str
-    first_seq: int
+    first_seq: Whole
     reports: tuple[AnyReport, ...]
 
 
@@ -118,7 +119,7 @@ class SamplesMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
 
     agent: AgentId
     spool: str
-    first_seq: int
+    first_seq: Whole
     batches: tuple[SampleBatch, ...]
 
 
@@ -127,11 +128,11 @@ class OutputChunk(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     run: str
     job: str
-    attempt: int
+    attempt: Whole
     stream: Literal["stdout", "stderr", "console"]
-    offset: int
+    offset: Whole
     data: bytes
-    at: int = 0
+    at: Whole = 0
 
 
 class OutputBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -139,7 +140,7 @@ class OutputBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     agent: AgentId
     spool: str
-    first_seq: int
+    first_seq: Whole
     chunks: tuple[OutputChunk, ...]
 
 
@@ -147,8 +148,8 @@ class SpoolState(msgspec.Struct, frozen=True, array_like=True):
     """A spool as the agent has it: its id, the last number given, the last one confirmed."""
 
     spool: str
-    last: int = 0
-    confirmed: int = 0
+    last: Whole = 0
+    confirmed: Whole = 0
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

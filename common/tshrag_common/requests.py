@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from tshrag_common.errors import ErrorReport
+from tshrag_common.ids import Whole
 from tshrag_common.jobs import LoadRef
 from tshrag_common.metrics import MetricInfo
 from tshrag_common.views import (
@@ -64,10 +65,10 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     env: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     hosts: tuple[str, ...] = ()
     duts: tuple[str, ...] = ()
-    not_before: int = 0
-    deadline: int = 0
-    duration_s: float = 0.0
-    seed: int = 4242
+    not_before: Whole = 0
+    deadline: Whole = 0
+    duration_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    seed: Whole = 4242
     loads: dict[str, LocalLoad] = msgspec.field(default_factory=dict[str, LocalLoad])
     park: bool = False  # keep what nobody can serve yet
     retry_of: str = ""
