@@ -186,7 +186,7 @@ class Leading:
         try:
             async with asyncio.timeout(10.0):
                 await self.projecting.checkpoint()
-        except (LabError, TimeoutError) as error:
+        except (LabError, OSError) as error:
             logger.warning("no checkpoint at the end", extra={"why": str(error)})
 
     def _begin(self, decision: Decision) -> None:

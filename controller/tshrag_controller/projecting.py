@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 MOST_FRAMES = 256
 RETRY_S = 1.0
+CHECKPOINT_AGAIN_S = 30.0
+"""How long a checkpoint that could not be stored waits before it is tried again."""
 
 
 class Projecting:
@@ -82,14 +84,23 @@ class Projecting:
             self._due.clear()
             try:
                 await self.checkpoint()
-            except LabError as error:
-                logger.error("no checkpoint was stored", extra={"why": error.line})
+            except (LabError, OSError) as error:  # a full or slow disk: the LOG keeps all
+                logger.error("no checkpoint was stored", extra={"why": str(error)})
+                await asyncio.sleep(CHECKPOINT_AGAIN_S)
+                self._due.set()
 
     async def checkpoint(self) -> None:
         """Store a checkpoint now; does nothing where no frame has come since the last one."""
         if not self._since:
             return
-        self._since = 0
+        since, self._since = self._since, 0
+        try:
+            await self._store_checkpoint()
+        except BaseException:
+            self._since += since
+            raise
+
+    async def _store_checkpoint(self) -> None:
         lab, sequence, ev_hi = await self._engine.snapshot()
         await self._store.wait_applied(sequence, 30.0)
         with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=self._store.folder) as folder:

@@ -25,7 +25,7 @@ from tshrag_controller.store.schema import (
     set_aside,
     usable,
 )
-from tshrag_controller.store.writer import Worker
+from tshrag_controller.store.writer import Worker, storage_error
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,10 @@ class Store:
         """Write a copy of the projection to `path`; return the sequence that it is at."""
         if self._in_memory:
             raise Unavailable("projection", "it rests in memory", code="storage")
-        return await asyncio.to_thread(backup, self.folder, path)
+        try:
+            return await asyncio.to_thread(backup, self.folder, path)
+        except sqlite3.Error as error:
+            raise storage_error(error) from None
 
     async def close(self) -> None:
         await self._writer.close()
