@@ -8,6 +8,7 @@ beyond the bound stays out of the spool (samples are still found in it); the las
 import asyncio
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from tshrag_agent.journal.records import Append, Change, Pumped
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_common import wire
 from tshrag_common.clock import Clock
+from tshrag_common.errors import Refused
 from tshrag_common.metrics import SampleBatch
 from tshrag_common.reports import OutputChunk, OutputEnd
 
@@ -174,8 +176,7 @@ class _Tail:
     def read(self, most: int) -> tuple[bytes, int]:
         """Return what comes next, and where it stands."""
         if self._fd < 0:
-            with contextlib.suppress(FileNotFoundError):
-                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self._fd = _open(self._path)
             if self._fd < 0:
                 return b"", self.offset
         data = os.pread(self._fd, most, self.offset)
@@ -212,3 +213,20 @@ class _Tail:
             return os.lseek(self._fd, self.offset, how)
         except OSError:  # nothing but a hole up to the end, or a file system without holes
             return size
+
+
+def _open(path: Path) -> int:
+    """Open an output file; -1: it is not there yet. Never waits: a job may have put a pipe there.
+
+    Raises:
+        Refused: it is no plain file any more.
+
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return -1
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise Refused(path.name, "the job has replaced its output file", code="output_replaced")
