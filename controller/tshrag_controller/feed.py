@@ -38,7 +38,11 @@ class Feed:
         self._ends: dict[Fence, list[asyncio.Future[Ended | None]]] = {}
 
     def watch(self, run: RunId) -> None:
-        self._watched[run] = self._clock.monotonic() + WATCH_S
+        now = self._clock.monotonic()
+        for name in [name for name, until in self._watched.items() if until < now]:
+            del self._watched[name]
+            self._last.pop(name, None)
+        self._watched[run] = now + WATCH_S
 
     def end_of(self, fence: Fence) -> "asyncio.Future[Ended | None]":
         """Return what will hold the end of an attempt; None where it was lost."""
