@@ -157,8 +157,10 @@ class Client:
             last = 0
             while not is_final(state):
                 item = await _next(news, seen)
-                if item is None or item.after > seen or (last and not item.after):
-                    break  # silence, a gap, or another leader: ask for the run as it stands
+                if item is None or item.restarted or item.after > seen:
+                    break  # silence, another leader, or a gap: ask for the run as it stands
+                if last and not item.after:
+                    break  # the news began anew meanwhile
                 seen, last, state = item.seq, item.seq, item.state
                 yield item
 

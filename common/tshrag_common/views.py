@@ -139,6 +139,7 @@ class News(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     counts: dict[str, int]
     reason: str = ""
     moved: tuple[Moved, ...] = ()
+    restarted: bool = False  # another controller leads: ask for the run, and watch it again
 
 
 class AgentView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

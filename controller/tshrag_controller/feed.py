@@ -22,6 +22,7 @@ from tshrag_controller.log.frames import Frame
 logger = logging.getLogger(__name__)
 
 WATCH_S = 45.0
+MOST_ANNOUNCED = 5000
 MOST_MOVED = 200
 """Jobs named in one message; ``counts`` tell of all."""
 
@@ -43,6 +44,15 @@ class Feed:
             del self._watched[name]
             self._last.pop(name, None)
         self._watched[run] = now + WATCH_S
+
+    def announce(self, lab: Lab, at: int) -> None:
+        """Tell those who watched the runs that are alive to watch them again: we lead now."""
+        for run in list(lab.runs.values())[:MOST_ANNOUNCED]:
+            news = News(
+                seq=lab.sequence, after=0, at=at, run=run.id, state=run.state, counts={},
+                moved=(), restarted=True,
+            )  # fmt: skip
+            self._publish(subjects.ui(run.org, "run", run.id), _JSON.encode(news))
 
     def end_of(self, fence: Fence) -> "asyncio.Future[Ended | None]":
         """Return what will hold the end of an attempt; None where it was lost."""

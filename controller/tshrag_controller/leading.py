@@ -179,6 +179,7 @@ class Leading:
             for subject, served in self.served.items():
                 await self._bus.subscribe(subject, served.hear)
             await self._bus.settled()
+            await self.engine.ask(lambda decision: self.feed.announce(decision.lab, decision.now))
             on_ready()
 
     async def checkpoint(self) -> None:
