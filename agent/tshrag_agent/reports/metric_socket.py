@@ -14,6 +14,7 @@ import os
 import socket
 import tempfile
 from pathlib import Path
+from typing import cast
 
 from tshrag_agent.attempts.metric_gate import MetricGate
 from tshrag_agent.attempts.metric_lines import LINE_CAP
@@ -184,8 +185,7 @@ class _Stream(asyncio.Protocol):
         self._in_long = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         self._streams.add(self)
         self._streams.quiet.clear()
         if len(self._streams) > MAX_CONNECTIONS:

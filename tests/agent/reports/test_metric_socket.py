@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.support.waiting import wait_until
 from tshrag_agent.attempts.metric_gate import MetricGate
@@ -69,6 +70,21 @@ async def test_lines_of_a_stream_are_samples_however_they_are_cut(tmp_path: Path
     assert heard.taken == [("a", 1.0), ("b", 2.0), ("c", 3.0)]
     (notice,) = heard.gate.notices()
     assert (notice.count, notice.reason) == (1, "metric_line: longer than 16384 bytes")
+
+
+def test_streams_are_read_on_the_loop_of_the_agent_too(tmp_path: Path) -> None:
+    """The transports of uvloop are no subclasses of those of asyncio."""
+    heard = Heard()
+
+    async def life() -> None:
+        async with listening(tmp_path, heard) as opened:
+            _, writer = await asyncio.open_unix_connection(stream_of(opened))
+            writer.write(b"a:1|g\n")
+            await wait_until(lambda: heard.taken)
+            writer.close()
+
+    uvloop.run(life())
+    assert heard.taken == [("a", 1.0)]
 
 
 async def test_what_was_sent_before_the_end_is_taken(tmp_path: Path) -> None:

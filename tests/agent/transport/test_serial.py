@@ -225,3 +225,26 @@ async def test_an_rfc2217_port_is_a_line(ears: Ears) -> None:
         await wait_until(lambda: ears.reasons)
         with pytest.raises(TransportFailed):
             await line.write(b"x")
+
+
+def test_raw_tcp_works_on_the_loop_of_the_agent_too() -> None:
+    """The transports of uvloop are no subclasses of those of asyncio."""
+    import uvloop
+
+    async def talk() -> None:
+        ears = Ears()
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            line = await ears.open(f"socket://127.0.0.1:{port}")
+            await line.write(b"hello")
+            await wait_until(lambda: ears.data == b"hello")
+            line.close()
+
+    uvloop.run(talk())
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(100):
+        writer.write(data)
+    writer.close()
