@@ -139,7 +139,7 @@ class Daemon:
 
         """
         await self._loads.open()
-        found = await look(self._journal.attempts, self._shepherd)
+        found = await look(self._journal.attempts, self._shepherd, self._duts.is_host)
         try:
             async with asyncio.TaskGroup() as group:
                 self._attempts = group
@@ -202,7 +202,7 @@ class Daemon:
         spec, dut = attempt.spec, attempt.start.dut
         if spec.load is not None and spec.load.builtin:
             return BuiltinSteps(attempt, self._journal, self._clock)
-        if not spec.need.wants_dut or dut is None:
+        if dut is None or self._duts.is_host(dut, spec.need.target.runtime):
             return HostSteps(attempt, self._site)
         table = self._duts.table(dut)
         transport = self._duts.transport(dut, spec.need.target.runtime)

@@ -59,13 +59,24 @@ class Duts:
             Refused: there is no such way (``no_transport``).
 
         """
+        key = (dut, self._way(dut, way))
+        if key not in self._open:
+            self._open[key] = self._opened(*key)
+        return self._open[key]
+
+    def is_host(self, dut: DutId | None, way: Way) -> bool:
+        """Tell whether a job runs on this host itself: it needs no DUT, or the DUT is the host.
+
+        The shepherd starts such a job: it bounds and ends a tree better than any wrapper, and in
+        a tenth of the time.
+        """
+        return way == "host" or dut is None or self._way(dut, way) == "local"
+
+    def _way(self, dut: DutId, way: Way) -> Way:
         table = self._tables.get(dut)
         if way == "dut" and table is not None and table.transports:
-            way = table.transports[0]
-        key = (dut, way)
-        if key not in self._open:
-            self._open[key] = self._opened(dut, way)
-        return self._open[key]
+            return table.transports[0]
+        return way
 
     async def close(self) -> None:
         """Let go of every DUT."""

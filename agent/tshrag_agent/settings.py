@@ -38,6 +38,7 @@ class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cache: str = DEFAULT_CACHE
     cache_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 10 << 30
     labels: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    tools: tuple[str, ...] = ()  # programs to look for beside the usual ones
     http: str = ""  # host:port of the controller's HTTP side, for TSHRAG_HOST
     beat_s: Seconds = 5.0
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0

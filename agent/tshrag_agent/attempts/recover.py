@@ -6,7 +6,7 @@ DUT the wrapper has ended the rest when its lease was over, and a newer fence en
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -14,10 +14,13 @@ from tshrag_agent.attempts.host import Listing, Shepherd
 from tshrag_agent.journal.records import AttemptRow
 from tshrag_common.commands import StartAttempt
 from tshrag_common.errors import LabError
-from tshrag_common.ids import Fence
-from tshrag_common.jobs import JobSpec
+from tshrag_common.ids import DutId, Fence
+from tshrag_common.jobs import JobSpec, Way
 
 logger = logging.getLogger(__name__)
+
+IsHost = Callable[[DutId | None, Way], bool]
+"""Tells whether a job with this DUT and runtime is a process of this host."""
 
 _START = msgspec.msgpack.Decoder(StartAttempt)
 _SPEC = msgspec.msgpack.Decoder(JobSpec)
@@ -39,11 +42,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     ended: tuple[tuple[Fence, int], ...] = ()  # with the number of the report
 
 
-async def look(rows: Iterable[AttemptRow], shepherd: Shepherd) -> Found:
+async def look(rows: Iterable[AttemptRow], shepherd: Shepherd, is_host: IsHost) -> Found:
     """Compare the journal with the shepherd; end processes that nobody knows."""
     listing = await shepherd.list()
     rows = tuple(rows)
-    left = [_left(row, listing) for row in rows if not row.ended_seq]
+    left = [_left(row, listing, is_host) for row in rows if not row.ended_seq]
     found = Found(
         left=tuple(each for each in left if each is not None),
         ended=tuple(sorted(((r.fence, r.ended_seq) for r in rows if r.ended_seq), key=_by_seq)),
@@ -67,16 +70,16 @@ async def _end_others(listing: Listing, shepherd: Shepherd, kept: set[str]) -> N
         await shepherd.forget(*others)
 
 
-def _left(row: AttemptRow, listing: Listing) -> Left | None:
+def _left(row: AttemptRow, listing: Listing, is_host: IsHost) -> Left | None:
     try:
         start, spec = _START.decode(row.start), _SPEC.decode(row.spec)
     except msgspec.MsgspecError as error:
         logger.error("an attempt cannot be read", extra={"fence": row.fence, "why": str(error)})
         return None
-    is_host = not spec.need.wants_dut and not (spec.load is not None and spec.load.builtin)
-    return Left(
-        row=row, start=start, spec=spec, adoptable=is_host and f"{row.fence}.main" in _keys(listing)
-    )
+    is_builtin = spec.load is not None and bool(spec.load.builtin)
+    here = is_host(start.dut, spec.need.target.runtime) and not is_builtin
+    adoptable = here and f"{row.fence}.main" in _keys(listing)
+    return Left(row=row, start=start, spec=spec, adoptable=adoptable)
 
 
 def _keys(listing: Listing) -> set[str]:

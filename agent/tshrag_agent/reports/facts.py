@@ -31,6 +31,7 @@ def with_faults(facts: AgentFacts, faults: Mapping[DutId, str]) -> AgentFacts:
 def gather(agent: AgentId, settings: AgentSettings, boot: str, version: str) -> AgentFacts:
     """Look at this host; takes a few milliseconds and blocks for them."""
     machine = platform.machine().lower()
+    wanted = sorted({*TOOLS, *settings.agent.tools})
     return AgentFacts(
         agent=agent,
         boot=boot,
@@ -40,7 +41,7 @@ def gather(agent: AgentId, settings: AgentSettings, boot: str, version: str) -> 
         arch=_ARCH.get(machine, machine),
         labels=settings.agent.labels,
         duts=tuple(dut.described for dut in settings.dut),
-        tools=tuple(tool for tool in TOOLS if shutil.which(tool)),
+        tools=tuple(tool for tool in wanted if shutil.which(tool)),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         pid=os.getpid(),
