@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 BEAT_S = 5.0
 _JITTER_RATIO = 0.1
 _ANSWER_S = 3.0
+_OBEY_S = 3.0
+"""How long a beat waits for the journal: who is silent because of a full disk would be lost."""
 
 
 class Pulse:
@@ -86,7 +88,11 @@ class Pulse:
         if answer.epoch < self._epoch:
             return
         self._epoch, self.answered_at = Epoch(answer.epoch), sent_at
-        await self._obey(answer)
+        try:
+            async with asyncio.timeout(_OBEY_S):
+                await self._obey(answer)
+        except TimeoutError:  # a full disk or spool: the next answer says it again
+            logger.warning("the journal holds up the beat", extra={"reason": self._journal.fault})
 
     async def _obey(self, answer: HeartbeatAnswer) -> None:
         confirmed: dict[SpoolName, int] = {
