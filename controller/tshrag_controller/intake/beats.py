@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 SUSPECT_S = 15.0
 LOST_S = 30.0
+DEAF_S = 2.0
+"""When a look at who is silent took longer, the bus was away or we were: nobody was heard."""
 COMMAND_FLIGHT_S = 1.0
 """A command younger than this may still be on its way: no Sync because of it."""
 
@@ -57,7 +59,7 @@ class Beats:
         self._engine, self._clock, self._stores, self._sent = engine, clock, stores, sent
         self._spools = spools
         self._heard: dict[AgentId, float] = {}
-        self._began = clock.monotonic()
+        self._began = self._listens_since = clock.monotonic()
         self.last: dict[AgentId, Heartbeat] = {}
         self._differs_since: dict[AgentId, float] = {}
 
@@ -108,15 +110,23 @@ class Beats:
         return self._heard.get(agent, self._began)
 
     async def watch(self, tick_s: float = 0.5) -> None:
-        """Doubt agents after 15 s of silence, lose them after 30 s."""
+        """Doubt agents after 15 s of silence, lose them after 30 s.
+
+        While we cannot hear, nobody is silent: after it everybody has all the time to speak.
+        """
+        looked_at = self._clock.monotonic()
         while True:
             await asyncio.sleep(tick_s)
-            self._engine.tell(self._look_for_silence)
+            now = self._clock.monotonic()
+            if now - looked_at > tick_s + DEAF_S:
+                self._listens_since = now
+            looked_at = now
+            await self._engine.ask(self._look_for_silence)
 
     def _look_for_silence(self, decision: Decision) -> None:
         now = self._clock.monotonic()
         for name, agent in list(decision.lab.agents.items()):
-            silent = now - self.heard_at(name)
+            silent = now - max(self.heard_at(name), self._listens_since)
             if silent >= LOST_S and agent.state in (AgentState.SUSPECT, AgentState.DRAINING):
                 on_silence(decision, name, AgentCause.LOSE)
             elif silent >= SUSPECT_S and agent.state is AgentState.ONLINE:
