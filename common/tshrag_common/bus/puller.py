@@ -122,7 +122,12 @@ class Puller:
             self._waiting.append(_stored(message, sequence))
 
     def _on_status(self, message: Message) -> None:
-        if message.subject != self._pull or message.status == "100":
+        if message.subject != self._pull:
+            return
+        if message.status == "100":
+            last = message.headers.get("Nats-Last-Consumer", "")
+            if last.isdigit() and int(last) > self._delivered:
+                self._broken = True  # the newest deliveries are lost, and no later one may come
             return
         self._left = 0
         what = message.headers.get("Description", "")
