@@ -89,6 +89,30 @@ async def test_a_command_passes_and_its_output_arrives(
         assert ended.usage.max_rss_bytes > 0
 
 
+async def test_the_profile_says_how_much_output_is_kept(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    spec = shell("head -c 2000000 /dev/zero | tr '\\0' x; echo the end", output_bytes=256 << 10)
+    async with an_agent(tmp_path, leader, server.url):
+        start = await leader.start(spec)
+        (ended,) = await leader.until_ended(start)
+        assert ended.stdout.length_bytes == 2_000_008
+        assert ended.stdout.cut_bytes > 1_500_000
+        stdout = tmp_path / "store" / "jobs" / start.run / "JID_001" / "stdout.log"
+        assert stdout.stat().st_blocks * 512 < 512 << 10
+        assert leader.chunks[-1].data.endswith(b"xthe end\n")
+
+
+async def test_a_directory_below_that_of_the_job_is_made(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url):
+        start = await leader.start(shell("pwd", cwd="sub/dir"))
+        (ended,) = await leader.until_ended(start)
+        assert ended.error is None
+        assert leader.output(start).endswith(b"/JID_001/sub/dir\n")
+
+
 async def test_an_exit_code_other_than_0_is_failed(
     tmp_path: Path, server: NatsServer, leader: Leader
 ) -> None:

@@ -102,6 +102,20 @@ async def test_a_load_is_fetched_set_up_executed_and_cleaned_up(
         }  # fmt: skip
 
 
+async def test_setup_and_cleanup_name_scripts_of_the_load_as_the_example_does(
+    tmp_path: Path, leader: Leader
+) -> None:
+    manifest = MANIFEST.replace(b'["./setup.sh", "one"]', b'["sh", "setup.sh", "two"]')
+    manifest = manifest.replace(b'["./cleanup.sh"]', b'["sh", "cleanup.sh"]')
+    load = a_load(tmp_path, leader, {**FILES, "load.toml": manifest})
+    async with an_agent(tmp_path, leader, url(leader)):
+        start = await leader.start(JobSpec(kind="load", load=load))
+        (ended,) = await leader.until_ended(start)
+        assert ended.error is None
+        assert leader.output(start).startswith(b"setup two\nsaid: ")
+        assert leader.output(start, "stderr") == b"cleaned\n"
+
+
 async def test_cleanup_follows_a_setup_that_failed(tmp_path: Path, leader: Leader) -> None:
     spec = JobSpec(kind="load", load=a_load(tmp_path, leader), env={"SETUP": "3"})
     async with an_agent(tmp_path, leader, url(leader)):

@@ -18,7 +18,7 @@ from tshrag_agent.attempts.environment import Places, environment, expanded, wor
 from tshrag_agent.attempts.prepare import Command, load_command
 from tshrag_agent.attempts.steps import CLEANUP_S, Site
 from tshrag_agent.reports.dut_sampler import DutSampler
-from tshrag_agent.reports.logpump import OUTPUT_BYTES, LogPump
+from tshrag_agent.reports.logpump import LogPump
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.transport.base import Completed, DutProbe, DutTransport, Stream, TransportFailed
 from tshrag_common.errors import ErrorReport, LabError, shown
@@ -59,6 +59,7 @@ class DutSteps:
             clock=site.clock,
             tap=self._tap,
             spawn=site.spawn,
+            most_bytes=attempt.spec.output_bytes,
         )
         self._sampler: DutSampler | None = None
         if site.sample_s:
@@ -108,7 +109,11 @@ class DutSteps:
     async def _prepare(self, probe: DutProbe) -> Command:
         attempt, site, spec = self._attempt, self._site, self._attempt.spec
         workdir.make(self._dir, spec)
-        self._raw = {"stdout": _RawLog(self._dir.stdout), "stderr": _RawLog(self._dir.stderr)}
+        most_bytes = spec.output_bytes
+        self._raw = {
+            "stdout": _RawLog(self._dir.stdout, most_bytes),
+            "stderr": _RawLog(self._dir.stderr, most_bytes),
+        }
         has_load = spec.kind == "load" and spec.load is not None
         home = self._remote if has_load else ""
         places = Places(
@@ -242,7 +247,7 @@ class DutSteps:
 class _RawLog:
     """A raw file of output that came over a wire; bounded."""
 
-    def __init__(self, path: Path, most_bytes: int = OUTPUT_BYTES) -> None:
+    def __init__(self, path: Path, most_bytes: int) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self._room = most_bytes
         self._cut = 0

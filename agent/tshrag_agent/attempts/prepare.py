@@ -84,9 +84,17 @@ def manifest_of(tree: Path, name: str) -> Manifest:
 
 
 def _inside(tree: Path, argv: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a command line whose first word may be a file of the load."""
-    if argv and "/" not in argv[0] and not (tree / argv[0]).is_file():
-        return argv
-    if argv and not argv[0].startswith("/") and (tree / argv[0]).is_file():
-        return (str(tree / argv[0]), *argv[1:])
-    return argv
+    """Return a command line with each word that is a file of the load made a full path.
+
+    It begins in the directory of the job, so ``sh setup.sh`` would not find its script.
+    """
+    return tuple(str(tree / word) if _is_file(tree, word) else word for word in argv)
+
+
+def _is_file(tree: Path, word: str) -> bool:
+    if not word or word.startswith("/"):
+        return False
+    try:
+        return (tree / word).is_file()
+    except OSError:  # longer than a name may be
+        return False

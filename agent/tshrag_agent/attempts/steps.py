@@ -101,6 +101,7 @@ class HostSteps:
             tap=self._tap,
             spawn=site.spawn,
             offsets=(left.stdout, left.stderr) if left else (0, 0),
+            most_bytes=attempt.spec.output_bytes,
         )
         self._command: Command | None = None
         self._env: dict[str, str] = {}
@@ -168,15 +169,15 @@ class HostSteps:
         return self._attempt.record.outcome == "passed"
 
     async def _start(self, key: str, argv: Sequence[str], limit_s: float) -> None:
-        path = self._dir.path
+        spec = self._attempt.spec
         asked = HostStart(
             key=key,
             argv=tuple(argv),
-            cwd=working_directory(self._attempt.spec, self._env, str(path)),
+            cwd=self._working_directory(),
             env=self._env,
             stdout_path=str(self._dir.stdout),
             stderr_path=str(self._dir.stderr),
-            limits=HostLimits(wall_s=limit_s),
+            limits=HostLimits(wall_s=limit_s, output_bytes=spec.output_bytes),
         )
         self._alive.add(key)
         try:
@@ -188,6 +189,15 @@ class HostSteps:
             self._attempt.launched(started.started_at)
         if self._site.sampler is not None:
             self._site.sampler.watch(self._tap.source, tree_pids(started.pid))
+
+    def _working_directory(self) -> str:
+        """Return where a process begins; below the job's directory, which is new, it is made."""
+        home = self._dir.path
+        cwd = Path(working_directory(self._attempt.spec, self._env, str(home)))
+        if cwd != home and cwd.is_relative_to(home) and ".." not in cwd.parts:
+            with contextlib.suppress(FileExistsError):  # a file: the start says so
+                cwd.mkdir(parents=True, exist_ok=True)
+        return str(cwd)
 
     async def _follow(self, key: str) -> HostExit:
         """Pump output until the process has ended."""
