@@ -192,7 +192,7 @@ class Leading:
 
     def _begin(self, decision: Decision) -> None:
         """Open the epoch; bring everybody into step; take up what was left to judge."""
-        epoch = Epoch(decision.lab.epoch + 1)
+        epoch = next_epoch(decision.lab)
         decision.happen(LeaderChosen(epoch=epoch, node=self._settings.controller.node))
         for agent in decision.lab.agents:
             decision.then(SendSync(agent))
@@ -270,6 +270,15 @@ class Leading:
             "set_aside": self._outbox.set_aside_count,
             "turns": self.engine.turns,
         }
+
+
+def next_epoch(lab: Lab) -> Epoch:
+    """Return the epoch of the next leader: one more, and at first the place of its own frame.
+
+    Agents heed no command of an epoch before the newest that they have heard, across labs: like
+    fences, the epochs of a lab that is made anew begin behind all that were before.
+    """
+    return Epoch((lab.epoch or lab.sequence) + 1)
 
 
 def _upto(told: SpoolState, spool: str, upto: int) -> int:

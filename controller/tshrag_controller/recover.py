@@ -48,7 +48,9 @@ async def is_whole(log: JetStream, first_seq: int) -> bool:
     if found is None:
         return False
     events = decode(found.data).events
-    return bool(events) and isinstance(events[0], LeaderChosen) and events[0].epoch == 1
+    if not events or not isinstance(events[0], LeaderChosen):
+        return False
+    return events[0].epoch in (1, first_seq)  # 1: of a lab before epochs began with the LOG
 
 
 async def restore_projection(log: JetStream, checkpoints: Checkpoints, folder: Path) -> None:

@@ -93,7 +93,7 @@ class LogWatch:
     def _take(self, event: e.AnyEvent) -> None:
         match event:
             case e.LeaderChosen():
-                if event.epoch != self.epoch + 1:
+                if self.epoch and event.epoch != self.epoch + 1:
                     self._violate("I15", f"epoch {event.epoch} after {self.epoch}")
                 self.epoch = event.epoch
             case e.RunAdmitted():

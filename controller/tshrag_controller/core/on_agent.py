@@ -56,6 +56,9 @@ def on_reports(decision: Decision, batch: ReportBatch, confirmed: int = 0) -> in
         return 0
     applied = agent.applied if agent is not None and agent.spool == batch.spool else 0
     applied = max(applied, min(confirmed, batch.first_seq - 1))
+    if agent is None and any(isinstance(report, Hello) for report in batch.reports):
+        # What it said to an earlier lab counts for nothing here, and may be more than one batch.
+        applied = max(applied, batch.first_seq - 1)
     if batch.first_seq > applied + 1:
         raise GapError(batch.agent, applied + 1)
     is_new = agent is not None and bool(agent.spool) and agent.spool != batch.spool
