@@ -25,7 +25,7 @@ class DataAnswers:
         limit = min(max(1, asked.limit), MOST_BYTES)
         piece = await self._store.read_output(asked.job, attempt, asked.stream, asked.offset, limit)
         ended = attempt < number or state in ("ended", "lost")
-        after = piece.offset + len(piece.data)
+        after = piece.after
         return r.LogsAnswer(
             attempt=attempt,
             offset=piece.offset,
