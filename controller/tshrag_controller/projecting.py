@@ -36,6 +36,7 @@ class Projecting:
         self._frames: asyncio.Queue[tuple[int, Frame]] = asyncio.Queue()
         self._since = 0
         self._due = asyncio.Event()
+        self._storing = asyncio.Lock()
         self.reports: dict[AgentId, tuple[str, int]] = {}
         self.trouble = ""
 
@@ -90,15 +91,15 @@ class Projecting:
                 self._due.set()
 
     async def checkpoint(self) -> None:
-        """Store a checkpoint now; does nothing where no frame has come since the last one."""
-        if not self._since:
-            return
-        since, self._since = self._since, 0
-        try:
-            await self._store_checkpoint()
-        except BaseException:
-            self._since += since
-            raise
+        """Store a checkpoint now; does nothing where no frame has come since the last one.
+
+        A second one waits for the first: a stop must not take one for done that it cuts off.
+        """
+        async with self._storing:
+            since = self._since
+            if since:
+                await self._store_checkpoint()
+                self._since -= since
 
     async def _store_checkpoint(self) -> None:
         lab, sequence, ev_hi = await self._engine.snapshot()

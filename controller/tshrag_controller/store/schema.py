@@ -14,6 +14,8 @@ from sqlite_utils.migrations import Migrations
 from tshrag_common.errors import Refused
 
 PROJECTION, HOT = "projection.db", "hot.db"
+MOST_CHECKED_BYTES = 512 << 20
+"""Larger files are not read as a whole at a start; their damage shows when it is met."""
 VERSION = 3
 """Of the schema; a file made by a newer build is refused."""
 
@@ -194,8 +196,12 @@ def usable(path: Path) -> int | None:
     """Return the ``applied_seq`` in a database (0: none yet); None where it cannot be read."""
     if not path.exists():
         return 0
+    torn = path.with_name(path.name + "-wal").exists()  # whoever wrote last did not close it
     connection = sqlite3.connect(path)
     try:
+        if torn and path.stat().st_size < MOST_CHECKED_BYTES:
+            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                return None
         tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
         if ("meta",) not in tables:
             return 0
