@@ -14,7 +14,7 @@ from tshrag_common.clock import Clock
 from tshrag_common.errors import LabError
 from tshrag_common.ids import Epoch
 from tshrag_controller.core.apply import forget
-from tshrag_controller.core.decision import Decision, Effect, ForgetRun
+from tshrag_controller.core.decision import BrokenLab, Decision, Effect, ForgetRun
 from tshrag_controller.core.events import AnyEvent
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.on_tick import next_due, on_tick
@@ -161,12 +161,21 @@ class Engine:
     ) -> None:
         decide, future = waiting
         value: Any
+        events, effects = len(decision.events), len(decision.effects)
         try:
             value = decide(decision)
         except LabError as refused:
             value = refused
             if future is None:
                 logger.warning("an input was refused", extra={"why": refused.line})
+        except BrokenLab:
+            raise  # an event is half in the Lab: only the LOG knows how it was
+        except Exception as error:
+            if len(decision.events) > events:
+                raise  # decided by half: the next leader begins from the LOG
+            del decision.effects[effects:]
+            logger.exception("an input failed, and has changed nothing")
+            value = error
         if future is not None:
             answers.append((future, value))
 
@@ -188,7 +197,7 @@ class Engine:
 def _answer(future: asyncio.Future[Any], value: Any) -> None:
     if future.done():
         return
-    if isinstance(value, LabError):
+    if isinstance(value, Exception):
         future.set_exception(value)
     else:
         future.set_result(value)
