@@ -142,7 +142,8 @@ def try_again(decision: Decision, job: Job, attempt: Attempt) -> bool:
     if attempt.outcome == "refused":
         allowed, pause_s = job.refusals < retry.REFUSALS, 1.0
     else:
-        allowed = job.faults < spec.attempts
+        helps = attempt.outcome == "lost" or job.error is None or job.error.retryable
+        allowed = helps and job.faults < spec.attempts  # a mistake stays one at every try
         pause_s = retry.backoff_s(job.faults, attempt.fence)
     if allowed:
         until = decision.now + round(pause_s * 1e6)

@@ -59,7 +59,7 @@ def test_an_error_is_tried_again_after_a_growing_pause_and_then_given_up() -> No
     lab = TestLab()
     lab.hello()
     run = lab.submit(a_plan(()))
-    broken = ErrorReport(code="dut_unreachable", message="no route")
+    broken = ErrorReport(code="dut_unreachable", message="no route", retryable=True)
     lab.ended(lab.fence(run), "error", error=broken)
     assert lab.state(run) == "waiting"
     lab.pass_time(1.5)
@@ -74,6 +74,15 @@ def test_an_error_is_tried_again_after_a_growing_pause_and_then_given_up() -> No
     assert judged[0].error == ErrorReport(
         code="dut_unreachable", message="attempts exhausted after 3: no route"
     )
+
+
+def test_a_mistake_is_not_tried_again() -> None:
+    lab = TestLab()
+    lab.hello()
+    run = lab.submit(a_plan(()))
+    lab.ended(lab.fence(run), "error", error=ErrorReport(code="not_found", message="no such file"))
+    assert lab.lab.runs[run].state == "error"
+    assert lab.lab.jobs[lab.job(run)].attempts == 1
 
 
 def test_slots_are_never_exceeded_and_the_next_job_starts_when_one_is_free() -> None:

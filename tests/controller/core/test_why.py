@@ -11,6 +11,8 @@ from tshrag_common.states import JobState
 from tshrag_controller.core.on_run import on_cancel
 from tshrag_controller.core.why import Explanation, explain
 
+NO_ROUTE = ErrorReport(code="dut", message="no route", retryable=True)
+
 
 def why(lab: TestLab, run: RunId, serial: int = 1) -> Explanation:
     return explain(lab.lab, lab.lab.jobs[lab.job(run, serial)], lab.now)
@@ -73,7 +75,7 @@ def test_backoff_says_how_long_and_why() -> None:
     lab = TestLab()
     lab.hello()
     run = lab.submit(a_plan(()))
-    lab.ended(lab.fence(run), "error", error=ErrorReport(code="dut", message="no route"))
+    lab.ended(lab.fence(run), "error", error=NO_ROUTE)
     found = why(lab, run)
     assert found.reason == "backoff"
     assert found.sentence.startswith("attempt 2 begins in ")
