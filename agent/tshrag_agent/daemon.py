@@ -38,7 +38,7 @@ from tshrag_agent.slots import Slots
 from tshrag_common import wire
 from tshrag_common.clock import SystemClock
 from tshrag_common.commands import StartAttempt
-from tshrag_common.errors import ErrorReport, Refused
+from tshrag_common.errors import ErrorReport, LabError, Refused
 from tshrag_common.ids import AgentId, DutId
 from tshrag_common.jobs import JobSpec
 from tshrag_common.keys import Bundle
@@ -62,6 +62,26 @@ class AlreadyRunning(Refused):
 
 class _Stop(Exception):
     """Ends the daemon's group from inside."""
+
+
+class Impossible:
+    """The steps of an attempt that this agent has no way for: its DUT is not configured any more.
+
+    The journal may hold such an attempt when `agent.toml` was changed after a crash.
+    """
+
+    def __init__(self, error: LabError) -> None:
+        self._error = error
+
+    async def work(self) -> None:
+        raise self._error
+
+    async def clean_up(self) -> None:
+        """Nothing of it was ever begun here."""
+
+
+def _not_opened(error: OSError) -> LabError:
+    return Refused("dut", str(error), "see [dut] in agent.toml", code="no_transport")
 
 
 class Daemon:
@@ -198,14 +218,21 @@ class Daemon:
         return self._attempts
 
     def _steps(self, attempt: Attempt) -> Steps:
-        """Choose how an attempt is made."""
+        """Choose how an attempt is made; one that cannot be made here ends with the reason."""
+        try:
+            return self._possible_steps(attempt)
+        except (LabError, OSError) as error:
+            logger.error("an attempt is not possible here", extra={**attempt.facts})
+            return Impossible(error if isinstance(error, LabError) else _not_opened(error))
+
+    def _possible_steps(self, attempt: Attempt) -> Steps:
         spec, dut = attempt.spec, attempt.start.dut
         if spec.load is not None and spec.load.builtin:
             return BuiltinSteps(attempt, self._journal, self._clock)
         if dut is None or self._duts.is_host(dut, spec.need.target.runtime):
             return HostSteps(attempt, self._site)
-        table = self._duts.table(dut)
         transport = self._duts.transport(dut, spec.need.target.runtime)
+        table = self._duts.table(dut)
         return DutSteps(attempt, self._site, DutPlace(dut, transport, table.os, table.arch))
 
     async def _blame(self, dut: DutId, reason: str) -> None:
