@@ -136,7 +136,7 @@ def permit_host(host: str, policy: SourcePolicy) -> None:
     """Refuse `host` where it spells an address that is not public and not listed."""
     if is_listed(host, policy):
         return
-    fix = "list it in sources.hosts"
+    fix = "list it in [loads] hosts of controller.toml"
     try:
         address = literal_address(host)
     except ValueError:

@@ -41,4 +41,4 @@ def _check(host: str, address: str, policy: SourcePolicy) -> None:
     spelt = literal_address(address)
     if spelt is None or not is_public(spelt):
         said = f"{shown(host)} is {address}, which is not public"
-        raise UrlDenied("host", said, "list it in sources.hosts")
+        raise UrlDenied("host", said, "list it in [loads] hosts of controller.toml")

@@ -7,7 +7,7 @@ import msgspec
 from tshrag_common import ids, requests as r
 from tshrag_common.criteria import compile_criteria
 from tshrag_common.documents import MAX_BYTES
-from tshrag_common.errors import Invalid, NotFound, Problem
+from tshrag_common.errors import Invalid, NotFound, Problem, Refused, shown
 from tshrag_common.ids import JobId, OrgId
 from tshrag_common.profile import Profile, canonical
 from tshrag_common.reading import profile_of
@@ -68,11 +68,19 @@ class RunAnswers:
         if asked.key:
             found = await self._store.query(lambda db: queries.run_by_key(db, org, asked.key))
             if found is not None:
+                await self._check_same(found, asked)
                 return found
         owner = await self._store.query(lambda db: queries.owner_of(db, name))
         if owner is not None and owner != org:
             raise taken(name)
         return name if owner else None
+
+    async def _check_same(self, run: str, asked: r.Submit) -> None:
+        """Refuse a key that was used for another profile: its verdict would be taken for this."""
+        profile = canonical(profile_of(msgspec.json.decode(asked.profile)))
+        if profile != await self._store.query(lambda db: queries.profile_of(db, run)):
+            fix = "use another key; the same key stands for the same profile"
+            raise Refused("key", f"{shown(asked.key)} was used by {run}", fix, code="key_conflict")
 
     async def _admitted(self, asker: Asker, asked: r.Submit) -> RunAdmitted:
         _check(asked)

@@ -6,7 +6,10 @@ from tshrag_common.states import JOB, RUN, JobCause, JobState, RunCause, RunStat
 from tshrag_controller.core.apply import blocks
 from tshrag_controller.core.decision import Decision, ForgetRun, JudgeRun
 from tshrag_controller.core.events import JobJudged, JobMoved, RunJudged, RunMoved
-from tshrag_controller.core.lab import Job, Run
+from tshrag_controller.core.lab import Job, Lab, Run
+
+_TELLING = (JobState.ERROR, JobState.FAILED, JobState.TIMEOUT)
+"""Jobs in these states say why a run did not pass; skipped and cancelled ones only follow."""
 
 
 def end_job(
@@ -47,14 +50,21 @@ def settle_run(decision: Decision, run: Run) -> None:
         decision.happen(RunMoved(run=run.id, cause=RunCause.EVALUATE))
         decision.then(JudgeRun(run.id))
         return
-    decision.happen(RunJudged(run=run.id, cause=cause, reason=reason_of(run)))
+    decision.happen(RunJudged(run=run.id, cause=cause, reason=reason_of(decision.lab, run)))
     forget_if_over(decision, run)
 
 
-def reason_of(run: Run) -> str:
-    """Return how many jobs ended otherwise than passed, worst first; empty when all passed."""
+def reason_of(lab: Lab, run: Run) -> str:
+    """Return how many jobs ended otherwise than passed, and what the first of them said."""
     bad = [f"{count} {state}" for state, count in run.ended.items() if state is not JobState.PASSED]
-    return ", ".join(sorted(bad))
+    if not bad:
+        return ""
+    said = ", ".join(sorted(bad))
+    for planned in run.plan.jobs:
+        job = lab.jobs[ids.job_of(run.id, planned.serial)]
+        if job.error is not None and job.state in _TELLING:
+            return f"{said}; {planned.name}: {job.error.message}"[:500]
+    return said
 
 
 def forget_if_over(decision: Decision, run: Run) -> None:

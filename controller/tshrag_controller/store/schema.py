@@ -199,9 +199,9 @@ def usable(path: Path) -> int | None:
     torn = path.with_name(path.name + "-wal").exists()  # whoever wrote last did not close it
     connection = sqlite3.connect(path)
     try:
-        if torn and path.stat().st_size < MOST_CHECKED_BYTES:
-            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                return None
+        checked = torn and path.stat().st_size < MOST_CHECKED_BYTES
+        if checked and connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            return None
         tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
         if ("meta",) not in tables:
             return 0

@@ -52,6 +52,15 @@ async def test_the_same_id_or_key_is_the_same_run_while_it_lives_and_ever_after(
     assert [start.run for start in agent.starts.values()].count(ids.run_id(first)) == 0
 
 
+async def test_a_key_stands_for_one_profile(lab: ServedLab) -> None:
+    agent = ScriptedAgent(lab)
+    await agent.hello()
+    first = await lab.submit(key="nightly")
+    with pytest.raises(LabError, match=f"'nightly' was used by {first}") as refused:
+        await lab.submit({**PROFILE, "name": "another"}, key="nightly")
+    assert refused.value.code == "key_conflict"
+
+
 async def test_submits_under_one_key_at_the_same_time_make_one_run(lab: ServedLab) -> None:
     agent = ScriptedAgent(lab)
     await agent.hello()

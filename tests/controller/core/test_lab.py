@@ -8,7 +8,7 @@ from tshrag_common.jobs import JobSpec, Plan, PlannedJob
 from tshrag_common.reports import Ended, Goodbye, Hello
 from tshrag_common.states import AgentCause
 from tshrag_controller.core.decision import JudgeRun, SendCancel, SendStart, SendSync
-from tshrag_controller.core.events import JobJudged
+from tshrag_controller.core.events import JobJudged, RunJudged
 from tshrag_controller.core.on_agent import on_silence
 from tshrag_controller.core.on_attempt import on_stored
 from tshrag_controller.core.on_run import AlreadyFinal, on_cancel, on_evidence
@@ -83,6 +83,8 @@ def test_a_mistake_is_not_tried_again() -> None:
     lab.ended(lab.fence(run), "error", error=ErrorReport(code="not_found", message="no such file"))
     assert lab.lab.runs[run].state == "error"
     assert lab.lab.jobs[lab.job(run)].attempts == 1
+    judged = [event for event in lab.decision.events if isinstance(event, RunJudged)]
+    assert judged[0].reason == "1 error; job1: no such file"
 
 
 def test_slots_are_never_exceeded_and_the_next_job_starts_when_one_is_free() -> None:
