@@ -167,10 +167,12 @@ class Leading:
                 "checkpoints": self.projecting.keep_checkpoints(),
                 "outbox": self._outbox.empty(),
                 "reports": self._pull(EV, EV_LEADER, self.reports.take),
-                "output": self._pull(LOGS, LOGS_ARCHIVE, self.ingest.take_output),
+                "output": self._pull(
+                    LOGS, LOGS_ARCHIVE, self.ingest.take_output, self._settings.sizes.logs // 2
+                ),
             }
             for partition in range(subjects.MET_PARTITIONS):
-                pull = self._pull(MET, met_ingest(partition), self.ingest.take_samples, True)
+                pull = self._pull(MET, met_ingest(partition), self.ingest.take_samples, 0)
                 loops[f"samples-{partition}"] = pull
             for served in self.served.values():
                 loops[served.name] = served.serve()
@@ -201,18 +203,27 @@ class Leading:
                 decision.then(JudgeRun(run.id))
 
     async def _pull(
-        self, stream: str, consumer: ConsumerConfig, take: Take, purge: bool = False
+        self, stream: str, consumer: ConsumerConfig, take: Take, most_bytes: int | None = None
     ) -> None:
-        """Read a stream for ever; acknowledge, and with `purge` remove, what was taken."""
+        """Read a stream for ever; acknowledge what was taken.
+
+        Where the stream holds more than `most_bytes`, what was taken is removed: a full stream
+        would take nothing new, and what it would not take could never be judged.
+        """
         puller = Puller(self._log, stream, consumer)  # makes the consumer where there is none
         async for batch in puller.batches():
             await take([(each.subject, each.sequence, each.data) for each in batch])
             await puller.ack(batch[-1].sequence)
-            if purge:
-                await self._purge(stream, batch[-1].sequence, consumer.filter_subject)
+            if most_bytes is not None:
+                subject = consumer.filter_subject
+                await self._make_room(stream, batch[-1].sequence, subject, most_bytes)
 
-    async def _purge(self, stream: str, sequence: int, subject: str | None) -> None:
+    async def _make_room(
+        self, stream: str, sequence: int, subject: str | None, most_bytes: int
+    ) -> None:
         try:
+            if most_bytes and (await self._log.stream_info(stream)).bytes <= most_bytes:
+                return
             await self._log.purge(stream, sequence, subject)
         except LabError as error:  # it is purged behind the next batch
             logger.debug("a purge failed", extra={"why": error.line})
