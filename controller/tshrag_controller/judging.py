@@ -4,6 +4,8 @@ import asyncio
 import logging
 from functools import partial
 
+import msgspec
+
 from tshrag_common.criteria import CompiledCriterion, Evidence
 from tshrag_common.errors import LabError, Refused, Unavailable
 from tshrag_common.ids import RunId
@@ -11,12 +13,14 @@ from tshrag_controller.core.criteria import judge
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.on_run import on_evidence
 from tshrag_controller.engine import Engine
+from tshrag_controller.log.frames import MOST_EVENT_BYTES
 from tshrag_controller.store.sources import Judged, judged
 from tshrag_controller.store.store import Store
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+MOST_EVIDENCE_BYTES = MOST_EVENT_BYTES // 2
 
 
 class Judging:
@@ -75,8 +79,14 @@ def _tell(
 
 
 def judge_all(criteria: tuple[CompiledCriterion, ...], found: Judged) -> tuple[Evidence, ...]:
-    """Return the evidence of every criterion, in their order."""
-    return tuple(
+    """Return the evidence of every criterion, in their order.
+
+    All of it stands in one event: where that is too large, groups are told by their counts only.
+    """
+    evidence = tuple(
         judge(criterion, found.sources, expected)
         for criterion, expected in zip(criteria, found.expected, strict=True)
     )
+    if len(msgspec.msgpack.encode(evidence)) > MOST_EVIDENCE_BYTES:
+        return tuple(msgspec.structs.replace(each, groups=()) for each in evidence)
+    return evidence
