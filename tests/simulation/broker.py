@@ -49,6 +49,8 @@ class Broker:
         self.streams: dict[str, Stream] = {}
         self.on_append: list[Callable[[str, Row], None]] = []
         self.slow_s = 0.0
+        self.commands: list[tuple[str, bytes]] = []
+        """All that were ever sent: somebody may say them again."""
         self.context: Context = loop.new_life()
         self.is_up = True
         self._peers: dict[Peer, dict[int, Sub]] = {}
@@ -128,6 +130,8 @@ class Broker:
             self._ack(subject)
         else:
             stream = self._stream_of(subject)
+            if subject.endswith(".cmd"):
+                self.commands.append((subject, data))
             if stream is not None:
                 self._write(stream, subject, data, headers, reply)
             heard = self._push(subject, subject, data, headers, reply)

@@ -151,8 +151,15 @@ class JournalDisk(Disk):
 class StoreDisk(Disk):
     """The disk of a controller: projection, samples and output."""
 
-    def __init__(self, loop: VirtualLoop, chance: random.Random, folder: Path) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        chance: random.Random,
+        folder: Path,
+        on_open: Callable[[Store], None],
+    ) -> None:
         super().__init__(loop, chance, folder)
+        self._on_open = on_open
         self._workers: list[_Worker] = []
 
     async def open(self, folder: Path) -> Store:
@@ -161,7 +168,9 @@ class StoreDisk(Disk):
         class OnThisDisk(_Worker):
             at = disk
 
-        return await Store.open(folder, OnThisDisk)
+        store = await Store.open(folder, OnThisDisk)
+        self._on_open(store)
+        return store
 
     def opened(self, worker: "_Worker") -> None:
         self._workers.append(worker)

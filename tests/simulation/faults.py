@@ -231,6 +231,15 @@ async def _garbage(world: World, until_s: float) -> None:
         world.broker.publish(subject, data, {}, "")
 
 
+async def _replay(world: World, until_s: float) -> None:
+    """Say commands again that were said before."""
+    broker = world.broker
+    for _ in range(min(5, len(broker.commands))):
+        subject, data = world.chance.choice(broker.commands)
+        if broker.is_up:
+            broker.publish(subject, data, {}, "")
+
+
 _FAULTS: dict[str, Callable[[World, float], Awaitable[None]]] = {
     "partition": _partition,
     "reset": _reset,
@@ -246,4 +255,5 @@ _FAULTS: dict[str, Callable[[World, float], Awaitable[None]]] = {
     "full stream": _full_stream,
     "board": _board,
     "garbage": _garbage,
+    "replay": _replay,
 }

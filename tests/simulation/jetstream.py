@@ -260,7 +260,7 @@ class Consumer:
                 self.say(pull, "408", "Request Timeout")
             elif pull.beat_s and now >= pull.beats_at:
                 pull.beats_at = now + pull.beat_s
-                self.say(pull, "100", "Idle Heartbeat")
+                self.say(pull, "100", "Idle Heartbeat", {"Nats-Last-Consumer": str(self.delivered)})
 
     def due(self) -> float:
         """Return when `tick` has something to do next."""
@@ -271,8 +271,10 @@ class Consumer:
         while self.pulls:
             self.say(self.pulls.popleft(), "409", "Consumer Deleted")
 
-    def say(self, pull: Pull, status: str, description: str) -> None:
-        headers = {"Status": status, "Description": description}
+    def say(
+        self, pull: Pull, status: str, description: str, more: dict[str, str] | None = None
+    ) -> None:
+        headers = {"Status": status, "Description": description, **(more or {})}
         self._push(pull.inbox, pull.inbox, b"", headers, "")
 
 

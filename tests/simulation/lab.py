@@ -13,11 +13,11 @@ import msgspec
 from tests.simulation.disk import Disk, StoreDisk
 from tests.simulation.history import History
 from tests.simulation.machines import Machine, WallClock
+from tests.simulation.mutations import Rules
 from tests.simulation.network import URL, Network, SimClient
 from tests.simulation.steps import BoardSteps, Follow, HostSteps, SimShepherd
 from tests.simulation.vloop import LIFE, VirtualLoop
 from tshrag_agent.attempts.attempt import Attempt, Office, Steps
-from tshrag_agent.attempts.fences import Fences
 from tshrag_agent.attempts.recover import Found, look
 from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.intake import Intake
@@ -46,32 +46,13 @@ def lab_keys() -> LabKeys:
     return new_lab(DEFAULT_ORG)
 
 
-class Rules:
-    """Which rules of the lab hold; a mutation breaks one."""
-
-    def __init__(self, broken: str = "") -> None:
-        self.broken = broken
-
-    def fences(self, heard: tuple[int, int], duts: Any) -> Fences:
-        return _NoFences(heard, duts) if self.broken == "no-fence" else Fences(heard, duts)
-
-
-class _NoFences(Fences):
-    """MUTATION: takes whatever comes."""
-
-    def hear(self, epoch: int, n: int) -> bool:
-        super().hear(epoch, n)
-        return True
-
-    def check(self, dut: DutId, fence: int) -> None:
-        return None
-
-
 class Process:
     """What is started, frozen and killed; `serve` is one life of it."""
 
-    def __init__(self, name: str, host: str, network: Network, history: History) -> None:
-        self.name, self.host = name, host
+    def __init__(
+        self, name: str, host: str, network: Network, history: History, rules: Rules
+    ) -> None:
+        self.name, self.host, self.rules = name, host, rules
         self.network, self.history = network, history
         self.loop: VirtualLoop = network.loop
         self.context: Context | None = None
@@ -85,7 +66,7 @@ class Process:
 
     def client(self) -> SimClient:
         assert self.context is not None
-        return SimClient(self.network, self.host, self.context)
+        return SimClient(self.network, self.host, self.context, self.rules.hear)
 
     def start(self) -> None:
         """Begin a life."""
@@ -159,8 +140,8 @@ class AgentProcess(Process):
     """An agent: its own rooms, wired as its daemon wires them; only its steps are of this world."""
 
     def __init__(self, machine: Machine, network: Network, history: History, rules: Rules) -> None:
-        super().__init__(machine.name, machine.name, network, history)
-        self.machine, self.rules = machine, rules
+        super().__init__(machine.name, machine.name, network, history, rules)
+        self.machine = machine
         self.roster: Roster | None = None
         machine.poison = self._poisoned
 
@@ -197,7 +178,8 @@ class AgentProcess(Process):
             beat_s=5.0,
             connect=partial(connect, client=self.client),
         )
-        found = await look(journal.attempts, self._shepherd)
+        found = await look(journal.attempts, self._shepherd, lambda dut, _way: dut is None)
+        found = self.rules.found(found)
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(early.pump(), name="early reports")
@@ -285,10 +267,11 @@ class ControllerProcess(Process):
         folder: Path,
         checkpoint_frames: int,
     ) -> None:
-        super().__init__(name, name, network, history)
-        self.rules = rules
-        self.clock = WallClock(network.loop, chance.uniform(1e3, 1e6))
-        self.disk = StoreDisk(network.loop, chance, folder)
+        super().__init__(name, name, network, history, rules)
+        self.clock = WallClock(
+            network.loop, chance.uniform(1e5, 1e6), honest=rules.has_monotonic_clocks
+        )
+        self.disk = StoreDisk(network.loop, chance, folder, rules.opened)
         table = ControllerTable(node=name, state=str(folder), checkpoint_frames=checkpoint_frames)
         self.settings = ControllerSettings(controller=table)
         self.leads_since = 0.0

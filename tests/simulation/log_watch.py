@@ -9,7 +9,6 @@ from tests.simulation.history import History
 from tests.simulation.jetstream import Row
 from tshrag_common import ids
 from tshrag_common.jobs import JobSpec
-from tshrag_common.reports import Ended
 from tshrag_common.states import JobCause, JobState, RunCause
 from tshrag_common.streams import LOG
 from tshrag_controller.core import events as e
@@ -93,11 +92,22 @@ class LogWatch:
     def _take(self, event: e.AnyEvent) -> None:
         match event:
             case e.LeaderChosen():
-                if self.epoch and event.epoch != self.epoch + 1:
+                if event.epoch <= self.epoch:
                     self._violate("I15", f"epoch {event.epoch} after {self.epoch}")
                 self.epoch = event.epoch
             case e.RunAdmitted():
                 self._admitted(event)
+            case e.RunJudged():
+                self._judged(event)
+            case e.SpoolApplied():
+                self._applied(event)
+            case e.ReportRefused():
+                self.refused[event.code] = self.refused.get(event.code, 0) + 1
+            case _:
+                self._take_of_job(event)
+
+    def _take_of_job(self, event: e.AnyEvent) -> None:
+        match event:
             case e.JobAssigned():
                 self._assigned(event)
             case e.JobMoved() if event.cause is JobCause.REQUEUE:
@@ -105,15 +115,9 @@ class LogWatch:
             case e.JobMoved() | e.JobJudged() if event.cause in _FINAL:
                 self._final(event.job, _FINAL[event.cause])
             case e.AttemptEnded():
-                self._ended(event.ended.fence, event.ended.outcome, event.ended)
+                self._ended(event.ended.fence, event.ended.outcome)
             case e.AttemptLost():
-                self._ended(event.fence, "lost", None)
-            case e.RunJudged():
-                self._judged(event)
-            case e.SpoolApplied():
-                self._applied(event)
-            case e.ReportRefused():
-                self.refused[event.code] = self.refused.get(event.code, 0) + 1
+                self._ended(event.fence, "lost")
             case _:
                 return
 
@@ -148,7 +152,7 @@ class LogWatch:
         dut, number = event.dut or "", event.attempt
         self.attempts[event.fence] = AttemptSeen(event.job, event.agent, dut, number)
 
-    def _ended(self, fence: int, how: str, ended: Ended | None) -> None:
+    def _ended(self, fence: int, how: str) -> None:
         attempt = self.attempts.get(fence)
         if attempt is None or attempt.end:
             self._violate("I11", f"attempt {fence} ends twice, or was never given")

@@ -33,15 +33,16 @@ _TERM_S, _KILL_S = 0.05, 5.0
 class WallClock:
     """The clocks of one machine: the wall may jump, the monotonic one does not."""
 
-    def __init__(self, loop: VirtualLoop, base_s: float) -> None:
-        self._loop, self._base_s = loop, base_s
+    def __init__(self, loop: VirtualLoop, base_s: float, *, honest: bool = True) -> None:
+        self._loop, self._base_s, self._honest = loop, base_s, honest
         self.offset_s = 0.0
 
     def now(self) -> int:
         return WALL_0 + round((self._loop.time() + self.offset_s) * 1e6)
 
     def monotonic(self) -> float:
-        return self._base_s + self._loop.time()
+        jumps_s = 0.0 if self._honest else self.offset_s
+        return self._base_s + self._loop.time() + jumps_s
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,12 @@ class Machine:
         history: History,
         folder: Path,
         slots: int,
+        *,
+        honest_clock: bool,
     ) -> None:
         self.name, self.loop, self.history, self.slots = name, loop, history, slots
         self.disk = JournalDisk(loop, chance, folder)
-        self.clock = WallClock(loop, chance.uniform(1e3, 1e6))
+        self.clock = WallClock(loop, chance.uniform(1e5, 1e6), honest=honest_clock)
         self.boards: dict[str, Board] = {}
         self.poison: Callable[[], None] = lambda: None
         self._works: dict[str, Work] = {}
@@ -241,6 +244,11 @@ class Board:
         self.machine.history.note(loop.time(), "board_ended", self.name, work.fence, cause)
         for tell in work.on_end:
             tell(work)
+
+    def sweep(self, fence: int) -> None:
+        """End what lives under a fence, whoever began it."""
+        for work in [one for one in self.sessions if one.fence == fence]:
+            self.end(work, "swept")
 
     def lose(self, after_s: float) -> None:
         """The session's other end is gone: its lease runs out (on a console nothing notices)."""

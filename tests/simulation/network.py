@@ -188,8 +188,15 @@ class Connection:
 class SimClient(LabClient):
     """What nats-py's client does for our Bus, over a simulated connection."""
 
-    def __init__(self, network: Network, host: str, context: Context) -> None:
+    def __init__(
+        self,
+        network: Network,
+        host: str,
+        context: Context,
+        tamper: Callable[[bytes], bytes] = bytes,
+    ) -> None:
         super().__init__()
+        self._tamper = tamper
         self._network, self._host, self._life = network, host, context
         self._connection: Connection | None = None
         self._subscribed: dict[int, tuple[str, str, Callable[[Msg], Awaitable[None]]]] = {}
@@ -274,7 +281,9 @@ class SimClient(LabClient):
         known = self._subscribed.get(sid)
         if known is None:
             return
-        message = Msg(self, subject=subject, reply=reply, data=data, headers=headers or None)
+        message = Msg(
+            self, subject=subject, reply=reply, data=self._tamper(data), headers=headers or None
+        )
         step = known[2](message)
         try:
             step.send(None)  # type: ignore[attr-defined]  # a coroutine that only enqueues

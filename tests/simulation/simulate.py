@@ -15,16 +15,18 @@ from tests.simulation.broker import Broker
 from tests.simulation.checker import Checker
 from tests.simulation.faults import Nemesis, World
 from tests.simulation.history import History
-from tests.simulation.lab import AgentProcess, ControllerProcess, Rules
+from tests.simulation.lab import AgentProcess, ControllerProcess
 from tests.simulation.log_watch import LogWatch
 from tests.simulation.machines import Board, Machine
+from tests.simulation.mutations import MUTATIONS, Mutation, Rules
 from tests.simulation.network import Connection, Network
-from tests.simulation.vloop import LIFE, Deadlock, VirtualLoop, run_virtual
+from tests.simulation.vloop import LIFE, VirtualLoop, run_virtual
 from tests.simulation.workload import Order, People, plan_orders
 from tshrag_agent.journal.records import SPOOLS
 
 HEAL_S = 120.0
 """How long a lab has, when everything is well again, until every run has ended."""
+_LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Outcome:
         return f"seed={self.seed} commit={commit()} mutation-free digest={self.digest}: {said}"
 
 
-def simulate(seed: int, mutation: str = "", verbose: bool = False) -> Outcome:
+def simulate(seed: int, mutation: Mutation | None = None, verbose: bool = False) -> Outcome:
     """Run a seed to its end; the same seed gives the same history."""
     random.seed(seed)  # the product's own jitter
     Connection.count = 0
@@ -61,7 +63,9 @@ def simulate(seed: int, mutation: str = "", verbose: bool = False) -> Outcome:
 class Lab:
     """All of one simulated lab."""
 
-    def __init__(self, loop: VirtualLoop, seed: int, mutation: str, folder: Path) -> None:
+    def __init__(
+        self, loop: VirtualLoop, seed: int, mutation: Mutation | None, folder: Path
+    ) -> None:
         self._loop, self._seed = loop, seed
         self._rules = Rules(mutation)
         chance = self._chance("lab")
@@ -97,12 +101,20 @@ class Lab:
 
     def _machine(self, name: str, folder: Path, slots: int) -> Machine:
         chance = self._chance(name)
-        machine = Machine(name, self._loop, chance, self._history, folder / name, slots)
-        machine.disk.syncs = self._rules.broken != "no-sync"
+        machine = Machine(
+            name,
+            self._loop,
+            chance,
+            self._history,
+            folder / name,
+            slots,
+            honest_clock=self._rules.has_monotonic_clocks,
+        )
+        machine.disk.syncs = self._rules.syncs
         return machine
 
     def _add_board(self, machine: Machine, name: str, way: str) -> None:
-        board = Board(name, way, machine, checks_fences=self._rules.broken != "no-fence")
+        board = Board(name, way, machine, checks_fences=self._rules.duts_check_fences)
         machine.boards[name] = board
 
     async def play(self, verbose: bool) -> Outcome:
@@ -124,13 +136,11 @@ class Lab:
             process.start()
         await nemesis.strike(self._faults_s)
         nemesis.heal()
-        healed_at = loop.time()
-        try:
-            while loop.time() < healed_at + HEAL_S and not self._is_quiet():
-                await asyncio.sleep(0.5)
-        except Deadlock as deadlock:
-            history.violate(loop.time(), "I14", str(deadlock))
-        if not self._is_quiet():
+        for _ in range(round(HEAL_S / _LOOK_S)):
+            if not self._unrest():
+                break
+            await asyncio.sleep(_LOOK_S)
+        else:
             history.violate(loop.time(), "I1", f"not quiet in time: {self._unrest()}")
         store = self._controller.disk.folder / "store"
         Checker(history, self._log, self._agents, store, loop.time()).check()
@@ -143,9 +153,6 @@ class Lab:
             jobs=len(self._log.jobs),
             history=history,
         )
-
-    def _is_quiet(self) -> bool:
-        return not self._unrest()
 
     def _unrest(self) -> str:
         """Return what is still on its way; empty when all is quiet."""
@@ -200,7 +207,7 @@ def main(arguments: list[str]) -> int:
     verbose = "--log" in arguments
     arguments = [argument for argument in arguments if argument != "--log"]
     first, last = int(arguments[0]), int(arguments[1]) if len(arguments) > 1 else int(arguments[0])
-    mutation = arguments[2] if len(arguments) > 2 else ""
+    mutation = next((each for each in MUTATIONS if each in arguments[2:]), None)
     failed, began, virtual_s, jobs = 0, time.process_time(), 0.0, 0
     for seed in range(first, last + 1):
         outcome = simulate(seed, mutation, verbose)

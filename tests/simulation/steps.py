@@ -176,7 +176,11 @@ class HostSteps:
         if not self._has_begun:
             return
         if not self._is_over:
-            await self._shepherd.end(self._key, "stopped")
+            exit = await self._shepherd.end(self._key, "stopped")
+            if exit.cause == "exited" and self._attempt.record.outcome == "timeout":
+                # It had ended in time, and an agent that was frozen hears of it late.
+                self._attempt.record.outcome, self._attempt.record.error = "passed", None
+                self._note(exit)
         await self._follow.finish()
         await self._shepherd.forget(self._key)
 
@@ -223,6 +227,8 @@ class BoardSteps:
 
     async def clean_up(self) -> None:
         work = self._work
+        if self._attempt.adopted:  # what an earlier agent drove may live on: on a console it does
+            self._board.sweep(self._attempt.start.fence)
         if work is None:
             return
         if work.ended is None:

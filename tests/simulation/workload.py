@@ -8,6 +8,7 @@ from typing import Any
 from tests.simulation.history import History
 from tests.simulation.lab import Process, a_document
 from tests.simulation.machines import WALL_0, Script
+from tests.simulation.mutations import Rules
 from tests.simulation.network import URL, Network
 from tshrag_common import ids, requests as r
 from tshrag_common.bus.connection import connect
@@ -113,7 +114,7 @@ class People(Process):
     """Those who submit and cancel; they ask until they are answered."""
 
     def __init__(self, orders: list[Order], network: Network, history: History) -> None:
-        super().__init__("people", "people", network, history)
+        super().__init__("people", "people", network, history, Rules())
         self.orders = orders
         self.waiting = 0
         self._chance = random.Random(len(orders))
