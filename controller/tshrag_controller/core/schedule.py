@@ -174,7 +174,7 @@ def _start_free(decision: Decision) -> None:
     lab = decision.lab
     heads = [(queue[0][0], key) for key, queue in lab.indexes.ready.items() if queue]
     heapify(heads)
-    pools: dict[NeedKey, list[tuple[int, AgentId]]] = {}
+    pools = _Pools()
     first = lab.turn_fences
     while heads and lab.turn_fences - first < MOST_PER_TURN:
         _, key = heappop(heads)
@@ -215,20 +215,57 @@ def _is_startable(job: Job | None, now: int) -> TypeGuard[Job]:
     return job.not_before <= now
 
 
-def _start_anywhere(
-    decision: Decision, key: NeedKey, job: Job, pools: dict[NeedKey, list[tuple[int, AgentId]]]
-) -> bool:
+class DutPool:
+    """The DUTs that were free for a need when a pass began; within a pass none becomes free.
+
+    So the work of a pass is the number of DUTs plus the number of placements, not their product.
+    """
+
+    def __init__(self, lab: Lab, need: Need) -> None:
+        self._open: list[DutId] = []
+        self._kept: dict[RunId, list[DutId]] = {}
+        for name, row in sorted(lab.duts.items(), reverse=True):  # the first one is the last
+            agent, keeper = lab.agents[row.agent], row.kept_by
+            if not blocked(need, agent, row, keeper or "") and not misfits(
+                need, agent.facts, row.dut
+            ):
+                (self._kept.setdefault(keeper, []) if keeper else self._open).append(name)
+
+    def first(self, lab: Lab, job: Job) -> DutId | None:
+        """Return the first by name that is free for `job`; where it went wrong comes last."""
+        found: list[DutId] = []
+        for names in (self._open, self._kept.get(job.run, [])):
+            while names and lab.duts[names[-1]].holder:
+                names.pop()
+            for name in reversed(names):
+                if not lab.duts[name].holder:
+                    found.append(name)
+                    if name not in job.avoid:
+                        break
+        return min(found, key=lambda name: (name in job.avoid, name), default=None)
+
+
+class _Pools:
+    """What is free for each need, looked for once in a pass."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[NeedKey, list[tuple[int, AgentId]]] = {}
+        self.duts: dict[NeedKey, DutPool] = {}
+
+
+def _start_anywhere(decision: Decision, key: NeedKey, job: Job, pools: _Pools) -> bool:
     lab = decision.lab
     run = lab.runs[job.run]
     need = lab.indexes.needs[key]
     if need.wants_dut:
-        free = free_duts(lab, need, run.id)
-        if not free:
+        if key not in pools.duts:
+            pools.duts[key] = DutPool(lab, need)
+        dut = pools.duts[key].first(lab, job)
+        if dut is None:
             return False
-        dut = min(free, key=lambda name: (name in job.avoid, name))
         _assign(decision, run, job, lab.duts[dut].agent, dut)
         return True
-    agent = _least_loaded(lab, key, job, pools)
+    agent = _least_loaded(lab, key, job, pools.hosts)
     if agent is None:
         return False
     _assign(decision, run, job, agent, None)
