@@ -8,7 +8,9 @@ manifest. All problems of all loads come in one answer.
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from tshrag_common.errors import Invalid, LabError, NotFound, Problem, Refused
@@ -20,7 +22,8 @@ from tshrag_common.sources.address import parse
 from tshrag_common.sources.policy import SourceLimits, SourcePolicy
 from tshrag_common.sources.resolve import MANIFEST, Resolved, resolve
 from tshrag_common.sources.tar import TarReader
-from tshrag_common.sources.threads import in_thread
+from tshrag_common.sources.threads import Check, in_thread
+from tshrag_common.sources.tree import parts_of
 from tshrag_controller import blobs
 from tshrag_controller.blobs import BlobStore
 
@@ -78,15 +81,11 @@ class Resolving:
 
     async def _fetched(self, name: str, source: LoadSource) -> ResolvedLoad:
         address = parse(source.path or "", source.sha256 or "")
-        self._workroot.mkdir(parents=True, exist_ok=True)
-        workdir = Path(tempfile.mkdtemp(prefix="load-", dir=self._workroot))
-        try:
+        async with self._workdir() as workdir:
             resolved = await resolve(address, workdir, self._limits, self._policy, self._rewrite)
             if resolved.builtin:
                 return _builtin(name, resolved)
             await blobs.put_file(self._store, resolved.digest, Path(resolved.packed_path))
-        finally:
-            await in_thread(lambda _: shutil.rmtree(workdir, ignore_errors=True))
         manifest = read_manifest(resolved.manifest_bytes, f"{name}/{MANIFEST}")
         ref = LoadRef(
             name=name,
@@ -102,8 +101,11 @@ class Resolving:
         if size is None:
             fix = "upload it before the submit"
             raise Refused(name, f"load {local.digest[:12]} was not uploaded", fix, code="load")
-        pieces = [piece async for piece in self._pieces(local.digest, size)]
-        raw = await in_thread(lambda _: _manifest_in(pieces))
+        async with self._workdir() as workdir:
+            packed = workdir / "packed.tar"
+            async for piece in self._pieces(local.digest, size):
+                await in_thread(partial(_append, packed, piece))
+            raw = await in_thread(partial(_manifest_in, packed, name))
         ref = LoadRef(
             name=name,
             digest=local.digest,
@@ -112,6 +114,15 @@ class Resolving:
             size_bytes=size,
         )
         return ResolvedLoad(ref=ref, manifest=read_manifest(raw, f"{name}/{MANIFEST}"))
+
+    @asynccontextmanager
+    async def _workdir(self) -> AsyncIterator[Path]:
+        """Give a directory of its own to one load, for as long as it is looked at."""
+        workdir = await in_thread(lambda _: _made(self._workroot))
+        try:
+            yield workdir
+        finally:
+            await in_thread(lambda _: shutil.rmtree(workdir, ignore_errors=True))
 
     async def _pieces(self, digest: str, size: int) -> AsyncIterator[bytes]:
         offset = 0
@@ -123,26 +134,42 @@ class Resolving:
             yield piece
 
 
-class _Joined:
-    """Pieces of a tar as the reader wants them."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._data = memoryview(b"".join(pieces))
-        self._at = 0
-
-    def read(self, count: int) -> bytes:
-        piece = bytes(self._data[self._at : self._at + count])
-        self._at += len(piece)
-        return piece
+def _made(root: Path) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="load-", dir=root))
 
 
-def _manifest_in(pieces: list[bytes]) -> bytes:
-    """Return the manifest of a packed tree; blocks: for a thread."""
-    reader = TarReader(_Joined(pieces))
-    for member in reader.members():
-        if member.name == MANIFEST:
-            return b"".join(reader.data())[:MANIFEST_BYTES]
-    raise Refused("", f"a tree without {MANIFEST} is no load", code="manifest_missing")
+def _append(path: Path, piece: bytes, check: Check) -> None:
+    with path.open("ab") as file:
+        file.write(piece)
+
+
+def _manifest_in(packed: Path, name: str, check: Check) -> bytes:
+    """Return the manifest of a packed tree, every member of which may be unpacked.
+
+    It was packed on another machine, so nothing of it is taken on trust.
+    """
+    found: bytes | None = None
+    with packed.open("rb") as file:
+        reader = TarReader(file)
+        for member in reader.members():
+            check()
+            parts_of(member.name)  # raises for one that leads out of the tree
+            if member.name == MANIFEST:
+                found = _bounded(reader.data(), name)
+    if found is None:
+        raise Refused("", f"a tree without {MANIFEST} is no load", code="manifest_missing")
+    return found
+
+
+def _bounded(pieces: Iterable[bytes], name: str) -> bytes:
+    data = b""
+    for piece in pieces:
+        data += piece
+        if len(data) > MANIFEST_BYTES:
+            what = f"more than {MANIFEST_BYTES} bytes"
+            raise Refused(f"{name}/{MANIFEST}", what, code="too_large")
+    return data
 
 
 def _builtin(name: str, resolved: Resolved) -> ResolvedLoad:
