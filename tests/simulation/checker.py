@@ -156,9 +156,9 @@ class Checker:
         for run, serial, attempt, blob in rows:
             job = ids.job_of(numbers[run], serial)
             stored.update((job, attempt, value) for value in array("d", blob))
-        for (job, attempt, value), count in stored.items():
+        for (name, attempt, value), count in stored.items():
             if count > 1:
-                self._violate("I11", f"line {value} of {job}.{attempt} is stored {count} times")
+                self._violate("I11", f"line {value} of {name}.{attempt} is stored {count} times")
         self._all_stored(stored)
         self._nothing_invented(stored)
 
