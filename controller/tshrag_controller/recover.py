@@ -103,7 +103,7 @@ async def recover(
     began = time.monotonic()
     info = await log.stream_info(LOG)
     checkpoint = await checkpoints.newest()
-    lab = revive(await checkpoints.lab(checkpoint), 0) if checkpoint else Lab()
+    lab = revive(await checkpoints.lab(checkpoint), _now()) if checkpoint else Lab()
     known = max(store.applied, lab.sequence)
     begin = min(lab.sequence, store.applied) + 1
     if known > info.last_seq:
@@ -141,3 +141,8 @@ async def _explain_gap(log: JetStream, info: StreamInfo, begin: int, known: int)
 def _behind(what: str) -> LogBehindProjection:
     fix = "bring the LOG's store back, see docs/how-to/recover.md"
     return LogBehindProjection("lab.v1.log", what, fix)
+
+
+def _now() -> int:
+    """Return microseconds UTC: timers that count from a start count from this one."""
+    return time.time_ns() // 1000

@@ -120,8 +120,9 @@ class Attempt:
         await self._tell()
 
     async def _work(self) -> None:
+        scope = asyncio.timeout(self._limit_s())
         try:
-            async with asyncio.timeout(self._limit_s()) as scope:
+            async with scope:
                 self._scope = scope
                 if self._stop is not None:
                     scope.reschedule(asyncio.get_running_loop().time())
@@ -131,8 +132,12 @@ class Attempt:
                     accepted = Accepted(at=self._office.clock.now(), fence=self.start.fence)
                     self._office.early.tell(accepted)
                 await self._steps.work()
-        except TimeoutError:
-            self._note_stop()
+        except TimeoutError as error:
+            if scope.expired():
+                self._note_stop()
+            else:  # not the limit of the job: something that it waited for was too slow
+                what = str(error) or "something took too long"
+                self.record.fail("error", ErrorReport(code="slow", message=what, retryable=True))
         except LabError as error:
             self.record.fail("error", error.report())
         except Exception as error:  # a fault of ours ends this attempt, not the agent

@@ -1,5 +1,6 @@
 """PURE: what agents say of themselves: hello, reports in order, goodbye, silence."""
 
+from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import AgentId, Fence
 from tshrag_common.reports import (
     Accepted,
@@ -11,7 +12,7 @@ from tshrag_common.reports import (
     ReportBatch,
     Started,
 )
-from tshrag_common.states import AGENT, AgentCause, AgentState, AttemptState
+from tshrag_common.states import AGENT, AgentCause, AgentState, AttemptState, JobCause, JobState
 from tshrag_controller.core.decision import Decision, SendSync
 from tshrag_controller.core.events import (
     AgentMoved,
@@ -20,9 +21,13 @@ from tshrag_controller.core.events import (
     ReportRefused,
     SpoolApplied,
 )
+from tshrag_controller.core.follow import end_job
 from tshrag_controller.core.lab import Lab, set_timer
 from tshrag_controller.core.on_attempt import lose, on_accepted, on_ended, on_started
+from tshrag_controller.core.on_run import open_jobs
 
+GONE_US = 600_000_000
+"""How long a run waits for the host of a DUT that it keeps."""
 GRACE_US = 30_000_000
 """How long after its own limit an attempt on a lost agent is given up."""
 
@@ -148,6 +153,7 @@ def on_silence(decision: Decision, agent: AgentId, cause: AgentCause) -> None:
         return
     decision.happen(AgentMoved(agent=agent, cause=cause, reason="no heartbeat"))
     if cause is AgentCause.LOSE:
+        set_timer(lab, decision.now + GONE_US, "gone", agent)
         for fence in row.fences:
             watch_overdue(lab, fence, decision.now)
 
@@ -155,6 +161,27 @@ def on_silence(decision: Decision, agent: AgentId, cause: AgentCause) -> None:
 def watch_overdue(lab: Lab, fence: Fence, now: int) -> None:
     """Look again at an attempt whose agent is away when its time must be over."""
     set_timer(lab, max(now, give_up_at(lab, fence)), "overdue", str(fence))
+
+
+def on_gone(decision: Decision, agent: AgentId) -> None:
+    """End the jobs of runs that keep a DUT of an agent which has stayed away for too long.
+
+    They cannot go elsewhere: what earlier jobs of the run did was done on that very DUT.
+    """
+    lab = decision.lab
+    if lab.agents[agent].state not in (AgentState.LOST, AgentState.OFFLINE):
+        return
+    kept = {row.kept_by: row for row in lab.duts.values() if row.agent == agent and not row.holder}
+    for name, row in kept.items():
+        run = lab.runs.get(name) if name else None
+        if run is None:
+            continue
+        what = f"its DUT {row.dut.id} is gone: host {agent} is away for {GONE_US / 6e7:g} min"
+        error = ErrorReport(code="dut_gone", message=what)
+        roles = {role for role, (_, dut) in run.bound.items() if dut == row.dut.id}
+        for job in open_jobs(lab, run):
+            if job.state is JobState.WAITING and run.spec(job).need.role in roles:
+                end_job(decision, job, JobCause.BREAK, error)
 
 
 def give_up_at(lab: Lab, fence: Fence) -> int:

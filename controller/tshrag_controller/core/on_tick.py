@@ -2,12 +2,12 @@
 
 from heapq import heappop
 
-from tshrag_common.ids import Fence, JobId, RunId
+from tshrag_common.ids import AgentId, Fence, JobId, RunId
 from tshrag_common.states import RUN, JobCause, JobState
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.follow import end_job
 from tshrag_controller.core.lab import Lab, enqueue
-from tshrag_controller.core.on_agent import on_overdue
+from tshrag_controller.core.on_agent import on_gone, on_overdue
 from tshrag_controller.core.on_attempt import on_unsettled
 from tshrag_controller.core.on_run import on_duration, on_expire
 
@@ -38,6 +38,8 @@ def _due(decision: Decision, what: str, name: str) -> None:
             on_unsettled(decision, Fence(int(name)))
         case "overdue":
             on_overdue(decision, Fence(int(name)))
+        case "gone":
+            on_gone(decision, AgentId(name))
         case _:
             run = lab.runs.get(RunId(name))
             if run is not None and not RUN.is_final(run.state):

@@ -17,7 +17,7 @@ from tshrag_controller.core.lab import (
     index_run,
     set_timer,
 )
-from tshrag_controller.core.on_agent import watch_overdue
+from tshrag_controller.core.on_agent import GONE_US, watch_overdue
 from tshrag_controller.core.on_attempt import wait_for_rest
 
 
@@ -59,6 +59,7 @@ def revive(data: bytes, now: int) -> Lab:
         _index(lab, run, now)
     for agent in lab.agents.values():
         if agent.state in (AgentState.LOST, AgentState.OFFLINE):
+            set_timer(lab, now + GONE_US, "gone", agent.facts.agent)
             for fence in agent.fences:
                 watch_overdue(lab, fence, now)
     return lab

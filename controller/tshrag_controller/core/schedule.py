@@ -142,17 +142,27 @@ def _start_bound(decision: Decision) -> None:
     keepers = {row.kept_by for row in lab.duts.values() if row.kept_by and not row.holder}
     for run_name in sorted(keepers, key=lambda name: lab.runs[name].order):
         run, queue = lab.runs[run_name], lab.indexes.bound_ready.get(run_name, [])
+        free = {role for role, (_, dut) in run.bound.items() if _is_idle(lab, dut)}
         waiting: list[tuple[Order, ids.JobId]] = []
-        while queue:
+        while queue and free:  # of a thousand jobs for one board all but one stay where they are
             entry = heappop(queue)
             job = lab.jobs.get(entry[1])
-            if _is_startable(job, decision.now) and not _start_on_kept(decision, run, job):
+            if not _is_startable(job, decision.now):
+                continue
+            role = run.spec(job).need.role
+            if role in free and _start_on_kept(decision, run, job):
+                free.discard(role)
+            else:
                 waiting.append(entry)
-        if waiting:
-            heapify(waiting)
-            lab.indexes.bound_ready[run_name] = waiting
-        else:
+        for entry in waiting:
+            heappush(queue, entry)
+        if not queue:
             lab.indexes.bound_ready.pop(run_name, None)
+
+
+def _is_idle(lab: Lab, dut: DutId) -> bool:
+    row = lab.duts.get(dut)
+    return row is not None and not row.holder
 
 
 def _start_on_kept(decision: Decision, run: Run, job: Job) -> bool:

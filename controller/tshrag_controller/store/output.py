@@ -71,6 +71,7 @@ class OutputStore:
                 what = f"{chunk.stream} has {held} bytes"
                 raise Refused(chunk.job, what, code="output_limit")
             os.pwrite(descriptor, chunk.data, chunk.offset)
+            os.fdatasync(descriptor)  # what is confirmed leaves the journal of its agent
         finally:
             os.close(descriptor)
 

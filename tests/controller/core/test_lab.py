@@ -336,3 +336,28 @@ def test_a_lab_that_was_stored_and_revived_goes_on_as_the_one_that_was_not() -> 
     lab.ended(lab.fence(runs[0]))
     assert lab.state(runs[2]) == "assigned"
     assert lab.state(runs[0], 2) == "assigned"
+
+
+def test_a_run_whose_board_does_not_come_back_ends_and_says_so() -> None:
+    lab = TestLab()
+    lab.hello(duts=[a_dut()])
+    run = lab.submit(a_plan((), (1,), spec=a_spec(need=board())))
+    lab.ended(lab.fence(run, 1))
+    lab.ended(lab.fence(run, 2), "error", error=ErrorReport(code="x", message="y", retryable=True))
+    for cause in (AgentCause.DOUBT, AgentCause.LOSE):
+        on_silence(lab.begin(), AgentId("a1"), cause)
+        lab.end()
+    lab.pass_time(590)
+    assert lab.state(run, 2) == "waiting"
+    lab.pass_time(20)
+    assert lab.lab.runs[run].state == "error"
+
+
+def test_a_thousand_jobs_for_one_board_start_one_by_one_in_their_order() -> None:
+    lab = TestLab()
+    lab.hello(duts=[a_dut()])
+    run = lab.submit(a_plan(*[()] * 1000, spec=a_spec(need=board())))
+    for serial in range(1, 6):
+        assert lab.state(run, serial) == "assigned"
+        assert lab.state(run, serial + 1) == "waiting"
+        lab.ended(lab.fence(run, serial))
