@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +21,7 @@ from tshrag_common.bus.messages import Message
 from tshrag_common.clock import Clock
 from tshrag_common.commands import CancelAttempt, CommandBatch, Drain, StartAttempt, Sync
 from tshrag_common.errors import ErrorReport, StaleFence, StorageFull
-from tshrag_common.ids import AgentId, Fence
+from tshrag_common.ids import AgentId, Epoch, Fence
 from tshrag_common.jobs import JobSpec
 from tshrag_common.reports import Ended, Outcome
 from tshrag_common.seals import BadSeal, CommandVerifier
@@ -49,7 +50,7 @@ class Intake:
     ) -> None:
         self._agent, self._verifier, self._journal = agent, verifier, journal
         self._fences, self._roster, self._launch, self._clock = fences, roster, launch, clock
-        self._inbox = asyncio.Queue[bytes](_WAITING_MOST)
+        self._inbox = asyncio.Queue[bytes | _Outdated](_WAITING_MOST)
         self.draining = False
         self.counters = Counter[str]()
 
@@ -64,15 +65,34 @@ class Intake:
     def heard(self) -> tuple[int, int]:
         return self._fences.heard
 
+    async def outdate(self, epoch: Epoch, n: int) -> tuple[int, int]:
+        """Obey what was heard before; from then on take nothing that was sent up to `n`.
+
+        Return what is the newest now, for the journal: it stays so over a restart only there.
+        """
+        if (epoch, n) > self._fences.heard:
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            await self._inbox.put(_Outdated(epoch, n, done))
+            await done
+        return self._fences.heard
+
     async def obey(self) -> None:
         """Carry out what is heard, one message after the other, for ever."""
         while True:
-            data = await self._inbox.get()
+            heard = await self._inbox.get()
             try:
-                await self._carry_out(data)
+                if isinstance(heard, _Outdated):
+                    self._outdate(heard)
+                else:
+                    await self._carry_out(heard)
             except Exception:  # one message must not end the intake
                 self.counters["commands_failed"] += 1
                 logger.exception("a message of commands failed")
+
+    def _outdate(self, outdated: "_Outdated") -> None:
+        self._fences.hear(outdated.epoch, outdated.n)
+        if not outdated.done.done():
+            outdated.done.set_result(None)
 
     async def _carry_out(self, data: bytes) -> None:
         batch = self._opened(data)
@@ -197,6 +217,14 @@ class Intake:
 
     def _ended(self, fence: Fence, outcome: Outcome, error: ErrorReport | None) -> Ended:
         return Ended(at=self._clock.now(), fence=fence, outcome=outcome, error=error)
+
+
+class _Outdated(NamedTuple):
+    """A place among what is heard: what was sent up to here is too old behind it."""
+
+    epoch: Epoch
+    n: int
+    done: asyncio.Future[None]
 
 
 class _Specs:

@@ -173,7 +173,9 @@ class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """The leader's answer. Confirmed numbers may leave the journal.
 
     ``again_from`` > 0: send the spool of reports once more from there, a gap was seen;
-    ``samples_again`` and ``output_again`` say the same of the others.
+    ``samples_again`` and ``output_again`` say the same of the others. ``sent`` is the number of
+    the newest command to the agent when the confirmed numbers were looked up: whatever was sent
+    up to there may name attempts whose end is confirmed, and is too old from now on.
     """
 
     epoch: Epoch
@@ -185,3 +187,4 @@ class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     again_from: int = 0
     samples_again: int = 0
     output_again: int = 0
+    sent: int = 0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from tshrag_agent.attempts.roster import Roster
 from tshrag_agent.intake import Intake
 from tshrag_agent.journal.journal import Journal
-from tshrag_agent.journal.records import SPOOLS, SpoolName
+from tshrag_agent.journal.records import SPOOLS, Confirm, Heard, SpoolName
 from tshrag_agent.reports.outbound import Outbound
 from tshrag_common import subjects, wire
 from tshrag_common.bus.connection import Bus
@@ -101,7 +101,9 @@ class Pulse:
             "output": answer.output_upto,
         }
         for spool, upto in confirmed.items():
-            await self._journal.confirm(spool, min(upto, self._journal.state(spool).last))
+            state = self._journal.state(spool)
+            if min(upto, state.last) > state.confirmed:
+                await self._confirm(answer, spool, min(upto, state.last))
         self._roster.confirm(self._journal.state("reports").confirmed)
         again: dict[SpoolName, int] = {
             "reports": answer.again_from,
@@ -113,6 +115,14 @@ class Pulse:
                 self._outbounds[spool].again(from_seq)
         if not answer.known:
             await self.hello()
+
+    async def _confirm(self, answer: HeartbeatAnswer, spool: SpoolName, upto: int) -> None:
+        """Forget records; with an end goes what was sent before it: it may start that again."""
+        if spool == "reports":
+            heard = await self._intake.outdate(answer.epoch, answer.sent)
+            await self._journal.write(Heard(*heard), Confirm(spool, upto))
+        else:
+            await self._journal.confirm(spool, upto)
 
     def _heartbeat(self) -> Heartbeat:
         states = {spool: self._journal.state(spool) for spool in SPOOLS}

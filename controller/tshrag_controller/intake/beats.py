@@ -68,8 +68,9 @@ class Beats:
         self._heard[beat.agent] = self._clock.monotonic()
         self.last[beat.agent] = beat
         self._spools.hear(beat)
+        # Both at one time: a later command knows of every end that is confirmed here.
+        stored, sent = self._stores.confirmed(beat), self._sent(beat.agent)
         known, epoch, applied = await self._engine.ask(lambda decision: self._look(decision, beat))
-        stored = self._stores.confirmed(beat)
         return HeartbeatAnswer(
             epoch=epoch,
             at=self._clock.now(),
@@ -80,6 +81,7 @@ class Beats:
             again_from=self._spools.again(beat.agent, "reports", applied),
             samples_again=self._spools.again(beat.agent, "samples", stored.samples),
             output_again=self._spools.again(beat.agent, "output", stored.output),
+            sent=sent,
         )
 
     def _look(self, decision: Decision, beat: Heartbeat) -> tuple[bool, Epoch, int]:
