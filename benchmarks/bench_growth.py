@@ -1,19 +1,21 @@
 """How the cost of a job grows with the jobs that wait, from 100 to 100,000.
 
 The pure core alone: turns that end a few attempts and schedule as many, at each depth of the
-queue, with 1 and with 100 agents; and the pass that finds no place for anything. Then the whole
-lab: processor time of the controller a no-op job, in runs of growing size. The limit of each is
-its own cost at the smallest depth, so the ratio says how flat it is.
+queue, with 1 and with 100 agents; the pass that finds no place for anything; the first pass that
+gives 1,000 DUTs to 10,000 that wait. Then the whole
+lab: processor time of the controller a no-op job, of so many submitted together. The limit of each
+is its own cost at the smallest depth, so the ratio says how flat it is.
 """
 
 import gc
 import time
+from typing import Literal
 
 from benchmarks import limits, work
-from benchmarks.bench_jobs import jobs_per_s
 from benchmarks.bench_noop import NOOP, SLOTS
 from benchmarks.core_lab import CoreLab
-from benchmarks.harness import Figure, Scale, a_lab, figure, run_async
+from benchmarks.harness import Figure, RunningLab, Scale, a_lab, figure, run_async
+from tshrag_common.jobs import MAX_JOBS, Need, Target
 
 DEPTHS = (100, 1_000, 10_000, 100_000)
 QUICK_DEPTHS = (100, 1_000)
@@ -22,13 +24,16 @@ AT_ONCE = 200
 """Attempts that live in the pure core, over all agents."""
 PER_TURN = 50
 FLAT = 2.0
+Hold = Literal["job", "run"]
+HOLDS: tuple[Hold, ...] = ("job", "run")
 
 
 def measure(scale: Scale) -> list[Figure]:
     depths = QUICK_DEPTHS if scale.quick else DEPTHS
     rounds = scale.of(5, 1)
     figures = [each for agents in AGENTS for each in _core(agents, depths, rounds, scale.of(40, 2))]
-    return [*figures, *run_async(_whole((300, 600) if scale.quick else DEPTHS[:3], rounds))]
+    figures += [_first_pass(hold, scale, rounds) for hold in HOLDS]
+    return [*figures, *run_async(_whole((300, 600) if scale.quick else DEPTHS, rounds))]
 
 
 def _core(agents: int, depths: tuple[int, ...], rounds: int, turns: int) -> list[Figure]:
@@ -61,6 +66,36 @@ def _core(agents: int, depths: tuple[int, ...], rounds: int, turns: int) -> list
     ]
 
 
+def _first_pass(hold: Hold, scale: Scale, rounds: int) -> Figure:
+    """Return how long the pass takes that gives every DUT away; the peer gives away a tenth."""
+    duts, waiting = scale.of(1000, 50), scale.of(10_000, 200)
+    ours: list[float] = []
+    tenth: list[float] = []
+    for _ in range(rounds):
+        ours.append(_pass_ms(hold, duts, waiting))
+        tenth.append(_pass_ms(hold, duts // 10, waiting))
+    return figure(
+        f"core_first_pass_{hold}",
+        f"pure core, the pass that gives {duts} DUTs, kept for a {hold}, to {waiting} that wait",
+        "ms",
+        ours=ours,
+        limits=tenth,
+        limit_is=f"the same with {duts // 10} DUTs",
+        aim=50.0,
+        better="lower",
+    )
+
+
+def _pass_ms(hold: Hold, duts: int, waiting: int) -> float:
+    lab = CoreLab(max(1, duts // 10), 0, duts_each=min(10, duts))
+    target = Target(runtime="ssh", kind="board", hold=hold)
+    each = 1 if hold == "run" else MAX_JOBS
+    lab.submit(waiting, need=Need(target=target, role="board"), jobs_each=each)
+    began = time.perf_counter()
+    lab.turn()
+    return 1e3 * (time.perf_counter() - began)
+
+
 def _once(agents: int, depth: int, turns: int) -> tuple[float, float]:
     lab = CoreLab(agents, AT_ONCE // agents)
     lab.submit(depth + AT_ONCE)
@@ -85,30 +120,36 @@ def _once(agents: int, depth: int, turns: int) -> tuple[float, float]:
 
 
 async def _whole(sizes: tuple[int, ...], rounds: int) -> list[Figure]:
-    """Return the controller's time a no-op job in runs of growing size, against the smallest."""
+    """Return the controller's time a no-op job of growing numbers, against the smallest."""
     costs: dict[int, list[float]] = {size: [] for size in sizes}
     async with a_lab(slots=SLOTS) as lab:
         await work.done(lab.client, work.repeated(min(sizes), NOOP))
         for _ in range(rounds):
             for size in sizes:
-                repeats = max(1, min(10, 2000 // size))
-                spent_s = 0.0
-                for _ in range(repeats):
-                    _, cost = await jobs_per_s(lab, size, NOOP)
-                    spent_s += cost["controller"].all_s
-                costs[size].append(1e6 * spent_s / size / repeats)
+                repeats = max(1, 2000 // size)  # processor time is counted in steps of 10 ms
+                _, _, cost = await lab.cost_of(_drained(lab, size, repeats))
+                costs[size].append(1e6 * cost["controller"].all_s / size / repeats)
     last, first = sizes[-1], sizes[0]
     return [
         figure(
             "lab_growth",
-            f"processor time of the controller a no-op job, in a run of {last}",
+            f"processor time of the controller a no-op job, {last} submitted together",
             "us/job",
             ours=costs[last],
             limits=costs[first],
-            limit_is=f"the same in runs of {first}",
+            limit_is=f"the same with {first} submitted together",
             aim=FLAT,
             aim_is="ratio",
             better="lower",
             facts={f"with_{size}": round(limits.median(costs[size]), 1) for size in sizes},
         )
     ]
+
+
+async def _drained(lab: RunningLab, jobs: int, repeats: int) -> None:
+    """Submit so many jobs together and wait for the last; `repeats` times."""
+    sizes = [min(MAX_JOBS, jobs - first) for first in range(0, jobs, MAX_JOBS)]
+    for _ in range(repeats):
+        runs = [await work.submit(lab.client, work.repeated(size, NOOP)) for size in sizes]
+        for run in runs:
+            await work.ended(lab.client, run)

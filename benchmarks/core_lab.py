@@ -3,9 +3,9 @@
 from collections import deque
 
 from tshrag_common import ids
-from tshrag_common.ids import AgentId, Fence, OrgId
-from tshrag_common.inventory import AgentFacts
-from tshrag_common.jobs import MAX_JOBS, JobSpec, Plan, PlannedJob
+from tshrag_common.ids import AgentId, DutId, Fence, OrgId
+from tshrag_common.inventory import AgentFacts, Dut
+from tshrag_common.jobs import MAX_JOBS, JobSpec, Need, Plan, PlannedJob
 from tshrag_common.reports import AnyReport, Ended, Hello, ReportBatch
 from tshrag_controller.core.apply import forget
 from tshrag_controller.core.decision import Decision, ForgetRun, SendStart
@@ -17,12 +17,13 @@ from tshrag_controller.core.on_tick import on_tick
 from tshrag_controller.core.schedule import schedule
 
 BEGAN_MS = 1_800_000_000_000
+ANYWHERE = Need()
 
 
 class CoreLab:
     """A Lab with agents that end what they are given, when they are told to."""
 
-    def __init__(self, agents: int, slots: int) -> None:
+    def __init__(self, agents: int, slots: int, duts_each: int = 0) -> None:
         self._lab = Lab()
         self._now = BEGAN_MS * 1000
         self._runs = 0
@@ -31,15 +32,19 @@ class CoreLab:
         self._decision = Decision(self._lab, self._now)
         for number in range(agents):
             name = AgentId(f"agent-{number}")
-            facts = AgentFacts(agent=name, boot="b", version="0", slots=slots)
+            duts = tuple(
+                Dut(id=DutId(f"dut-{number}-{each}"), kind="board", transports=("ssh",))
+                for each in range(duts_each)
+            )
+            facts = AgentFacts(agent=name, boot="b", version="0", slots=slots, duts=duts)
             self._report(name, Hello(at=self._now, facts=facts))
         self.turn()
 
-    def submit(self, jobs: int) -> None:
+    def submit(self, jobs: int, *, need: Need = ANYWHERE, jobs_each: int = MAX_JOBS) -> None:
         """Admit runs with so many jobs in all, all of them ready."""
-        spec = JobSpec(kind="command", argv=("/bin/true",))
+        spec = JobSpec(kind="command", argv=("/bin/true",), need=need)
         while jobs > 0:
-            count = min(jobs, MAX_JOBS)
+            count = min(jobs, jobs_each)
             planned = tuple(PlannedJob(serial, "job", 0) for serial in range(1, count + 1))
             self._runs += 1
             admitted = RunAdmitted(
