@@ -106,9 +106,9 @@ class Intake:
                     starts.append(command)
                 case CancelAttempt():
                     cancels.append(command)
-                case Sync(attempts=attempts):
+                case Sync(attempts=attempts, keep=keep):
                     starts.extend(attempts)
-                    cancels.extend(self._beyond(attempts))
+                    cancels.extend(self._beyond(attempts, keep))
                 case Drain(on=on):
                     self.draining = on
                     logger.info("draining" if on else "taking work again")
@@ -131,9 +131,11 @@ class Intake:
             return None
         return batch
 
-    def _beyond(self, attempts: Iterable[StartAttempt]) -> list[CancelAttempt]:
+    def _beyond(
+        self, attempts: Iterable[StartAttempt], keep: Iterable[Fence]
+    ) -> list[CancelAttempt]:
         """Return what ends the attempts that a Sync does not name."""
-        named = {start.fence for start in attempts}
+        named = {*(start.fence for start in attempts), *keep}
         return [
             CancelAttempt(fence=fence, cause="lost")
             for fence in self._roster.live

@@ -40,9 +40,11 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="sync
     """All that the agent should have. What it has beyond it ends; what it lacks starts.
 
     An attempt that the agent knows as ended is not started again: its report is on its way.
+    ``keep`` names attempts too: those whose starts went ahead, where one message cannot hold all.
     """
 
     attempts: tuple[StartAttempt, ...]
+    keep: tuple[Fence, ...] = ()
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="drain"):

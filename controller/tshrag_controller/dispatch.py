@@ -6,7 +6,7 @@ repeated here and nothing waits here.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from tshrag_common.commands import AnyCommand, CancelAttempt, CommandBatch, StartAttempt, Sync
 from tshrag_common.errors import LabError
@@ -63,38 +63,51 @@ class Dispatch:
                 facts = {"agent": agent, "why": error.line}
                 logger.warning("a command was not sent; a Sync will mend it", extra=facts)
 
-    def _put_starts(self, lab: Lab, agent: AgentId, fences: list[Fence]) -> None:
+    def _put_starts(self, lab: Lab, agent: AgentId, fences: Sequence[Fence]) -> None:
         for begin in range(0, len(fences), STARTS_PER_MESSAGE):
-            specs = Specs()
-            part = fences[begin : begin + STARTS_PER_MESSAGE]
-            commands = [start_of(lab, fence, specs) for fence in part if fence in lab.attempts]
-            self._put(lab, agent, commands, specs)
+            self._put_part(lab, agent, fences[begin : begin + STARTS_PER_MESSAGE])
+
+    def _put_part(self, lab: Lab, agent: AgentId, fences: Sequence[Fence]) -> None:
+        """Put starts into one message, or into two with the specs that each of them needs."""
+        specs = Specs()
+        commands = [start_of(lab, fence, specs) for fence in fences if fence in lab.attempts]
+        if not self._put(lab, agent, commands, specs, may_split=len(commands) > 1):
+            half = len(fences) // 2
+            self._put_part(lab, agent, fences[:half])
+            self._put_part(lab, agent, fences[half:])
 
     def _put_sync(self, lab: Lab, agent: AgentId) -> None:
         specs = Specs()
         fences = sorted(lab.agents[agent].fences)
         starts = tuple(start_of(lab, fence, specs) for fence in fences)
-        self._put(lab, agent, [Sync(attempts=starts)], specs)
+        if not self._put(lab, agent, [Sync(attempts=starts)], specs, may_split=bool(starts)):
+            self._put_starts(lab, agent, fences)  # what the agent knows already it passes over
+            self._put(lab, agent, [Sync(attempts=(), keep=tuple(fences))], Specs())
 
     def _put(
-        self, lab: Lab, agent: AgentId, commands: Iterable[AnyCommand], specs: "Specs"
-    ) -> None:
-        self._n += 1
-        self.sent[agent] = self._n
+        self,
+        lab: Lab,
+        agent: AgentId,
+        commands: Sequence[AnyCommand],
+        specs: "Specs",
+        *,
+        may_split: bool = False,
+    ) -> bool:
+        """Queue one message; false, and nothing is queued, where it is too large and may split."""
         batch = CommandBatch(
             epoch=lab.epoch,
-            n=self._n,
+            n=self._n + 1,
             agent=agent,
             commands=tuple(commands),
             specs=tuple(specs.specs),
         )
         payload = COMMANDS.encode(batch)
-        if len(payload) > MESSAGE_BYTES and len(batch.commands) > 1:
-            half = len(batch.commands) // 2  # many large specs: two messages, both complete
-            self._put(lab, agent, batch.commands[:half], specs)
-            self._put(lab, agent, batch.commands[half:], specs)
-            return
+        if may_split and len(payload) > MESSAGE_BYTES:
+            return False
+        self._n += 1
+        self.sent[agent] = self._n
         self._outbox.put_nowait((agent, payload))
+        return True
 
 
 class Specs:

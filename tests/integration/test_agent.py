@@ -198,6 +198,20 @@ async def test_a_repeated_a_late_and_a_forged_command_start_nothing(
         assert marks.read_text() == ".\n"
 
 
+async def test_a_sync_keeps_what_it_only_names(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url) as daemon:
+        kept = await leader.start(command("sleep", "60"))
+        beyond = await leader.start(command("sleep", "60"))
+        await leader.until(lambda: len(daemon.roster.live) == 2)
+        await leader.send([Sync(attempts=(), keep=(kept.fence,))])
+        await leader.until_ended(beyond)
+        assert set(daemon.roster.live) == {kept.fence}
+        await leader.send([CancelAttempt(fence=kept.fence)])
+        await leader.until_ended(kept)
+
+
 async def test_a_sync_starts_what_was_lost_and_ends_what_it_does_not_name(
     tmp_path: Path, server: NatsServer, leader: Leader
 ) -> None:
