@@ -111,6 +111,37 @@ def test_without_a_terminal_watch_prints_a_line_for_each_move(state: Path, folde
     assert any(" passed on a1" in line for line in done.stdout.splitlines())
 
 
+def test_the_end_of_a_run_says_which_job_broke_it(state: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "broken.json"
+    profile.write_text('{"name": "x", "schedule": {"name": "tool", "command": "sh -c \'exit 7\'"}}')
+    done = run_cli("submit", str(profile), "--wait", state=state)
+    assert done.returncode == 1
+    assert "1 tool: exit: exit code 7" in done.stdout
+
+
+def test_up_says_at_once_what_keeps_it_from_its_bus_and_ends_when_asked(tmp_path: Path) -> None:
+    gone = "nats://127.0.0.1:1"
+    environment = environment_of(tmp_path / "lab", {"TSHRAG_NATS_URL": gone})
+    with subprocess.Popen(
+        (*TSHRAG, "up"), env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(f"nats: cannot reach {gone} (refused), next")
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(20) == 130
+    assert rest.endswith("ended before the lab was ready\n")
+
+
+def test_a_second_up_is_refused_and_leaves_the_lab_as_it_was(state: Path) -> None:
+    broker = (state / "nats" / "run" / "nats.pid").read_text()
+    done = run_cli("up", state=state)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"already_running: {state}: a lab is at work here; ")
+    assert run_cli("health", state=state).returncode == 0
+    assert (state / "nats" / "run" / "nats.pid").read_text() == broker
+
+
 def test_the_same_key_is_the_same_run(state: Path, folder: Path) -> None:
     words = ("submit", "good.json", "--key", "nightly-1", "-o", "quiet")
     first, second = (run_cli(*words, state=state, cwd=folder).stdout for _ in range(2))

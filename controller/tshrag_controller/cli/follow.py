@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import click
 from rich.console import Group, RenderableType
@@ -18,11 +18,12 @@ from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import ask, run_named
 from tshrag_controller.cli.board import LIVE, Board, Happened
 from tshrag_controller.cli.context import Connection
-from tshrag_controller.cli.verdicts import print_end
+from tshrag_controller.cli.verdicts import MOST_BLAMED, print_end
 from tshrag_controller.reports.text import clean, duration
 
 TIMED_OUT = 5
 MOST_LIVE = 12
+_BLAMED = ("error", "failed", "timeout", "expired")
 _REFRESH = 4  # times a second: elapsed times go on between news
 
 Moved = Callable[[list[Happened], bool], None]
@@ -80,8 +81,9 @@ def follow(
     if ended is None:
         render.note(f"timeout: {_goes_on(board, run)}")
         sys.exit(TIMED_OUT)
-    render.emit(output, ended, lambda out: print_end(out, ended), [ended.state])
-    sys.exit(render.exit_code(ended.state))
+    run_end, blamed = ended
+    render.emit(output, run_end, lambda out: print_end(out, run_end, blamed), [run_end.state])
+    sys.exit(render.exit_code(run_end.state))
 
 
 def _goes_on(board: Board, run: str) -> str:
@@ -91,15 +93,15 @@ def _goes_on(board: Board, run: str) -> str:
 
 async def _followed(
     lab: Client, name: str, board: Board, shows: bool, timeout_s: float | None
-) -> RunView | None:
-    """Return the run when it has ended; None where `timeout_s` was over before."""
+) -> tuple[RunView, list[JobView]] | None:
+    """Return the run when it has ended, and whose fault it is; None: `timeout_s` was over."""
     run = board.id = await run_named(lab, name)
     try:
         async with asyncio.timeout(timeout_s):
             await _to_the_end(lab, run, board, shows)
     except TimeoutError:
         return None
-    return (await lab.run(run)).run
+    return (await lab.run(run)).run, await _in_states(lab, run, _BLAMED, MOST_BLAMED + 1)
 
 
 async def _to_the_end(lab: Client, run: str, board: Board, shows: bool) -> None:
@@ -115,16 +117,16 @@ async def _listen(lab: Client, run: str, board: Board, moved: Moved) -> None:
         if isinstance(each, RunView):
             board.stands(each)
             if not is_final(each.state):
-                board.seed(await _under_way(lab, run))
+                board.seed(await _in_states(lab, run, LIVE, 100))
             moved([], True)
         else:
             moved(board.hear(each), False)
 
 
-async def _under_way(lab: Client, run: str) -> list[JobView]:
+async def _in_states(lab: Client, run: str, states: Iterable[str], limit: int) -> list[JobView]:
     found: list[JobView] = []
-    for state in LIVE:
-        found += (await lab.jobs(r.ListJobs(id=run, state=state, limit=100))).jobs
+    for state in states:
+        found += (await lab.jobs(r.ListJobs(id=run, state=state, limit=limit))).jobs
     return found
 
 

@@ -5,16 +5,18 @@ Ctrl-C reaches this process alone, which then ends them in order.
 """
 
 import asyncio
+import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tshrag_common.client import open_client
-from tshrag_common.errors import LabError, Unavailable
+from tshrag_common.errors import LabError, Refused, Unavailable
 from tshrag_common.keys import Bundle, read_bundle, write_secret
 from tshrag_controller.cli.enrolling import keyring
 
@@ -35,6 +37,8 @@ class LabProcesses:
         self.state = state
         self._environment = {**os.environ, **(environment or {})}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._has_broker = False  # one of another lab process is none of our business
+        self._log_from: dict[str, int] = {}  # what stands before it, earlier processes have said
 
     @property
     def bundle(self) -> Bundle:
@@ -49,6 +53,7 @@ class LabProcesses:
         path = self.log_of(name)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with path.open("ab") as log:
+            self._log_from[name] = log.tell()
             process = subprocess.Popen(
                 [sys.executable, "-m", *argv],
                 stdin=subprocess.DEVNULL,
@@ -61,23 +66,35 @@ class LabProcesses:
         return process
 
     def start_controller(self, config: str = "") -> None:
-        """Start the controller; its broker ends with it when it is stopped in order."""
+        """Start the controller; its broker ends with it when it is stopped in order.
+
+        Raises:
+            Refused: a lab is at work in this folder; nothing of it was touched.
+
+        """
+        _refuse_second(self.state)
+        self._has_broker = True
         path = self.state / "controller.toml"
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.write_text(f'[controller]\nstate = "{self.state}"\n{config}')
         (self.state / "me.json").unlink(missing_ok=True)
         self.start("controller", "tshrag_controller.daemon", "--config", str(path), "--stop-broker")
 
-    async def wait_ready(self) -> None:
-        """Return when the controller answers.
+    async def wait_ready(self, say: Callable[[str], object] = lambda _line: None) -> None:
+        """Return when the controller answers; `say` what keeps it from its bus meanwhile.
 
         Raises:
             ProcessDied: it ended instead; the last lines of its log are told.
 
         """
         ends = time.monotonic() + READY_S
+        told = 0
         while True:
             self.check("controller")
+            troubles = self._bus_troubles()
+            for trouble in troubles[told:]:
+                say(trouble)
+            told = len(troubles)
             try:
                 bundle = self.bundle
                 async with open_client(
@@ -87,14 +104,20 @@ class LabProcesses:
                 return
             except LabError as error:
                 if time.monotonic() > ends:
-                    raise ProcessDied("controller", f"not ready: {error.line}") from None
+                    why = troubles[-1] if troubles else error.line
+                    raise ProcessDied("controller", f"not ready: {why}") from None
             await asyncio.sleep(0.1)
+
+    def _bus_troubles(self) -> list[str]:
+        """Return what the controller has said of its bus since it was started."""
+        lines = _lines(self.log_of("controller"), self._log_from["controller"])
+        return [said for said in map(_said_of_bus, lines) if said]
 
     def check(self, name: str) -> None:
         """Raise ProcessDied when a process has ended by itself."""
         status = self._processes[name].poll()
         if status is not None:
-            tail = _tail(self.log_of(name))
+            tail = " | ".join(_lines(self.log_of(name), self._log_from[name])[-3:])[-600:]
             raise ProcessDied(name, f"it ended with status {status}: {tail}")
 
     def check_all(self) -> None:
@@ -148,12 +171,26 @@ class LabProcesses:
 
     def _end_broker(self) -> None:
         """End a nats-server that outlived a controller that had to be killed."""
+        if not self._has_broker:
+            return
         try:
             pid = int((self.state / "nats" / "run" / "nats.pid").read_text())
             if str(self.state) in Path(f"/proc/{pid}/cmdline").read_text():
                 os.kill(pid, signal.SIGTERM)
         except (OSError, ValueError):
             return
+
+
+def _refuse_second(state: Path) -> None:
+    """Look at the lock that a controller holds on its folder for as long as it lives."""
+    try:
+        with (state / "controller.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return
+    except BlockingIOError:
+        fix = "use that one, end it, or name another folder by --state"
+        raise Refused(str(state), "a lab is at work here", fix, code="already_running") from None
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -166,9 +203,21 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             process.wait()
 
 
-def _tail(path: Path, lines: int = 3) -> str:
+def _lines(path: Path, begin: int) -> list[str]:
+    """Return the lines of a log from an offset on."""
     try:
-        text = path.read_text(errors="replace")
+        with path.open("rb") as log:
+            log.seek(begin)
+            text = log.read().decode(errors="replace").strip()
     except OSError:
+        return []
+    return text.split("\n")
+
+
+def _said_of_bus(line: str) -> str:
+    try:
+        record = json.loads(line)
+    except ValueError:
         return ""
-    return " | ".join(text.strip().split("\n")[-lines:])[-600:]
+    is_bus = isinstance(record, dict) and record.get("what") == "bus"
+    return str(record.get("said", "")) if is_bus else ""

@@ -9,6 +9,7 @@ import click
 from tshrag_common.errors import LabError
 from tshrag_controller.cli import options
 from tshrag_controller.cli.processes import LabProcesses
+from tshrag_controller.reports.text import clean
 
 DEFAULT_STATE = "~/.local/share/tshrag/lab"
 
@@ -37,8 +38,11 @@ def up(state: Path, agent: str, slots: int | None, no_agent: bool) -> None:
     try:
         asyncio.run(_up(lab, agent, slots, no_agent))
     except LabError as error:
-        click.echo(error.line, err=True)
+        click.echo(clean(error.line), err=True)
         raise SystemExit(3 if error.retryable else 2) from None
+    except asyncio.CancelledError:
+        click.echo("ended before the lab was ready", err=True)
+        raise SystemExit(130) from None
     finally:
         lab.stop()
     click.echo("ended; nothing is left running")
@@ -51,16 +55,20 @@ def _default_state() -> Path:
 async def _up(lab: LabProcesses, agent: str, slots: int | None, no_agent: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    starting = asyncio.current_task()
+    assert starting is not None
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, starting.cancel)
     lab.start_controller()
-    await lab.wait_ready()
+    await lab.wait_ready(lambda line: click.echo(clean(line), err=True))
     bundle = lab.bundle
     click.echo(f"controller  leads on {bundle.url}")
     if not no_agent:
         lab.start_agent(agent, slots=slots)
         await lab.wait_agents(1)
         click.echo(f"agent       {agent} is online")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
     where = "" if lab.state == _default_state() else f"TSHRAG_STATE={lab.state} "
     click.echo(f"logs        {lab.state}/log/")
     click.echo(f"try         {where}tshrag health      (in another terminal; Ctrl-C here ends all)")
