@@ -24,7 +24,7 @@ from tshrag_controller.reports.text import clean, plural, quantity, sparkline
 
 STATS = ("avg", "min", "max", "p95", "last")
 MOST_PLOTTED = 200_000
-_PAGE = 20_000
+_PAGE = 10_000
 
 
 @options.command(
