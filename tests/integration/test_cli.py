@@ -111,12 +111,14 @@ def test_without_a_terminal_watch_prints_a_line_for_each_move(state: Path, folde
     assert any(" passed on a1" in line for line in done.stdout.splitlines())
 
 
-def test_the_end_of_a_run_says_which_job_broke_it(state: Path, tmp_path: Path) -> None:
+def test_the_end_of_a_run_says_which_jobs_broke_it(state: Path, tmp_path: Path) -> None:
+    steps = [{"name": f"s{code}", "command": f"sh -c 'exit {code}'"} for code in (7, 8)]
     profile = tmp_path / "broken.json"
-    profile.write_text('{"name": "x", "schedule": {"name": "tool", "command": "sh -c \'exit 7\'"}}')
+    profile.write_text(json.dumps({"name": "x", "schedule": {"parallel": steps}}))
     done = run_cli("submit", str(profile), "--wait", state=state)
     assert done.returncode == 1
-    assert "1 tool: exit: exit code 7" in done.stdout
+    assert done.stdout.count("s7: exit code 7") == 1
+    assert done.stdout.count("s8: exit code 8") == 1
 
 
 def test_up_says_at_once_what_keeps_it_from_its_bus_and_ends_when_asked(tmp_path: Path) -> None:

@@ -26,8 +26,9 @@ def print_end(out: Console, run: RunView, blamed: Sequence[JobView] = ()) -> Non
     if run.reason:
         out.print(render.text(run.reason))
     for job in blamed[:MOST_BLAMED]:
-        why = f"{job.error.code}: {job.error.message}" if job.error else job.state
-        out.print(render.text(f"{job.serial} {job.name}: {why}"), soft_wrap=True)
+        why = job.error.message if job.error else job.state
+        if why not in run.reason:
+            out.print(render.text(f"{job.name}: {why}"), soft_wrap=True)
     if len(blamed) > MOST_BLAMED:
         out.print(f"and more: tshrag status {run.id}")
     if run.evidence:
