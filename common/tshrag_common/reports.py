@@ -180,6 +180,7 @@ class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     epoch: Epoch
     at: int
+    refused: ErrorReport | None = None  # it may not speak under this name: another one does
     known: bool = True  # false: say hello first
     reports_upto: int = 0
     samples_upto: int = 0

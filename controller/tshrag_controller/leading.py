@@ -95,7 +95,9 @@ class Leading:
             self.engine, clock, self, lambda agent: self.dispatch.sent.get(agent, 0), spools
         )
         mac_key = broker.keys.mac_key
-        self.reports = ReportIntake(self.engine, mac_key, self._outbox.set_aside, spools)
+        self.reports = ReportIntake(
+            self.engine, mac_key, self._outbox.set_aside, spools, self.beats.is_foreign
+        )
         self._loads = ObjectBlobs(Objects(self._log, LOADS))
         aside = self._outbox.set_aside
         agent_blobs = AgentBlobs(self._loads, ObjectBlobs(Objects(self._log, ARTIFACTS)), aside)

@@ -291,3 +291,24 @@ async def test_an_external_server_by_url_serves_the_same_lab(tmp_path: Path) -> 
     finally:
         await asyncio.to_thread(lab.stop)
         await asyncio.to_thread(server.stop)
+
+
+async def test_a_second_agent_of_the_same_name_is_not_let_in(lab: LabProcesses) -> None:
+    await start(lab)
+    folder = lab.state / "second"
+    folder.mkdir()
+    config = (lab.state / "agents" / "rack" / "agent.toml").read_text()
+    (folder / "agent.toml").write_text(
+        config.replace(f"{lab.state}/agents/rack/store", f"{folder}/store")
+    )
+    second = lab.start("second", "tshrag_agent", "run", "--config", str(folder / "agent.toml"))
+    status = await asyncio.to_thread(second.wait, 90)
+    assert status == 2
+    told = lab.log_of("second").read_text()
+    assert "agent_name_in_use: rack: since 2" in told
+    async with client_of(lab) as client:
+        document = {"name": "short", "schedule": {"sequence": [{"command": "true"}]}}
+        view = await final(client, await submit(client, document))
+        assert view.state == "passed", "the first one never noticed"
+        (agent,) = (await client.agents()).agents
+        assert agent.state == "online"

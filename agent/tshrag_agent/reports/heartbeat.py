@@ -13,7 +13,7 @@ from tshrag_agent.reports.outbound import Outbound
 from tshrag_common import subjects, wire
 from tshrag_common.bus.connection import Bus
 from tshrag_common.clock import Clock
-from tshrag_common.errors import LabError
+from tshrag_common.errors import ErrorReport, LabError, Refused
 from tshrag_common.ids import Epoch
 from tshrag_common.inventory import AgentFacts
 from tshrag_common.reports import Heartbeat, HeartbeatAnswer, Hello
@@ -25,6 +25,8 @@ _JITTER_RATIO = 0.1
 _ANSWER_S = 3.0
 _OBEY_S = 3.0
 """How long a beat waits for the journal: who is silent because of a full disk would be lost."""
+_IN_USE_S = 20.0
+"""An agent that lost its journal is let in when the old one has been silent for 15 s."""
 
 
 class Pulse:
@@ -48,6 +50,7 @@ class Pulse:
         self._beat_s = beat_s
         self._soon = asyncio.Event()
         self._epoch = 0
+        self._refused_at = 0.0  # since when another agent has our name, monotonic
         self.answered_at = 0.0
         """When the last answered beat was sent, monotonic; 0: never."""
 
@@ -85,6 +88,10 @@ class Pulse:
         except LabError as error:
             logger.debug("a beat was not answered", extra={"reason": error.line})
             return
+        if answer.refused is not None:
+            self._refused(answer.refused)
+            return
+        self._refused_at = 0.0
         if answer.epoch < self._epoch:
             return
         self._epoch, self.answered_at = Epoch(answer.epoch), sent_at
@@ -93,6 +100,14 @@ class Pulse:
                 await self._obey(answer)
         except TimeoutError:  # a full disk or spool: the next answer says it again
             logger.warning("the journal holds up the beat", extra={"reason": self._journal.fault})
+
+    def _refused(self, error: ErrorReport) -> None:
+        """Wait a while for the other one to leave; then end, and say why."""
+        logger.error("not let in", extra={"why": f"{error.code}: {error.message}"})
+        now = self._clock.monotonic()
+        self._refused_at = self._refused_at or now
+        if now - self._refused_at >= _IN_USE_S:
+            raise Refused("", error.message, code=error.code)
 
     async def _obey(self, answer: HeartbeatAnswer) -> None:
         confirmed: dict[SpoolName, int] = {

@@ -13,9 +13,11 @@ import msgspec
 
 from tshrag_common.clock import Clock
 from tshrag_common.digest import digest
+from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import AgentId, Epoch
 from tshrag_common.reports import Heartbeat, HeartbeatAnswer
 from tshrag_common.states import AgentCause, AgentState
+from tshrag_common.times import printed_instant
 from tshrag_controller.core.decision import Decision, SendSync
 from tshrag_controller.core.on_agent import on_beat, on_silence
 from tshrag_controller.engine import Engine
@@ -61,11 +63,18 @@ class Beats:
         self._heard: dict[AgentId, float] = {}
         self._began = self._listens_since = clock.monotonic()
         self.last: dict[AgentId, Heartbeat] = {}
+        self._since: dict[AgentId, int] = {}
+        self._hosts: dict[AgentId, str] = {}
         self._differs_since: dict[AgentId, float] = {}
 
     async def on_heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
         """Return what the agent may forget, and whether it must say hello first."""
-        self._heard[beat.agent] = self._clock.monotonic()
+        now = self._clock.monotonic()
+        if self.is_foreign(beat.agent, beat.reports.spool):
+            return self._in_use(beat)
+        self._heard[beat.agent] = now
+        if beat.agent not in self.last or self.last[beat.agent].boot != beat.boot:
+            self._since[beat.agent] = self._clock.now()
         self.last[beat.agent] = beat
         self._spools.hear(beat)
         # Both at one time: a later command knows of every end that is confirmed here.
@@ -84,6 +93,24 @@ class Beats:
             sent=sent,
         )
 
+    def is_foreign(self, agent: AgentId, spool: str) -> bool:
+        """Tell whether another agent of this name, with another journal, was heard just now.
+
+        An agent that starts again has its journal still; one that lost it is let in when the old
+        journal has been silent for as long as makes an agent suspect.
+        """
+        last = self.last.get(agent)
+        if last is None or last.reports.spool == spool:
+            return False
+        return self._clock.monotonic() - self.heard_at(agent) < SUSPECT_S
+
+    def _in_use(self, beat: Heartbeat) -> HeartbeatAnswer:
+        since = printed_instant(self._since[beat.agent])
+        host = self._hosts.get(beat.agent, "unknown")
+        what = f"{beat.agent}: since {since}, host {host}; give this agent another name"
+        error = ErrorReport(code="agent_name_in_use", message=what)
+        return HeartbeatAnswer(epoch=self._engine.epoch, at=self._clock.now(), refused=error)
+
     def _look(self, decision: Decision, beat: Heartbeat) -> tuple[bool, Epoch, int]:
         """Return whether the agent is known, our epoch, and how far its reports are applied."""
         agent = decision.lab.agents.get(beat.agent)
@@ -91,6 +118,7 @@ class Beats:
         if agent is None or agent.facts.boot != beat.boot:
             behind = agent is not None and applied < beat.reports.last
             return behind, decision.lab.epoch, applied  # its hello may still be on its way
+        self._hosts[beat.agent] = agent.facts.hostname
         on_beat(decision, beat.agent, beat.draining)
         self._compare(decision, beat)
         return True, decision.lab.epoch, applied

@@ -41,10 +41,12 @@ class ReportIntake:
         mac_key: Callable[[AgentId], bytes],
         set_aside: SetAside,
         spools: Spools,
+        is_foreign: Callable[[AgentId, str], bool] = lambda agent, spool: False,
     ) -> None:
         self._engine, self._mac_key = engine, mac_key
         self._set_aside, self._spools = set_aside, spools
-        self.gaps = 0
+        self._is_foreign = is_foreign
+        self.gaps = self.foreign = 0
 
     async def take(self, messages: Sequence[tuple[str, int, bytes]]) -> None:
         """Apply messages ``(subject, sequence in EV, bytes)``; return when that is in the LOG."""
@@ -58,6 +60,9 @@ class ReportIntake:
             batch = self.open(subject, data)
         except LabError as error:
             self._set_aside(subject, error.line, data)
+            return None
+        if self._is_foreign(batch.agent, batch.spool):  # its journal keeps it until it may speak
+            self.foreign += 1
             return None
         return self._engine.ask(lambda decision: self._apply(decision, batch, sequence))
 
