@@ -109,8 +109,8 @@ class Checker:
             case JobState.FAILED:
                 return by_itself and script.ends == "fail"
             case JobState.TIMEOUT:
-                longest = max((ended - began for began, ended, _ in works), default=0.0)
-                return longest > job.spec.timeout_s - _SLACK_S
+                took_s = max(self._log.attempts[fence].took_s for fence in job.fences)
+                return took_s > job.spec.timeout_s - _SLACK_S
             case JobState.CANCELLED:
                 wanted = {facts[0] for _, facts in self._history.of("wants_cancel")}
                 return name in wanted or ids.run_of(ids.JobId(name)) in wanted

@@ -133,7 +133,8 @@ async def _crash(world: World, process: Process, until_s: float, mean_s: float) 
 
 
 async def _crash_agent(world: World, until_s: float) -> None:
-    await _crash(world, world.chance.choice(world.agents), until_s, 5.0)
+    mean_s = world.chance.choice((0.3, 5.0))
+    await _crash(world, world.chance.choice(world.agents), until_s, mean_s)
 
 
 async def _power(world: World, until_s: float) -> None:
@@ -174,7 +175,7 @@ async def _slow_broker(world: World, until_s: float) -> None:
 
 
 async def _clock(world: World, until_s: float) -> None:
-    process = world.chance.choice(world.processes)
+    process = world.chance.choice([*world.processes, *world.controllers, *world.controllers])
     clock = process.own_clock
     if clock is not None:
         clock.offset_s = world.chance.choice((-_DAY_S, -3600.0, 0.0, 3600.0, _DAY_S))

@@ -42,6 +42,8 @@ class AttemptSeen:
     agent: str
     dut: str
     number: int
+    began: float
+    took_s: float = 0.0
     end: str = ""
 
 
@@ -150,14 +152,14 @@ class LogWatch:
                 self._violate("I3", f"{event.dut} is given while {holder} holds it")
             self._held[event.dut] = event.fence
         dut, number = event.dut or "", event.attempt
-        self.attempts[event.fence] = AttemptSeen(event.job, event.agent, dut, number)
+        self.attempts[event.fence] = AttemptSeen(event.job, event.agent, dut, number, self._at)
 
     def _ended(self, fence: int, how: str) -> None:
         attempt = self.attempts.get(fence)
         if attempt is None or attempt.end:
             self._violate("I11", f"attempt {fence} ends twice, or was never given")
             return
-        attempt.end = how
+        attempt.end, attempt.took_s = how, self._at - attempt.began
         if attempt.dut and self._held.get(attempt.dut) == fence:
             del self._held[attempt.dut]
         job = self.jobs[attempt.job]

@@ -16,7 +16,7 @@ from tshrag_common.client import Client
 from tshrag_common.errors import LabError, Refused, Unavailable
 
 ASK_S = 8.0
-PLANNED_S = 30.0
+PLANNED_S = 45.0
 """All work of a lab takes at most so long where one slot does it: it must fit in the healing."""
 
 
@@ -46,7 +46,7 @@ def plan_orders(chance: random.Random, seconds: float, boards: int) -> list[Orde
         at_s = chance.uniform(0.0, seconds * 0.8)
         name = ids.new_run((WALL_0 // 1000) + round(at_s * 1000), chance.getrandbits(80))
         document, scripts = _document(chance, len(orders), count, boards)
-        budget_s -= sum(min(script.lasts_s, 6.0) for script in scripts)
+        budget_s -= sum(min(script.lasts_s, 8.0) for script in scripts)
         all_pass = all(script.ends == "pass" for script in scripts)
         lines = sum(script.lines for script in scripts)
         if all_pass and lines and chance.random() < 0.6:
@@ -83,13 +83,13 @@ def _document(
 
 def _script(chance: random.Random) -> Script:
     ends = chance.choices(("pass", "fail", "hang", "deaf", "poison"), weights=(85, 7, 3, 2, 1.5))[0]
-    seconds = round(chance.choice((0.05, chance.uniform(0.1, 1.5), chance.uniform(0.5, 4.0))), 3)
+    seconds = round(chance.choice((0.05, chance.uniform(0.1, 2.0), chance.uniform(1.0, 6.0))), 3)
     return Script(seconds=seconds, ends=ends, lines=chance.choice((0, 1, 3, 8)))
 
 
 def _leaf(chance: random.Random, script: Script, place: str) -> dict[str, Any]:
     argv = ["sim", f"seconds={script.seconds}", f"ends={script.ends}", f"lines={script.lines}"]
-    leaf: dict[str, Any] = {"command": argv, "timeout": f"{chance.choice((6, 9))}s"}
+    leaf: dict[str, Any] = {"command": argv, "timeout": f"{chance.choice((7, 10))}s"}
     leaf["attempts"] = chance.choice((2, 3))
     if chance.random() < 0.3:
         leaf["on_fail"] = "continue"
