@@ -103,6 +103,15 @@ async def test_the_profile_says_how_much_output_is_kept(
         assert leader.chunks[-1].data.endswith(b"xthe end\n")
 
 
+async def test_a_command_may_hold_names_of_the_lab(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url):
+        start = await leader.start(command("echo", "${TSHRAG_JOB_ID}", "${TSHRAG_NOBODY}"))
+        await leader.until_ended(start)
+        assert leader.output(start) == f"{start.job} ${{TSHRAG_NOBODY}}\n".encode()
+
+
 async def test_a_directory_below_that_of_the_job_is_made(
     tmp_path: Path, server: NatsServer, leader: Leader
 ) -> None:

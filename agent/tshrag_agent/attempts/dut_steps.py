@@ -14,7 +14,13 @@ from pathlib import Path
 
 from tshrag_agent.attempts import workdir
 from tshrag_agent.attempts.attempt import Attempt
-from tshrag_agent.attempts.environment import Places, environment, expanded, working_directory
+from tshrag_agent.attempts.environment import (
+    Places,
+    environment,
+    expanded,
+    main_words,
+    working_directory,
+)
 from tshrag_agent.attempts.prepare import Command, load_command
 from tshrag_agent.attempts.steps import CLEANUP_S, Site
 from tshrag_agent.reports.dut_sampler import DutSampler
@@ -85,7 +91,7 @@ class DutSteps:
         self._attempt.launched()
         if command.setup and not await self._execute("setup", command.setup):
             return
-        await self._execute("main", command.argv)
+        await self._execute("main", main_words(self._attempt.spec, command.argv, self._env))
 
     async def clean_up(self) -> None:
         """Execute the cleanup of the load, bring back what it made, leave nothing there."""

@@ -5,7 +5,7 @@ its working directory is replaced by what this attempt has; any other ``${NAME}`
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -75,6 +75,13 @@ def expanded(text: str, names: Mapping[str, str]) -> str:
     if "${" not in text:
         return text
     return _NAME.sub(lambda found: names.get(found[1], found[0]), text)
+
+
+def main_words(spec: JobSpec, argv: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what is executed: in a command of the profile the lab's own names are put in."""
+    if spec.kind != "command":
+        return tuple(argv)
+    return tuple(expanded(word, names) for word in argv)
 
 
 def working_directory(spec: JobSpec, names: Mapping[str, str], job_dir: str) -> str:

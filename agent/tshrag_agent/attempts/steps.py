@@ -16,6 +16,7 @@ from tshrag_agent.attempts.attempt import Attempt
 from tshrag_agent.attempts.environment import (
     Places,
     environment,
+    main_words,
     working_directory,
 )
 from tshrag_agent.attempts.host import HostExit, HostLimits, HostStart, Shepherd, StartRefused
@@ -123,7 +124,7 @@ class HostSteps:
             raise AssertionError("prepared without a command")
         if command.setup and not await self._execute("setup", command.setup):
             return
-        await self._execute("main", command.argv)
+        await self._execute("main", main_words(self._attempt.spec, command.argv, self._env))
 
     async def clean_up(self) -> None:
         """End what is alive, run the cleanup of the load, collect what was said."""
