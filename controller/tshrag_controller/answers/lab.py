@@ -1,10 +1,11 @@
 """Answers about the lab: agents, DUTs, stats, health."""
 
 from collections.abc import Callable
+from functools import partial
 
 from tshrag_common import requests as r
 from tshrag_common.clock import Clock
-from tshrag_common.ids import AgentId
+from tshrag_common.ids import DEFAULT_ORG, AgentId, OrgId
 from tshrag_common.states import AgentState
 from tshrag_common.views import AgentView, DutView
 from tshrag_controller.answers.asker import Asker
@@ -64,8 +65,10 @@ class LabAnswers:
 
     async def stats(self, asker: Asker, asked: r.Nothing) -> r.StatsAnswer:
         await self._store.wait_applied(self._engine.sequence)
-        counters = await self._store.query(queries.counters)
-        return await self._engine.ask(lambda decision: _stats(decision.lab, counters))
+        own = asker.org if asker.org != DEFAULT_ORG else None  # the lab's own org sees all
+        read = partial(queries.counters_of, org=own) if own else queries.counters
+        counters = await self._store.query(read)
+        return await self._engine.ask(lambda decision: _stats(decision.lab, counters, own))
 
     async def health(self, asker: Asker, asked: r.Nothing) -> r.HealthAnswer:
         about = self._about
@@ -123,13 +126,14 @@ def _dut_view(lab: Lab, row: DutRow) -> DutView:
     )
 
 
-def _stats(lab: Lab, counters: dict[str, int]) -> r.StatsAnswer:
+def _stats(lab: Lab, counters: dict[str, int], org: OrgId | None) -> r.StatsAnswer:
     jobs = {name[5:]: count for name, count in counters.items() if name.startswith("jobs.")}
     runs = {name[5:]: count for name, count in counters.items() if name.startswith("runs.")}
-    for run in lab.runs.values():
+    alive = [run for run in lab.runs.values() if org in (None, run.org)]
+    for run in alive:
         if not run.ended_at:
             runs[run.state] = runs.get(run.state, 0) + 1
-    jobs["open"] = sum(run.open_jobs for run in lab.runs.values())
+    jobs["open"] = sum(run.open_jobs for run in alive)
     ended = sum(count for name, count in jobs.items() if name not in ("open", "skipped"))
     agents: dict[str, int] = {}
     for agent in lab.agents.values():
@@ -148,5 +152,5 @@ def _stats(lab: Lab, counters: dict[str, int]) -> r.StatsAnswer:
         attempts=counters.get("attempts", 0),
         samples=counters.get("samples", 0),
         success_ratio=jobs.get("passed", 0) / ended if ended else None,
-        counters={**lab.counters, "set_aside": counters.get("set_aside", 0)},
+        counters={} if org else {**lab.counters, "set_aside": counters.get("set_aside", 0)},
     )

@@ -242,3 +242,12 @@ async def test_a_profile_that_is_no_profile_is_refused_with_all_its_problems(
     assert "schedul" in refused.value.line
     with pytest.raises(LabError, match="priority"):
         await lab.submit(priority=101)
+
+
+async def test_stats_of_an_org_tell_nothing_of_another(lab: ServedLab) -> None:
+    agent = ScriptedAgent(lab)
+    await agent.hello()
+    await agent.run_through(await lab.submit())
+    other = await Client(lab.bus, OrgId("other"), timeout_s=10).stats()
+    assert (other.runs, other.jobs, other.counters) == ({}, {"open": 0}, {})
+    assert (await lab.client.stats()).runs == {"passed": 1}
