@@ -81,7 +81,7 @@ class Leading:
         self._bus, self._log = broker.bus, JetStream(broker.bus)
         self._outbox = Outbox(broker.bus, store, clock)
         self._signer = CommandSigner(broker.keys.controller)
-        self._lab_clock = LabClock(clock, 0)
+        self._lab_clock = LabClock(clock, lab.at)
         self.feed = Feed(clock, self._outbox.publish)
         self.dispatch = Dispatch(self._send_command, lambda run: self.judging.put(run))
         pen = Pen(self._log, settings.controller.node, lab.sequence)
@@ -272,6 +272,8 @@ class Leading:
             )
         if not self._broker.durable:
             own.append("nats_unsafe_sync: a power cut may take what was accepted")
+        for agent, skew_s in sorted(self.beats.skews.items()):
+            own.append(f"clock_skew: {agent}: {skew_s:+.0f}s; set the clock of the host")
         return tuple(reason for reason in own if reason)
 
     def _counters(self) -> dict[str, int]:

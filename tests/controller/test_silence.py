@@ -4,7 +4,7 @@ import asyncio
 
 from tests.support.builders import T0, facts
 from tests.support.waiting import wait_until
-from tshrag_common.ids import AgentId
+from tshrag_common.ids import AgentId, Epoch
 from tshrag_common.reports import Heartbeat, Hello, ReportBatch
 from tshrag_common.states import AgentState
 from tshrag_controller.core.decision import Decision
@@ -81,3 +81,23 @@ async def test_agents_are_not_lost_because_the_bus_was_away() -> None:
         assert lab.agents[A1].state is AgentState.LOST
         for task in tasks:
             task.cancel()
+
+
+def a_beat(clock: HandClock, *, ahead_s: float = 0.0) -> Heartbeat:
+    at = clock.now() + round(ahead_s * 1e6)
+    return Heartbeat(agent=A1, boot="b1", at=at, digest=0, heard=(Epoch(0), 0))
+
+
+async def test_a_host_whose_clock_is_off_works_and_is_told_of() -> None:
+    clock = HandClock()
+    engine = Engine(Lab(), Paper(), LabClock(clock, T0), lambda *_: None, lambda *_: None)
+    beats = Beats(engine, clock, NoStores(), lambda _: 0, Spools(clock))
+    async with asyncio.TaskGroup() as group:
+        leading = group.create_task(engine.lead())
+        await engine.ask(hello)
+        answer = await beats.on_heartbeat(a_beat(clock, ahead_s=3600))
+        assert answer.known
+        assert beats.skews == {A1: 3600.0}
+        await beats.on_heartbeat(a_beat(clock, ahead_s=1))
+        assert beats.skews == {}
+        leading.cancel()

@@ -29,6 +29,7 @@ SUSPECT_S = 15.0
 LOST_S = 30.0
 DEAF_S = 2.0
 """When a look at who is silent took longer, the bus was away or we were: nobody was heard."""
+SKEW_S = 60.0
 COMMAND_FLIGHT_S = 1.0
 """A command younger than this may still be on its way: no Sync because of it."""
 
@@ -65,6 +66,7 @@ class Beats:
         self.last: dict[AgentId, Heartbeat] = {}
         self._since: dict[AgentId, int] = {}
         self._hosts: dict[AgentId, str] = {}
+        self.skews: dict[AgentId, float] = {}  # seconds, of hosts whose clock is off
         self._differs_since: dict[AgentId, float] = {}
 
     async def on_heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
@@ -76,6 +78,7 @@ class Beats:
         if beat.agent not in self.last or self.last[beat.agent].boot != beat.boot:
             self._since[beat.agent] = self._clock.now()
         self.last[beat.agent] = beat
+        self._note_skew(beat)
         self._spools.hear(beat)
         # Both at one time: a later command knows of every end that is confirmed here.
         stored, sent = self._stores.confirmed(beat), self._sent(beat.agent)
@@ -92,6 +95,17 @@ class Beats:
             output_again=self._spools.again(beat.agent, "output", stored.output),
             sent=sent,
         )
+
+    def _note_skew(self, beat: Heartbeat) -> None:
+        """Say it when the clock of a host is off: nothing is decided by it, but people read it."""
+        skew_s = (beat.at - self._clock.now()) / 1e6
+        if abs(skew_s) < SKEW_S:
+            self.skews.pop(beat.agent, None)
+            return
+        if beat.agent not in self.skews:
+            facts = {"agent": beat.agent, "why": f"clock_skew: {skew_s:+.0f}s"}
+            logger.warning("the clock of a host is off", extra=facts)
+        self.skews[beat.agent] = skew_s
 
     def is_foreign(self, agent: AgentId, spool: str) -> bool:
         """Tell whether another agent of this name, with another journal, was heard just now.
