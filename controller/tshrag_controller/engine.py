@@ -184,7 +184,7 @@ class Engine:
         events: tuple[AnyEvent, ...] = tuple(decision.events)
         frame = Frame(epoch=lab.epoch, at=decision.now, ev_hi=lab.ev_hi, events=events)
         sequences = await self._pen.append(frame)
-        lab.sequence, lab.turn_fences = sequences[-1], 0
+        lab.sequence, lab.at, lab.turn_fences = sequences[-1], frame.at, 0
         self._on_commit(lab, frame, sequences[-1])
 
     def _let_go(self, effects: Sequence[Effect]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from tshrag_common.bus.jetstream import JetStream, StreamInfo
-from tshrag_common.clock import Clock, SystemClock
+from tshrag_common.clock import Clock
 from tshrag_common.errors import NotFound, Refused
 from tshrag_common.streams import LOG, StreamConfig
 from tshrag_controller.core.events import LeaderChosen
@@ -91,7 +91,7 @@ async def recover(
     checkpoints: Checkpoints,
     store: Store,
     name: str,
-    clock: Clock | None = None,
+    clock: Clock,
 ) -> Lab:
     """Return the Lab at the end of the LOG; the projection has followed as far.
 
@@ -103,7 +103,7 @@ async def recover(
     began = time.monotonic()
     info = await log.stream_info(LOG)
     checkpoint = await checkpoints.newest()
-    lab = revive(await checkpoints.lab(checkpoint), _now()) if checkpoint else Lab()
+    lab = revive(await checkpoints.lab(checkpoint), clock.now()) if checkpoint else Lab()
     known = max(store.applied, lab.sequence)
     begin = min(lab.sequence, store.applied) + 1
     if known > info.last_seq:
@@ -121,7 +121,7 @@ async def recover(
     took = round(time.monotonic() - began, 3)
     logger.info("recovered", extra={"sequence": lab.sequence, "frames": frames, "seconds": took})
     # Indexes are made anew, without what was queued on the way; what became due is due now.
-    return revive(recorded(lab), (clock or SystemClock()).now())
+    return revive(recorded(lab), max(lab.at, clock.now()))
 
 
 async def _explain_gap(log: JetStream, info: StreamInfo, begin: int, known: int) -> None:
@@ -141,8 +141,3 @@ async def _explain_gap(log: JetStream, info: StreamInfo, begin: int, known: int)
 def _behind(what: str) -> LogBehindProjection:
     fix = "bring the LOG's store back, see docs/how-to/recover.md"
     return LogBehindProjection("lab.v1.log", what, fix)
-
-
-def _now() -> int:
-    """Return microseconds UTC: timers that count from a start count from this one."""
-    return time.time_ns() // 1000

@@ -152,6 +152,7 @@ class Lab:
     duts: dict[DutId, DutRow] = field(default_factory=dict)
     keys: dict[str, RunId] = field(default_factory=dict)  # "org key" of runs in memory
     counters: dict[str, int] = field(default_factory=dict)
+    at: int = 0  # of the newest frame: the lab's time never goes back behind it
     turn_fences: int = 0  # given since the newest frame
 
     indexes: "Indexes" = field(default_factory=lambda: Indexes())

@@ -16,6 +16,7 @@ def apply_frame(lab: Lab, sequence: int, at: int, ev_hi: int, events: Sequence[e
         _note(lab, event, touched)
         apply(lab, event, at)
     lab.sequence, lab.ev_hi, lab.turn_fences = sequence, max(lab.ev_hi, ev_hi), 0
+    lab.at = max(lab.at, at)
     for name in touched:
         run = lab.runs.get(name)
         if run is not None and RUN.is_final(run.state) and not run.live:

@@ -36,6 +36,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     duts: dict[DutId, DutRow]
     keys: dict[str, RunId]
     counters: dict[str, int]
+    at: int = 0
 
 
 _FIELDS = tuple(name for name in Recorded.__struct_fields__ if name != "version")
