@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from tshrag_agent.attempts.roster import Roster
 from tshrag_agent.intake import Intake
 from tshrag_agent.journal.journal import Journal
-from tshrag_agent.journal.records import SPOOLS, Confirm, Heard, SpoolName
+from tshrag_agent.journal.records import SPOOLS, Append, Confirm, Heard, SpoolName
 from tshrag_agent.reports.outbound import Outbound
 from tshrag_common import subjects, wire
 from tshrag_common.bus.connection import Bus
 from tshrag_common.clock import Clock
-from tshrag_common.errors import ErrorReport, LabError, Refused
+from tshrag_common.errors import ErrorReport, LabError, Refused, StorageFull
 from tshrag_common.ids import Epoch
 from tshrag_common.inventory import AgentFacts
 from tshrag_common.reports import Heartbeat, HeartbeatAnswer, Hello
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 BEAT_S = 5.0
 _JITTER_RATIO = 0.1
 _ANSWER_S = 3.0
+_AGAIN_S = 0.5
 _OBEY_S = 3.0
 """How long a beat waits for the journal: who is silent because of a full disk would be lost."""
 _IN_USE_S = 20.0
@@ -59,10 +60,15 @@ class Pulse:
         self._soon.set()
 
     async def hello(self) -> None:
-        """Say who is here, and what it holds."""
-        holds = tuple(self._roster.live)
-        report = Hello(at=self._clock.now(), facts=self._facts(), holds=holds)
-        await self._journal.append("reports", wire.body(report))
+        """Say who is here, and what it holds when the journal takes it, not before."""
+        while True:
+            holds = tuple(self._roster.live)
+            report = Hello(at=self._clock.now(), facts=self._facts(), holds=holds)
+            try:
+                await self._journal.write(Append("reports", (wire.body(report),)), patient=False)
+                break
+            except StorageFull:
+                await asyncio.sleep(_AGAIN_S)
         self.soon()
 
     async def beat(self) -> None:
