@@ -96,7 +96,12 @@ class Leading:
         )
         mac_key = broker.keys.mac_key
         self.reports = ReportIntake(
-            self.engine, mac_key, self._outbox.set_aside, spools, self.beats.is_foreign
+            self.engine,
+            mac_key,
+            self._outbox.set_aside,
+            spools,
+            self.beats.is_foreign,
+            self.beats.leave,
         )
         self._loads = ObjectBlobs(Objects(self._log, LOADS))
         aside = self._outbox.set_aside

@@ -118,6 +118,10 @@ class Beats:
             return False
         return self._clock.monotonic() - self.heard_at(agent) < SUSPECT_S
 
+    def leave(self, agent: AgentId) -> None:
+        """Free a name at once whose agent said goodbye."""
+        self.last.pop(agent, None)
+
     def _in_use(self, beat: Heartbeat) -> HeartbeatAnswer:
         since = printed_instant(self._since[beat.agent])
         host = self._hosts.get(beat.agent, "unknown")

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from tshrag_common import subjects
 from tshrag_common.errors import LabError, Refused, shown
 from tshrag_common.ids import AgentId
-from tshrag_common.reports import ReportBatch
+from tshrag_common.reports import Goodbye, ReportBatch
 from tshrag_common.seals import open_report
 from tshrag_common.wire import REPORTS, BadMessage
 from tshrag_controller.core.decision import Decision
@@ -42,10 +42,11 @@ class ReportIntake:
         set_aside: SetAside,
         spools: Spools,
         is_foreign: Callable[[AgentId, str], bool] = lambda agent, spool: False,
+        leave: Callable[[AgentId], None] = lambda agent: None,
     ) -> None:
         self._engine, self._mac_key = engine, mac_key
         self._set_aside, self._spools = set_aside, spools
-        self._is_foreign = is_foreign
+        self._is_foreign, self._leave = is_foreign, leave
         self.gaps = self.foreign = 0
 
     async def take(self, messages: Sequence[tuple[str, int, bytes]]) -> None:
@@ -86,4 +87,6 @@ class ReportIntake:
             missing = f"gap {gap.again_from}..{batch.first_seq - 1} requested"
             logger.warning("reports are missing", extra={"agent": gap.agent, "what": missing})
             self._spools.gap(gap.agent, "reports", gap.again_from)
+        if any(isinstance(report, Goodbye) for report in batch.reports):
+            self._leave(batch.agent)
         self._engine.ev_applied(sequence)

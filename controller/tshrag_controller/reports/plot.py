@@ -46,7 +46,7 @@ def plot(
     lines = canvas.lines()
     labels = {0: high, len(lines) // 2: (low + high) / 2, len(lines) - 1: low}
     drawn = [
-        f"{_label(labels[row], unit) if row in labels else '':>{_LABEL}}┤{line}"
+        f"{_label(labels[row], unit)[:_LABEL] if row in labels else '':>{_LABEL}}┤{line}"
         for row, line in enumerate(lines)
     ]
     span = duration((last - first) / 1e6) if last > first else "one instant"

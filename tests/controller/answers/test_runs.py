@@ -23,7 +23,7 @@ from tshrag_common import ids, requests as r
 from tshrag_common.client import Client
 from tshrag_common.errors import LabError
 from tshrag_common.ids import OrgId
-from tshrag_common.reports import OutputChunk
+from tshrag_common.reports import Goodbye, OutputChunk
 from tshrag_common.views import News, RunView
 
 
@@ -218,6 +218,7 @@ async def test_what_an_old_journal_had_stored_says_nothing_of_a_new_one(lab: Ser
     await old.ended(start, samples_upto=20)
     await old.beat()
     assert await until_final(lab, run) == "passed"
+    await old.report(Goodbye(at=T0))  # its name is free at once
 
     new = ScriptedAgent(lab, journal="j2")
     await new.hello()
