@@ -1,6 +1,7 @@
 # make demo   a whole lab on this machine, from nothing, in under a minute after set-up
 # make test   everything a change must pass; CI calls the same
 # make check  the quick half of it: lint, format, types, house rules
+# make simulate SEEDS=10000   a lab on a virtual clock under faults, seed by seed (FROM=1)
 # make bench  the benchmarks, results into benchmarks/results/
 
 SHELL := /bin/bash
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
 
-.PHONY: packages demo test check bench docs clean setup
+.PHONY: packages demo test check simulate bench docs clean setup
 
 setup: $(STAMP)
 
@@ -34,6 +35,12 @@ packages:
 
 test: check packages
 	$(BIN)/pytest -q -n 2 --dist loadgroup
+
+SEEDS ?= 1000
+FROM ?= 1
+
+simulate: setup
+	@$(BIN)/python -m tests.simulation.simulate $(FROM) $$(($(FROM) + $(SEEDS) - 1))
 
 bench: setup
 	$(BIN)/python -m benchmarks.run

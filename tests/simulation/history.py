@@ -30,5 +30,5 @@ class History:
             summed.update(repr(entry).encode())
         return summed.hexdigest()[:16]
 
-    def lines(self, most: int = 400) -> list[str]:
-        return [f"{at:9.3f}  {what}  {facts}" for at, what, facts in self.entries[-most:]]
+    def lines(self) -> list[str]:
+        return [f"{at:9.3f}  {what}  {facts}" for at, what, facts in self.entries]

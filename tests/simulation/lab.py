@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
+from tests.simulation.client import URL, SimClient
 from tests.simulation.disk import Disk, StoreDisk
 from tests.simulation.history import History
 from tests.simulation.machines import Machine, WallClock
 from tests.simulation.mutations import Rules
-from tests.simulation.network import URL, Network, SimClient
+from tests.simulation.network import Network
 from tests.simulation.steps import BoardSteps, Follow, HostSteps, SimShepherd
 from tests.simulation.vloop import LIFE, VirtualLoop
 from tshrag_agent.attempts.attempt import Attempt, Office, Steps

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tshrag_agent.journal.records import SPOOLS
 HEAL_S = 120.0
 """How long a lab has, when everything is well again, until every run has ended."""
 _LOOK_S = 0.5
+_AT_ONCE = 20
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Outcome:
     """What came of a seed."""
 
     seed: int
+    mutation: Mutation | None
     broken: tuple[str, ...]
     digest: str
     virtual_s: float
@@ -43,7 +46,8 @@ class Outcome:
 
     def __str__(self) -> str:
         said = "; ".join(self.broken[:5]) or "ok"
-        return f"seed={self.seed} commit={commit()} mutation-free digest={self.digest}: {said}"
+        mutation = f" mutation={self.mutation}" if self.mutation else ""
+        return f"seed={self.seed} commit={commit()}{mutation} digest={self.digest}: {said}"
 
 
 def simulate(seed: int, mutation: Mutation | None = None, verbose: bool = False) -> Outcome:
@@ -66,7 +70,7 @@ class Lab:
     def __init__(
         self, loop: VirtualLoop, seed: int, mutation: Mutation | None, folder: Path
     ) -> None:
-        self._loop, self._seed = loop, seed
+        self._loop, self._seed, self._mutation = loop, seed, mutation
         self._rules = Rules(mutation)
         chance = self._chance("lab")
         self._history = History()
@@ -146,6 +150,7 @@ class Lab:
         Checker(history, self._log, self._agents, store, loop.time()).check()
         return Outcome(
             seed=self._seed,
+            mutation=self._mutation,
             broken=tuple(history.broken),
             digest=history.digest,
             virtual_s=loop.time(),
@@ -204,27 +209,50 @@ class _Said(logging.Handler):
 
 
 def main(arguments: list[str]) -> int:
-    verbose = "--log" in arguments
-    arguments = [argument for argument in arguments if argument != "--log"]
-    first, last = int(arguments[0]), int(arguments[1]) if len(arguments) > 1 else int(arguments[0])
-    mutation = next((each for each in MUTATIONS if each in arguments[2:]), None)
-    failed, began, virtual_s, jobs = 0, time.process_time(), 0.0, 0
-    for seed in range(first, last + 1):
-        outcome = simulate(seed, mutation, verbose)
-        virtual_s += outcome.virtual_s
-        jobs += outcome.jobs
-        if outcome.broken:
-            failed += 1
-            sys.stdout.write(f"{outcome}\n")
-        if first == last:
-            sys.stdout.write("\n".join(outcome.history.lines(100_000)) + "\n")
-    took = time.process_time() - began
-    count = last + 1 - first
+    """Run the seeds ``FIRST [LAST]``; of a single one tell all that happened."""
+    words = [each for each in arguments if not each.isdigit()]
+    numbers = [int(each) for each in arguments if each.isdigit()]
+    if not numbers or any(word not in (*MUTATIONS, "--log") for word in words):
+        sys.stdout.write(f"simulate FIRST [LAST] [--log] [{'|'.join(MUTATIONS)}]\n")
+        return 2
+    mutation = next((each for each in MUTATIONS if each in words), None)
+    if len(numbers) == 1:
+        outcome = simulate(numbers[0], mutation, "--log" in words)
+        sys.stdout.write("\n".join([*outcome.history.lines(), str(outcome)]) + "\n")
+        return 1 if outcome.broken else 0
+    return _many(numbers[0], numbers[1], mutation)
+
+
+def _many(first: int, last: int, mutation: Mutation | None) -> int:
+    """Run seeds on all processors; tell of those that fail."""
+    failed, began, virtual_s, jobs = 0, time.monotonic(), 0.0, 0
+    begins = range(first, last + 1, _AT_ONCE)
+    with ProcessPoolExecutor() as pool:
+        asked = [
+            pool.submit(_some, begin, min(last, begin + _AT_ONCE - 1), mutation) for begin in begins
+        ]
+        for each in as_completed(asked):
+            said, more_s, more_jobs = each.result()
+            failed, virtual_s, jobs = failed + len(said), virtual_s + more_s, jobs + more_jobs
+            sys.stdout.writelines(said)
+            sys.stdout.flush()
+    took_s, count = time.monotonic() - began, last + 1 - first
     sys.stdout.write(
-        f"{count} seeds, {failed} failed, {jobs} jobs, {virtual_s / 3600:.1f} virtual hours, "
-        f"{took:.1f} s of processor, {count / took:.2f} seeds/s\n"
+        f"{count} seeds, {failed} failed, {jobs} jobs, {virtual_s / 3600:.1f} virtual hours "
+        f"in {took_s:.0f} s, {count / took_s:.2f} seeds/s\n"
     )
     return 1 if failed else 0
+
+
+def _some(first: int, last: int, mutation: Mutation | None) -> tuple[list[str], float, int]:
+    """Return a line for each seed that fails, the virtual time, and the number of jobs."""
+    said, virtual_s, jobs = [], 0.0, 0
+    for seed in range(first, last + 1):
+        outcome = simulate(seed, mutation)
+        virtual_s, jobs = virtual_s + outcome.virtual_s, jobs + outcome.jobs
+        if outcome.broken:
+            said.append(f"{outcome}\n")
+    return said, virtual_s, jobs
 
 
 if __name__ == "__main__":

@@ -1,8 +1,16 @@
+"""A lab on a virtual clock under everything at once; ``make simulate SEEDS=10000`` does more."""
+
+import os
+import subprocess
+import sys
+
 import pytest
 
+from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.simulate import simulate
 
 CHUNKS, SEEDS = 12, 300
+MUTANT_SEEDS = 50
 
 
 @pytest.mark.slow
@@ -13,5 +21,25 @@ def test_whatever_befalls_a_lab_it_keeps_its_promises(chunk: int) -> None:
         assert not outcome.broken, str(outcome)
 
 
-def test_a_seed_gives_the_same_history_each_time() -> None:
-    assert simulate(1001).digest == simulate(1001).digest
+@pytest.mark.slow
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_lab_with_a_broken_rule_is_found_out(mutation: Mutation) -> None:
+    assert any(simulate(seed, mutation).broken for seed in range(1, 1 + MUTANT_SEEDS))
+
+
+@pytest.mark.slow
+def test_a_seed_gives_the_same_history_in_every_process() -> None:
+    code = "import sys; from tests.simulation.simulate import simulate as s; "
+    code += "sys.stdout.write(' '.join(s(seed).digest for seed in (3, 17, 40)))"
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hashes},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hashes in ("1", "2")
+    }
+    assert len(said) == 1
+    assert said == {" ".join(simulate(seed).digest for seed in (3, 17, 40))}

@@ -5,11 +5,12 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from tests.simulation.client import URL
 from tests.simulation.history import History
 from tests.simulation.lab import Process, a_document
 from tests.simulation.machines import WALL_0, Script
 from tests.simulation.mutations import Rules
-from tests.simulation.network import URL, Network
+from tests.simulation.network import Network
 from tshrag_common import ids, requests as r
 from tshrag_common.bus.connection import connect
 from tshrag_common.client import Client
