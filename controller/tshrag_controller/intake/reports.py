@@ -62,9 +62,6 @@ class ReportIntake:
         except LabError as error:
             self._set_aside(subject, error.line, data)
             return None
-        if self._is_foreign(batch.agent, batch.spool):  # its journal keeps it until it may speak
-            self.foreign += 1
-            return None
         return self._engine.ask(lambda decision: self._apply(decision, batch, sequence))
 
     def open(self, subject: str, data: bytes) -> ReportBatch:
@@ -79,6 +76,14 @@ class ReportIntake:
         return batch
 
     def _apply(self, decision: Decision, batch: ReportBatch, sequence: int) -> None:
+        """Let a batch count, in the turn: a goodbye before it in EV has freed the name by then."""
+        if self._is_foreign(batch.agent, batch.spool):
+            self.foreign += 1  # its journal keeps it until it may speak
+        else:
+            self._count(decision, batch)
+        self._engine.ev_applied(sequence)
+
+    def _count(self, decision: Decision, batch: ReportBatch) -> None:
         confirmed = self._spools.confirmed(batch.agent, "reports", batch.spool)
         try:
             on_reports(decision, batch, confirmed)
@@ -89,4 +94,3 @@ class ReportIntake:
             self._spools.gap(gap.agent, "reports", gap.again_from)
         if any(isinstance(report, Goodbye) for report in batch.reports):
             self._leave(batch.agent)
-        self._engine.ev_applied(sequence)
