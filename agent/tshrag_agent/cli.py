@@ -11,8 +11,9 @@ import click
 import msgspec
 import uvloop
 
-from tshrag_agent import daemon
+from tshrag_agent import process
 from tshrag_agent.check import check_lines
+from tshrag_agent.daemon import VERSION
 from tshrag_agent.online import Denied
 from tshrag_agent.reports.facts import gather
 from tshrag_agent.settings import AgentSettings, read_settings
@@ -46,7 +47,7 @@ def _run(config: Path, handover: bool, verbose: bool, form: Literal["json", "tex
     set_up_logging("debug" if verbose else "info", form)
     with _one_line():
         settings = read_settings(config)
-        uvloop.run(daemon.run(settings, handover=handover))
+        uvloop.run(process.run(settings, handover=handover))
 
 
 @main.command()
@@ -84,7 +85,7 @@ def facts(config: Path) -> None:
     """Print what the agent would say of its host, as JSON."""
     with _one_line():
         settings = read_settings(config)
-        found = gather(_name(settings), settings, "none", daemon.VERSION)
+        found = gather(_name(settings), settings, "none", VERSION)
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
 
 

@@ -1,26 +1,20 @@
 """The agent's daemon: opens everything, wires it, and holds the loops in one TaskGroup."""
 
 import asyncio
-import fcntl
 import logging
-import os
 import secrets
-import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import Coroutine
 from typing import Any
 
-from tshrag_agent.attempts.attempt import Attempt, Office, Steps
-from tshrag_agent.attempts.builtins import BuiltinSteps
-from tshrag_agent.attempts.dut_steps import DutPlace, DutSteps
+from tshrag_agent.attempts.attempt import Attempt, Office
+from tshrag_agent.attempts.choose import Ways
 from tshrag_agent.attempts.fences import Fences
 from tshrag_agent.attempts.host import Shepherd
 from tshrag_agent.attempts.prepare import Kit
 from tshrag_agent.attempts.recover import Found, look
 from tshrag_agent.attempts.roster import Living, Roster
-from tshrag_agent.attempts.steps import Exits, HostSteps, Site
+from tshrag_agent.attempts.steps import Exits, Site
 from tshrag_agent.attempts.workdir import expire
 from tshrag_agent.blobs import BlobClient
 from tshrag_agent.duts import Duts
@@ -38,7 +32,7 @@ from tshrag_agent.slots import Slots
 from tshrag_common import wire
 from tshrag_common.clock import SystemClock
 from tshrag_common.commands import StartAttempt
-from tshrag_common.errors import ErrorReport, LabError, Refused
+from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import AgentId, DutId
 from tshrag_common.jobs import JobSpec
 from tshrag_common.keys import Bundle
@@ -54,34 +48,8 @@ _END_WITHIN_S = 20.0
 _EXPIRE_EVERY_S = 3600.0
 
 
-class AlreadyRunning(Refused):
-    """Another agent works in the same state directory."""
-
-    code = "already_running"
-
-
 class _Stop(Exception):
     """Ends the daemon's group from inside."""
-
-
-class Impossible:
-    """The steps of an attempt that this agent has no way for: its DUT is not configured any more.
-
-    The journal may hold such an attempt when `agent.toml` was changed after a crash.
-    """
-
-    def __init__(self, error: LabError) -> None:
-        self._error = error
-
-    async def work(self) -> None:
-        raise self._error
-
-    async def clean_up(self) -> None:
-        """Nothing of it was ever begun here."""
-
-
-def _not_opened(error: OSError) -> LabError:
-    return Refused("dut", str(error), "see [dut] in agent.toml", code="no_transport")
 
 
 class Daemon:
@@ -144,6 +112,7 @@ class Daemon:
             sample_s=settings.agent.sample_s,
             blame=self._blame,
         )
+        self._ways = Ways(self._site, self._duts)
         self._attempts: asyncio.TaskGroup | None = None
 
     def stop(self, handover: bool = False) -> None:
@@ -190,7 +159,7 @@ class Daemon:
             self.roster.end(fence, seq)
         for left in found.left:
             self.roster.slots.take(left.start, left.spec)
-            attempt = Attempt(self._office, left.start, left.spec, self._steps, left=left.row)
+            attempt = Attempt(self._office, left.start, left.spec, self._ways.steps, left=left.row)
             self.roster.enter(attempt)
             logger.info("adopted" if left.adoptable else "ended by a restart", extra=attempt.facts)
             if not left.adoptable:
@@ -201,7 +170,7 @@ class Daemon:
             self._begin(attempt)
 
     def _launch(self, start: StartAttempt, spec: JobSpec, older: Living | None) -> Living:
-        attempt = Attempt(self._office, start, spec, self._steps, older)
+        attempt = Attempt(self._office, start, spec, self._ways.steps, older)
         self._begin(attempt)
         return attempt
 
@@ -216,24 +185,6 @@ class Daemon:
         if self._attempts is None:
             raise AssertionError("attempts are made while the daemon serves")
         return self._attempts
-
-    def _steps(self, attempt: Attempt) -> Steps:
-        """Choose how an attempt is made; one that cannot be made here ends with the reason."""
-        try:
-            return self._possible_steps(attempt)
-        except (LabError, OSError) as error:
-            logger.error("an attempt is not possible here", extra={**attempt.facts})
-            return Impossible(error if isinstance(error, LabError) else _not_opened(error))
-
-    def _possible_steps(self, attempt: Attempt) -> Steps:
-        spec, dut = attempt.spec, attempt.start.dut
-        if spec.load is not None and spec.load.builtin:
-            return BuiltinSteps(attempt, self._journal, self._clock)
-        if dut is None or self._duts.is_host(dut, spec.need.target.runtime):
-            return HostSteps(attempt, self._site)
-        transport = self._duts.transport(dut, spec.need.target.runtime)
-        table = self._duts.table(dut)
-        return DutSteps(attempt, self._site, DutPlace(dut, transport, table.os, table.arch))
 
     async def _blame(self, dut: DutId, reason: str) -> None:
         """Take a DUT out of service until this agent is started again, and tell."""
@@ -285,56 +236,3 @@ class Daemon:
         except TimeoutError:
             return False
         return True
-
-
-async def run(settings: AgentSettings, *, handover: bool = False) -> None:
-    """Be the agent of `settings` until SIGTERM or SIGINT.
-
-    With `handover` processes on the host are left to the next agent.
-
-    Raises:
-        AlreadyRunning: another one works in the same state directory.
-        Refused: the credentials cannot be read, or are not taken any more.
-
-    """
-    bundle = settings.bundle()
-    with locked(settings.state):
-        async with opened(settings, bundle) as daemon:
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, daemon.stop, handover)
-            await daemon.serve()
-
-
-@asynccontextmanager
-async def opened(settings: AgentSettings, bundle: Bundle) -> AsyncIterator[Daemon]:
-    """Open journal and shepherd; leave them in order. What the shepherd keeps alive goes on."""
-    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    journal = await Journal.open(settings.state / "journal.db")
-    try:
-        shepherd = await Shepherd.open(settings.state)
-        try:
-            yield Daemon(settings, bundle, journal, shepherd)
-        finally:
-            await shepherd.close()
-    finally:
-        await journal.close()
-
-
-@contextmanager
-def locked(state: Path) -> Iterator[None]:
-    """Hold the state directory: one agent works in it."""
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            fix = "stop it, or set [agent] store to another folder"
-            raise AlreadyRunning(str(state), f"agent with pid {holder} is here", fix) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support.leader import Leader
-from tshrag_agent.daemon import Daemon, opened
+from tshrag_agent.daemon import Daemon
+from tshrag_agent.process import opened
 from tshrag_agent.settings import AgentSettings, AgentTable, DutTable
 from tshrag_common.ids import AgentId
 from tshrag_common.keys import Bundle, write_secret

@@ -1,0 +1,57 @@
+"""By which way an attempt is made: in the agent, on its host, on a DUT; or not at all."""
+
+import logging
+
+from tshrag_agent.attempts.attempt import Attempt, Steps
+from tshrag_agent.attempts.builtins import BuiltinSteps
+from tshrag_agent.attempts.dut_steps import DutPlace, DutSteps
+from tshrag_agent.attempts.steps import HostSteps, Site
+from tshrag_agent.duts import Duts
+from tshrag_common.errors import LabError, Refused
+
+logger = logging.getLogger(__name__)
+
+
+class Impossible:
+    """The steps of an attempt that this agent has no way for: its DUT is not configured any more.
+
+    The journal may hold such an attempt when `agent.toml` was changed after a crash.
+    """
+
+    def __init__(self, error: LabError) -> None:
+        self._error = error
+
+    async def work(self) -> None:
+        raise self._error
+
+    async def clean_up(self) -> None:
+        """Nothing of it was ever begun here."""
+
+
+def _not_opened(error: OSError) -> LabError:
+    return Refused("dut", str(error), "see [dut] in agent.toml", code="no_transport")
+
+
+class Ways:
+    """The ways of one agent."""
+
+    def __init__(self, site: Site, duts: Duts) -> None:
+        self._site, self._duts = site, duts
+
+    def steps(self, attempt: Attempt) -> Steps:
+        """Choose how an attempt is made; one that cannot be made here ends with the reason."""
+        try:
+            return self._possible(attempt)
+        except (LabError, OSError) as error:
+            logger.error("an attempt is not possible here", extra={**attempt.facts})
+            return Impossible(error if isinstance(error, LabError) else _not_opened(error))
+
+    def _possible(self, attempt: Attempt) -> Steps:
+        spec, dut = attempt.spec, attempt.start.dut
+        if spec.load is not None and spec.load.builtin:
+            return BuiltinSteps(attempt, self._site.journal, self._site.clock)
+        if dut is None or self._duts.is_host(dut, spec.need.target.runtime):
+            return HostSteps(attempt, self._site)
+        transport = self._duts.transport(dut, spec.need.target.runtime)
+        table = self._duts.table(dut)
+        return DutSteps(attempt, self._site, DutPlace(dut, transport, table.os, table.arch))
