@@ -11,73 +11,26 @@ Errors of the lab arrive as they were raised there: Refused, Unavailable, Invali
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from tshrag_common import requests as r, subjects
-from tshrag_common.bus.connection import Bus, connect
+from tshrag_common.asking import Asking
+from tshrag_common.bus.connection import connect
 from tshrag_common.bus.messages import Message
-from tshrag_common.errors import (
-    ErrorReport,
-    Invalid,
-    LabError,
-    Refused,
-    Unavailable,
-    Unreachable,
-)
+from tshrag_common.errors import Unavailable
 from tshrag_common.ids import DEFAULT_ORG, OrgId
 from tshrag_common.states import RUN, RunState
 from tshrag_common.views import News, RunView
-from tshrag_common.wire import BadMessage
 
-A = TypeVar("A")
-REQUEST_S = 30.0
 WATCH_AGAIN_S = 15.0
 
-_ENVELOPE = msgspec.json.Decoder(r.Envelope)
 _NEWS = msgspec.json.Decoder(News)
-_ENCODER = msgspec.json.Encoder()
 
 
-class Client:
-    """Speaks for one person of one org over a connection that it does not own."""
-
-    def __init__(self, bus: Bus, org: OrgId = DEFAULT_ORG, timeout_s: float = REQUEST_S) -> None:
-        self.bus, self.org, self.timeout_s = bus, org, timeout_s
-        self._own = org if bus.plain else None  # where the server has accounts it adds the org
-        self.durable = True
-
-    async def ask(
-        self, verb: r.Verb, request: msgspec.Struct, shape: type[A], timeout_s: float | None = None
-    ) -> A:
-        """Ask and return the answer as `shape`.
-
-        Raises:
-            Refused, Unavailable: as the controller said, or the bus found.
-
-        """
-        subject = subjects.req(self._own, verb)
-        data = _ENCODER.encode(request)
-        try:
-            answer = await self.bus.request(subject, data, timeout_s or self.timeout_s)
-        except Unreachable as error:
-            if error.code != "no_responders":
-                raise
-            fix = "start one with 'tshrag up', or see 'tshrag health'"
-            raise Unreachable("", "no controller answers", fix, code="no_controller") from None
-        envelope = self._opened(answer)
-        self.durable = envelope.durable
-        return msgspec.json.decode(envelope.data, type=shape)
-
-    def _opened(self, answer: Message) -> r.Envelope:
-        try:
-            envelope = _ENVELOPE.decode(answer.data)
-        except msgspec.DecodeError as error:
-            raise BadMessage("answer", str(error)) from None
-        if envelope.error is not None:
-            raise error_of(envelope.error)
-        return envelope
+class Client(Asking):
+    """One method a request; the requests of other areas come in as classes of their own."""
 
     async def submit(self, request: r.Submit) -> r.SubmitAnswer:
         return await self.ask("submit", request, r.SubmitAnswer, 120.0)
@@ -186,14 +139,6 @@ async def _next(news: asyncio.Queue[News], seen: int) -> News | None:
 def is_final(state: str) -> bool:
     """Tell whether a run in `state` has ended; the empty word is no state yet."""
     return bool(state) and RUN.is_final(RunState(state))
-
-
-def error_of(report: ErrorReport) -> LabError:
-    """Return the error that a controller told of."""
-    if report.problems:
-        return Invalid(report.problems)
-    kind = Unavailable if report.retryable else Refused
-    return kind("", report.message, code=report.code)
 
 
 @asynccontextmanager
