@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from tshrag_common import requests as r, subjects, wire
+from tshrag_common import subjects, wire
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.bus.messages import Message
 from tshrag_common.bus.objects import Objects
@@ -57,6 +57,7 @@ from tshrag_controller.projecting import Projecting
 from tshrag_controller.resolving import Resolving
 from tshrag_controller.settings import ControllerSettings
 from tshrag_controller.store.store import Store
+from tshrag_controller.verbs import blob_verbs, data_verbs, lab_verbs, run_verbs
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,6 @@ class Leading:
             settings.policy,
             settings.loads.rewrite,
         )
-        runs = RunAnswers(self.engine, self._store, self.feed, resolving, self._lab_clock)
         about = About(
             self._version,
             settings.controller.node,
@@ -131,27 +131,12 @@ class Leading:
             self._troubles,
             self._counters,
         )
-        lab = LabAnswers(self.engine, self._store, self.beats, self._clock, about)
-        data = DataAnswers(self.engine, self._store)
-        put = BlobAnswers(self._loads)
+        engine, store = self.engine, self._store
         return {
-            "submit": Verb(r.Submit, runs.submit),
-            "plan": Verb(r.Submit, runs.plan),
-            "cancel": Verb(r.Cancel, runs.cancel),
-            "runs": Verb(r.ListRuns, runs.runs),
-            "run": Verb(r.GetRun, runs.run),
-            "jobs": Verb(r.ListJobs, runs.jobs),
-            "why": Verb(r.Named, runs.why),
-            "watch": Verb(r.Watch, runs.watch),
-            "stats": Verb(r.Nothing, lab.stats),
-            "health": Verb(r.Nothing, lab.health),
-            "agents": Verb(r.Nothing, lab.agents),
-            "duts": Verb(r.Nothing, lab.duts),
-            "logs": Verb(r.GetLogs, data.logs),
-            "metrics": Verb(r.ListMetrics, data.metrics),
-            "series": Verb(r.GetSeries, data.series),
-            "blob_has": Verb(r.BlobHas, put.has),
-            "blob_put": Verb(r.BlobPut, put.put),
+            **run_verbs(RunAnswers(engine, store, self.feed, resolving, self._lab_clock)),
+            **lab_verbs(LabAnswers(engine, store, self.beats, self._clock, about)),
+            **data_verbs(DataAnswers(engine, store)),
+            **blob_verbs(BlobAnswers(self._loads)),
         }
 
     async def lead(self, on_ready: Callable[[], None]) -> None:

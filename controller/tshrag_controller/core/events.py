@@ -2,7 +2,8 @@
 
 An event is small, says one thing, and needs no other to be understood by `apply`. A new field
 has a default and stands last; a kind is never reused, a field never retyped. The time and the
-sequence stand on the frame that holds the event, not in it.
+sequence stand on the frame that holds the event, not in it. The events of runs and agents are
+here; those of another area stand in a room of its own (``<area>_events.py``) and join the union.
 """
 
 from typing import Literal
@@ -16,10 +17,7 @@ from tshrag_common.inventory import AgentFacts
 from tshrag_common.jobs import LoadRef, Plan
 from tshrag_common.reports import Ended
 from tshrag_common.states import AgentCause, JobCause, RunCause
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
-    """The root of all that can stand in a frame."""
+from tshrag_controller.core.event import Event
 
 
 class LeaderChosen(Event, frozen=True, kw_only=True, array_like=True, tag="leader_chosen"):
@@ -42,7 +40,7 @@ class RunAdmitted(Event, frozen=True, kw_only=True, array_like=True, tag="run_ad
     plan: Plan
     loads: tuple[LoadRef, ...] = ()
     criteria: tuple[CompiledCriterion, ...] = ()
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     not_before: int = 0  # microseconds UTC; 0: at once
     deadline: int = 0  # unstarted jobs expire then; 0: never
     duration_us: int = 0  # of the whole run, from its first job; 0: no limit

@@ -1,0 +1,47 @@
+"""Every verb of the one API: what it takes, and who answers. One function an area."""
+
+from collections.abc import Mapping
+
+from tshrag_common import requests as r
+from tshrag_controller.answers.blobs import BlobAnswers
+from tshrag_controller.answers.data import DataAnswers
+from tshrag_controller.answers.lab import LabAnswers
+from tshrag_controller.answers.runs import RunAnswers
+from tshrag_controller.intake.requests import Verb
+
+
+def run_verbs(runs: RunAnswers) -> Mapping[str, Verb]:
+    return {
+        "submit": Verb(r.Submit, runs.submit),
+        "plan": Verb(r.Submit, runs.plan),
+        "cancel": Verb(r.Cancel, runs.cancel),
+        "runs": Verb(r.ListRuns, runs.runs),
+        "run": Verb(r.GetRun, runs.run),
+        "jobs": Verb(r.ListJobs, runs.jobs),
+        "why": Verb(r.Named, runs.why),
+        "watch": Verb(r.Watch, runs.watch),
+    }
+
+
+def lab_verbs(lab: LabAnswers) -> Mapping[str, Verb]:
+    return {
+        "stats": Verb(r.Nothing, lab.stats),
+        "health": Verb(r.Nothing, lab.health),
+        "agents": Verb(r.Nothing, lab.agents),
+        "duts": Verb(r.Nothing, lab.duts),
+    }
+
+
+def data_verbs(data: DataAnswers) -> Mapping[str, Verb]:
+    return {
+        "logs": Verb(r.GetLogs, data.logs),
+        "metrics": Verb(r.ListMetrics, data.metrics),
+        "series": Verb(r.GetSeries, data.series),
+    }
+
+
+def blob_verbs(put: BlobAnswers) -> Mapping[str, Verb]:
+    return {
+        "blob_has": Verb(r.BlobHas, put.has),
+        "blob_put": Verb(r.BlobPut, put.put),
+    }
