@@ -238,6 +238,9 @@ def test_reports_in_every_format_tell_of_the_same_run(
     assert "wave &lt;b&gt;1&lt;/b&gt;" in made["html"]
     again = run_cli("report", wave, "--format", "html", state=state).stdout
     assert again == made["html"]
+    of_a_job = run_cli("report", f"{wave}:1", state=state)
+    assert of_a_job.returncode == 2
+    assert of_a_job.stderr == f"invalid_id: run: {wave}:1 is a job; name its run, as {wave}\n"
 
 
 def test_a_retry_runs_the_same_bytes(state: Path, wave: str) -> None:

@@ -77,7 +77,14 @@ def _said(connection: Connection) -> str:
 
 
 async def run_named(client: Client, text: str) -> str:
-    """Return the run that `text` names: its id, or ``last`` for the newest one."""
+    """Return the run that `text` names: its id, or ``last`` for the newest one.
+
+    Raises:
+        InvalidId: it names one job of a run.
+
+    """
+    if found := _SERIAL.fullmatch(text):
+        raise InvalidId("run", f"{text} is a job", f"name its run, as {found[1]}")
     if text != LAST:
         return text
     answer = await client.runs(r.ListRuns(limit=1))

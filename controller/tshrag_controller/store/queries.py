@@ -104,7 +104,8 @@ def list_jobs(db: sqlite3.Connection, org: OrgId, asked: ListJobs) -> JobsAnswer
     sql = f"SELECT {_JOB_COLUMNS} WHERE {where} ORDER BY j.serial LIMIT ? OFFSET ?"
     rows = db.execute(sql, (*filters, asked.limit + 1, asked.offset)).fetchall()
     if not rows and asked.id.startswith("job-"):
-        raise NotFound("job", asked.id, (ids.job_of(RunId(run), n) for n in (1, 2, 3)))
+        serials = db.execute("SELECT serial FROM jobs WHERE run=? LIMIT 1000", (number,))
+        raise NotFound("job", asked.id, (ids.job_of(RunId(run), one) for (one,) in serials))
     page = rows[: asked.limit]
     attempts = _attempts(db, number, [int(row[0]) for row in page])
     jobs = tuple(_job(RunId(run), row, attempts.get(int(row[0]), ())) for row in page)

@@ -64,6 +64,10 @@ async def test_an_unknown_run_names_the_nearest_and_an_unknown_state_the_states(
     with pytest.raises(NotFound) as unknown:
         await store.query(lambda db: queries.get_run(db, ORG, run[:-1] + "z"))
     assert unknown.value.line == (f"unknown_run: {run[:-1] + 'z'!a} is not known; nearest: {run}")
+    with pytest.raises(NotFound) as no_job:
+        asked = ListJobs(id=ids.job_of(run, 9))
+        await store.query(lambda db: queries.list_jobs(db, ORG, asked))
+    assert no_job.value.line.endswith(f"is not known; nearest: {ids.job_of(run, 1)}")
     with pytest.raises(LabError) as state:
         await runs(store, state="pased")
     assert (
