@@ -139,7 +139,8 @@ class Ended(msgspec.Struct, frozen=True):
 def ended(line: str) -> Ended | None:
     """Return the guard's last word, None for another line or a damaged one."""
     kind, *fields = line.split()
-    if kind != "ended" or len(fields) < 2 or not all(f.isdigit() for f in [fields[0], *fields[2:]]):
+    numbers = [*fields[:1], *fields[2:]]
+    if kind != "ended" or len(fields) < 2 or not all(each.isdecimal() for each in numbers):
         return None
     return Ended(int(fields[0]), fields[1], tuple(int(pid) for pid in fields[2:]))
 
