@@ -33,6 +33,7 @@ from tshrag_common import wire
 from tshrag_common.clock import SystemClock
 from tshrag_common.commands import StartAttempt
 from tshrag_common.errors import ErrorReport
+from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import AgentId, DutId
 from tshrag_common.jobs import JobSpec
 from tshrag_common.keys import Bundle
@@ -155,6 +156,7 @@ class Daemon:
 
     async def _recover(self, found: Found) -> None:
         """Adopt or end what an earlier agent has left."""
+        failpoint("recover.found")
         for fence, seq in found.ended:
             self.roster.end(fence, seq)
         for left in found.left:

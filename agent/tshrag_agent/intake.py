@@ -16,11 +16,12 @@ from tshrag_agent.attempts.fences import Fences
 from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import Append, AttemptRow, Begin, Change, DutFence, Heard
-from tshrag_common import wire
+from tshrag_common import history, wire
 from tshrag_common.bus.messages import Message
 from tshrag_common.clock import Clock
 from tshrag_common.commands import CancelAttempt, CommandBatch, Drain, StartAttempt, Sync
 from tshrag_common.errors import ErrorReport, StaleFence, StorageFull
+from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import AgentId, Epoch, Fence
 from tshrag_common.jobs import JobSpec
 from tshrag_common.reports import Ended, Outcome
@@ -112,6 +113,7 @@ class Intake:
                 case Drain(on=on):
                     self.draining = on
                     logger.info("draining" if on else "taking work again")
+        failpoint("intake.before_fence")
         await self._begin(batch, starts)
         for cancel in cancels:
             await self._cancel(cancel)
@@ -183,6 +185,7 @@ class Intake:
             for start, _, _ in taken:
                 self._roster.slots.release(start.fence, start.dut)
             return
+        failpoint("intake.journaled")
         for seq, report in enumerate(refused, last - len(refused) + 1):
             self._roster.end(report.fence, seq)
         for start, spec, older_fence in taken:
@@ -190,6 +193,8 @@ class Intake:
             if older is not None:
                 older.cancel(CancelAttempt(fence=older.start.fence, cause="lost"))
             self._roster.enter(self._launch(start, spec, older))
+            facts = {"job": start.job, "attempt": start.attempt, "dut": start.dut or ""}
+            history.note("taken", fence=start.fence, epoch=self.heard[0], **facts)
 
     def _refusal(self, start: StartAttempt, specs: "_Specs") -> ErrorReport | None:
         spec = specs.get(start.spec)
@@ -203,6 +208,7 @@ class Intake:
                 self._fences.check(start.dut, start.fence)
             except StaleFence as error:
                 self.counters["starts_stale"] += 1
+                history.note("stale_fence", job=start.job, dut=start.dut, fence=start.fence)
                 return error.report()
         return self._roster.slots.refusal(start, spec)
 

@@ -12,6 +12,7 @@ from tshrag_agent.attempts.host import Shepherd
 from tshrag_agent.daemon import Daemon
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.settings import AgentSettings
+from tshrag_common import history
 from tshrag_common.errors import Refused
 from tshrag_common.keys import Bundle
 
@@ -33,6 +34,7 @@ async def run(settings: AgentSettings, *, handover: bool = False) -> None:
 
     """
     bundle = settings.bundle()
+    history.be(f"agent {bundle.name}")
     with locked(settings.state):
         async with opened(settings, bundle) as daemon:
             loop = asyncio.get_running_loop()

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from tshrag_common import requests as r, subjects
+from tshrag_common import history, requests as r, subjects
 from tshrag_common.asking import Asking
 from tshrag_common.bus.connection import connect
 from tshrag_common.bus.messages import Message
@@ -33,14 +33,20 @@ class Client(Asking):
     """One method a request; the requests of other areas come in as classes of their own."""
 
     async def submit(self, request: r.Submit) -> r.SubmitAnswer:
-        return await self.ask("submit", request, r.SubmitAnswer, 120.0)
+        history.note("submits", job=request.run, key=request.key)
+        answer = await self.ask("submit", request, r.SubmitAnswer, 120.0)
+        history.note("accepted", job=answer.run, key=request.key)
+        return answer
 
     async def plan(self, request: r.Submit) -> r.PlanAnswer:
         return await self.ask("plan", request, r.PlanAnswer, 120.0)
 
     async def cancel(self, name: str, wait_s: float = 15.0) -> r.CancelAnswer:
         request = r.Cancel(id=name, wait_s=wait_s)
-        return await self.ask("cancel", request, r.CancelAnswer, wait_s + 10.0)
+        history.note("cancels", job=name)
+        answer = await self.ask("cancel", request, r.CancelAnswer, wait_s + 10.0)
+        history.note("cancelled", job=name, pending=sum(job.pending for job in answer.jobs))
+        return answer
 
     async def runs(self, request: r.ListRuns) -> r.RunsAnswer:
         return await self.ask("runs", request, r.RunsAnswer)

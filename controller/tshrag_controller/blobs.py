@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 from tshrag_common.bus.jetstream import WrongSequence
 from tshrag_common.bus.objects import Objects, Upload
 from tshrag_common.errors import LabError, NotFound, Refused, StorageFull
+from tshrag_common.failpoints import failpoint
 from tshrag_common.sources.archive import file_sha256
 from tshrag_common.sources.chunks import (
     BlobAnswer,
@@ -114,6 +115,7 @@ async def put(store: BlobStore, digest: str, offset: int, total: int, data: byte
     if offset < 0 or offset + len(data) > total or len(data) > CHUNK_BYTES:
         raise WrongOffset("offset", f"{offset} + {len(data)} is outside 0..{total}")
     staged = await store.write(digest, offset, data)
+    failpoint("blobs.piece")
     if staged >= total:
         await store.finish(digest)
         return total

@@ -17,6 +17,7 @@ from typing import IO
 import click
 import uvloop
 
+from tshrag_common import history
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.clock import Clock, SystemClock
 from tshrag_common.errors import Fenced, LabError, Refused, Unreachable
@@ -160,6 +161,7 @@ async def _exit_when_closed(broker: Broker) -> None:
 
 async def _main(settings: ControllerSettings, stop_broker: bool) -> None:
     stop = asyncio.Event()
+    history.be(f"controller {settings.controller.node}")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)

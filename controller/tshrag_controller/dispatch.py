@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from tshrag_common.commands import AnyCommand, CancelAttempt, CommandBatch, StartAttempt, Sync
 from tshrag_common.errors import LabError
+from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import AgentId, Fence, RunId
 from tshrag_common.jobs import JobSpec
 from tshrag_common.wire import COMMANDS
@@ -59,12 +60,14 @@ class Dispatch:
             agent, payload = await self._outbox.get()
             try:
                 await self._send(agent, payload)
+                failpoint("dispatch.sent")
             except LabError as error:
                 facts = {"agent": agent, "why": error.line}
                 logger.warning("a command was not sent; a Sync will mend it", extra=facts)
 
     def _put_starts(self, lab: Lab, agent: AgentId, fences: Sequence[Fence]) -> None:
         for begin in range(0, len(fences), STARTS_PER_MESSAGE):
+            failpoint("dispatch.starts")
             self._put_part(lab, agent, fences[begin : begin + STARTS_PER_MESSAGE])
 
     def _put_part(self, lab: Lab, agent: AgentId, fences: Sequence[Fence]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from tshrag_common.clock import Clock
 from tshrag_common.errors import LabError
+from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import Epoch
 from tshrag_controller.core.apply import forget
 from tshrag_controller.core.decision import BrokenLab, Decision, Effect, ForgetRun
@@ -183,7 +184,9 @@ class Engine:
         lab = self._lab
         events: tuple[AnyEvent, ...] = tuple(decision.events)
         frame = Frame(epoch=lab.epoch, at=decision.now, ev_hi=lab.ev_hi, events=events)
+        failpoint("engine.decided")
         sequences = await self._pen.append(frame)
+        failpoint("engine.appended")
         lab.sequence, lab.at, lab.turn_fences = sequences[-1], frame.at, 0
         self._on_commit(lab, frame, sequences[-1])
 

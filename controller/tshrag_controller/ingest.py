@@ -12,8 +12,9 @@ from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
-from tshrag_common import subjects
+from tshrag_common import history, subjects
 from tshrag_common.errors import LabError, Refused, Unavailable, shown
+from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import AgentId
 from tshrag_common.reports import OutputBatch, SamplesMessage
 from tshrag_common.wire import OUTPUT, SAMPLES, Codec
@@ -97,9 +98,12 @@ class Ingest:
         outcomes = await _patiently(lambda: store(known))
         if await self._skip_confirmed(kind, known, outcomes):
             outcomes = await _patiently(lambda: store(known))
+        failpoint("ingest.stored")
         agents: set[AgentId] = set()
         for message, outcome in zip(known, outcomes, strict=True):
             self._look_at(kind, message, outcome)
+            facts = {"spool": message.spool, "kind": kind, "agent": message.agent}
+            history.note("stored", seq=message.first_seq, upto=outcome.upto, **facts)
             if not self._spools.is_current(message.agent, kind, message.spool):
                 self._spools.doubt(message.agent)  # its journal may be a new one: the beat tells
             self._note(message.agent, kind, message.spool, outcome.upto)

@@ -30,6 +30,7 @@ from tshrag_common.streams import (
     ConsumerConfig,
     met_ingest,
 )
+from tshrag_controller import witness
 from tshrag_controller.answers.blobs import AgentBlobs, BlobAnswers
 from tshrag_controller.answers.data import DataAnswers
 from tshrag_controller.answers.lab import About, LabAnswers
@@ -221,6 +222,7 @@ class Leading:
             logger.debug("a purge failed", extra={"why": error.line})
 
     def _on_commit(self, lab: Lab, frame: Frame, sequence: int) -> None:
+        witness.note_frame(frame, sequence)
         self.projecting.put(sequence, frame)
         self.feed.on_commit(lab, frame, sequence)
 

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tshrag_common.errors import LabError
+from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import AgentId
 from tshrag_controller.core.events import SpoolApplied
 from tshrag_controller.engine import Engine
@@ -55,7 +56,9 @@ class Projecting:
             frames = [await self._frames.get()]
             while len(frames) < MOST_FRAMES and not self._frames.empty():
                 frames.append(self._frames.get_nowait())
+            failpoint("projecting.taken")
             await self._write(frames)
+            failpoint("projecting.stored")
             for _, frame in frames:
                 for event in frame.events:
                     if isinstance(event, SpoolApplied):

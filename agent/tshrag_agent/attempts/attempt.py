@@ -16,10 +16,11 @@ from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import Append, AttemptRow, End
 from tshrag_agent.reports.early import EarlyReports
-from tshrag_common import wire
+from tshrag_common import history, wire
 from tshrag_common.clock import Clock
 from tshrag_common.commands import CancelAttempt, StartAttempt
 from tshrag_common.errors import ErrorReport, LabError
+from tshrag_common.failpoints import failpoint
 from tshrag_common.jobs import JobSpec
 from tshrag_common.reports import Accepted, Outcome, Started
 
@@ -131,6 +132,7 @@ class Attempt:
                 if not self.adopted:
                     accepted = Accepted(at=self._office.clock.now(), fence=self.start.fence)
                     self._office.early.tell(accepted)
+                failpoint("attempt.accepted")
                 await self._steps.work()
         except TimeoutError as error:
             if scope.expired():
@@ -147,6 +149,7 @@ class Attempt:
             self._scope = None
 
     async def _clean_up(self) -> None:
+        failpoint("attempt.cleanup")
         try:
             await self._steps.clean_up()
         except LabError as error:
@@ -158,11 +161,16 @@ class Attempt:
     async def _tell(self) -> None:
         """Give back what it held, and put its end into the journal."""
         office, fence = self._office, self.start.fence
+        failpoint("attempt.ended")
         office.early.withdraw(fence)
         office.roster.slots.release(fence, self.start.dut)
         self._gone.set()
+        facts = {"job": self.start.job, "attempt": self.start.attempt, "dut": self.start.dut or ""}
+        history.note("gone", fence=fence, outcome=self.record.outcome, **facts)
         body = wire.body(self.record.ended(fence, office.clock.now()))
-        office.roster.end(fence, await office.journal.write(Append("reports", (body,)), End(fence)))
+        seq = await office.journal.write(Append("reports", (body,)), End(fence))
+        failpoint("attempt.told")
+        office.roster.end(fence, seq)
 
     def _limit_s(self) -> float:
         """Return what is left of its time."""

@@ -30,7 +30,9 @@ from tshrag_agent.journal.records import (
     cost_bytes,
 )
 from tshrag_agent.journal.store import SpoolCorrupt, Store, saved_fences
+from tshrag_common import history
 from tshrag_common.errors import StorageFull
+from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import DutId, Fence
 from tshrag_common.reports import SpoolState
 
@@ -202,12 +204,27 @@ class Journal:
     def _commit(self, orders: list[_Order]) -> None:
         changes = [change for order in orders for change in order.changes]
         try:
+            failpoint("journal.before_fsync")
             numbers, fault = self._store.commit(changes), ""
+            failpoint("journal.after_fsync")
+            if history.IS_ON:
+                self._note(changes, numbers)
         except (sqlite3.Error, OSError) as error:
             numbers, fault = [], f"{type(error).__name__}: {error}"
         states = {name: _state(self._store, name) for name in SPOOLS}
         sizes = {name: self._store.heads[name].size_bytes for name in SPOOLS}
         self._tell(self._settle, orders, numbers, fault, states, sizes)
+
+    def _note(self, changes: list[Change], numbers: list[int]) -> None:
+        """Tell the history of a test what is on the disk from here on."""
+        for change, last in zip(changes, numbers, strict=True):
+            if isinstance(change, Append):
+                spool, first = self._store.heads[change.spool].spool, last - len(change.bodies) + 1
+                sha = history.digest_of(change.bodies)
+                history.note("spooled", spool=spool, kind=change.spool, seq=first, sha=sha)
+            elif isinstance(change, Confirm):
+                spool = self._store.heads[change.spool].spool
+                history.note("trimmed", spool=spool, kind=change.spool, seq=change.upto)
 
     def _look_up(self, order: _Lookup) -> None:
         try:

@@ -32,6 +32,7 @@ from tshrag_agent.journal.records import (
     sound,
 )
 from tshrag_common.errors import LabError
+from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import DutId, Fence
 
 logger = logging.getLogger(__name__)
@@ -251,6 +252,7 @@ class Store:
             f"SELECT COUNT(*), SUM(LENGTH(body)) FROM {change.spool} WHERE seq <= ?", (upto,)
         ).fetchone()
         self._db.execute(f"DELETE FROM {change.spool} WHERE seq <= ?", (upto,))
+        failpoint("journal.trimming")
         self._set_meta(f"confirmed_{change.spool}", upto)
         if change.spool == "reports":
             self._db.execute("DELETE FROM attempts WHERE ended_seq BETWEEN 1 AND ?", (upto,))

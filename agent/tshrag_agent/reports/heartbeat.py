@@ -14,6 +14,7 @@ from tshrag_common import subjects, wire
 from tshrag_common.bus.connection import Bus
 from tshrag_common.clock import Clock
 from tshrag_common.errors import ErrorReport, LabError, Refused, StorageFull
+from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import Epoch
 from tshrag_common.inventory import AgentFacts
 from tshrag_common.reports import Heartbeat, HeartbeatAnswer, Hello
@@ -101,6 +102,7 @@ class Pulse:
         if answer.epoch < self._epoch:
             return
         self._epoch, self.answered_at = Epoch(answer.epoch), sent_at
+        failpoint("beat.answered")
         try:
             async with asyncio.timeout(_OBEY_S):
                 await self._obey(answer)

@@ -15,6 +15,7 @@ from tshrag_agent.journal.store import SpoolCorrupt
 from tshrag_common import subjects, wire
 from tshrag_common.bus.jetstream import MESSAGE_ID, JetStream
 from tshrag_common.errors import LabError
+from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import AgentId
 from tshrag_common.subjects import AgentSays
 
@@ -111,6 +112,7 @@ class Outbound:
                     logger.warning("not stored yet", extra=said)
                 self.refusal = error.line
             else:
+                failpoint("outbound.stored")
                 self.refusal = ""
                 self.messages += 1
                 return

@@ -8,6 +8,7 @@ import time
 
 from tshrag_agent.shepherd import limits, proctree
 from tshrag_agent.shepherd.attempt import NEVER, Attempt
+from tshrag_agent.shepherd.failpoint import failpoint
 from tshrag_agent.shepherd.groups import MARK, Group, Groups
 from tshrag_agent.shepherd.hands import Done, Hands, MainEnd, Start
 from tshrag_agent.shepherd.output import Output, open_output
@@ -76,6 +77,7 @@ class Herd:
             _close(attempt.outputs)
             self._let_go(attempt.group)
             return said
+        failpoint("shepherd.spawned")
         pid, group = said["pid"], attempt.group
         group.bind(pid)
         attempt.started(pid, time.monotonic(), lease_s)
@@ -161,6 +163,7 @@ class Herd:
         if not attempt.is_over:
             self._schedule(attempt)
             return
+        failpoint("shepherd.ended")
         attempt.close()
         message = attempt.exit_message()
         del self.alive[attempt.key]

@@ -20,6 +20,8 @@ from pathlib import Path
 import asyncssh
 import msgspec
 
+from tshrag_common.history import HISTORY, TEST_MODE
+
 _CHUNK_BYTES = 65536
 
 
@@ -132,6 +134,7 @@ class Board:
             "LOGNAME": self._options.user,
             "SHELL": self._options.shell,
             "HOSTNAME": self._options.hostname,
+            **{name: os.environ[name] for name in (TEST_MODE, HISTORY) if name in os.environ},
         }
 
 

@@ -38,6 +38,13 @@ now() { # tenths of a second since boot, into _now; no wall clock: it may jump
 	_now=$((_now * 10 + ${_up%?}))
 }
 
+note() { # a line of the history of a test (tshrag_common/history.py); nothing in production
+	[ "${TSHRAG_TEST_MODE:-}" = 1 ] && [ -n "${TSHRAG_HISTORY:-}" ] || return 0
+	read -r _up _ </proc/uptime
+	printf '{"mono_ns":%s%s0000000,"host":"","boot":"%s","actor":"wrapper","ev":"%s","dut":"%s","fence":"%s"}\n' \
+		"${_up%.*}" "${_up#*.}" "$_boot" "$1" "$_dut" "$_fence" >>"$TSHRAG_HISTORY/wrapper-$_dut.jsonl"
+}
+
 nap() { sleep 0.1 2>/dev/null || sleep 1; }
 
 marked() { # pids with the mark $1 in their environment
@@ -165,6 +172,7 @@ take_fence() { # under the lock: refuse what is not newer, keep what is
 			;;
 		esac
 		if older "$_fence" "$_seen" || { [ "$_fence" = "$_seen" ] && [ "$_holder" != "$_by" ]; }; then
+			note stale_fence
 			printf 'stale_fence %s\n' "$_seen" >&2
 			exit 73
 		fi
@@ -241,6 +249,7 @@ guard() {
 	[ -e "$_state.end" ] && read -r _why _now <"$_state.end"
 	_left=''
 	finish tree $((_now + _grace)) || _left=$(tree)
+	note "tree_$_why"
 	rm -f "$_state.lead" "$_state.end"
 	read -r _seen _by <"$_base.fence" && older "$_fence" "$_seen" && _why=superseded
 	# nobody listens after a lost link, and a full pipe would hold this shell for ever
@@ -281,6 +290,7 @@ guard)
 locked)
 	end_strangers || { say "something of an older attempt on $_dut cannot be ended: $(echo $_pids)"; exit 75; }
 	unlock
+	note fence_taken
 	guard
 	;;
 end)

@@ -13,6 +13,7 @@ import secrets
 from tshrag_common import subjects
 from tshrag_common.bus.jetstream import JetStream, WrongSequence
 from tshrag_common.errors import Fenced, Unavailable
+from tshrag_common.failpoints import failpoint
 from tshrag_common.streams import LOG
 from tshrag_controller.log.frames import MOST_BYTES, Frame, encode
 
@@ -46,6 +47,7 @@ class Pen:
         while True:
             try:
                 self.last = await self._commit(payload, message_id, frame)
+                failpoint("pen.stored")
                 return self.last
             except Unavailable as error:
                 logger.warning("the LOG does not answer", extra={"why": error.line})

@@ -19,6 +19,7 @@ from tshrag_common import subjects
 from tshrag_common.bus.jetstream import MESSAGE_ID, JetStream
 from tshrag_common.bus.objects import Objects
 from tshrag_common.errors import Refused
+from tshrag_common.failpoints import failpoint
 from tshrag_common.streams import ARTIFACTS, CHECKPOINT, EV, LOG
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Checkpoints:
         )
         headers = {MESSAGE_ID: f"checkpoint-{sequence}-{secrets.token_hex(4)}"}
         await self._log.publish(subjects.checkpoint(), msgspec.json.encode(made), headers)
+        failpoint("checkpoint.stored")
         await self._purge(made, before)
         logger.info("a checkpoint is stored", extra={"sequence": sequence})
 
