@@ -18,8 +18,10 @@ from tshrag_agent.attempts.steps import Exits, Site
 from tshrag_agent.attempts.workdir import expire
 from tshrag_agent.blobs import BlobClient
 from tshrag_agent.duts import Duts
+from tshrag_agent.holding import kept_leases
 from tshrag_agent.intake import Intake
 from tshrag_agent.journal.journal import Journal
+from tshrag_agent.leases import Leases
 from tshrag_agent.loads.cache import LoadCache
 from tshrag_agent.online import Online
 from tshrag_agent.reports.early import EarlyReports
@@ -65,7 +67,9 @@ class Daemon:
         self._handover = False
         self.agent = AgentId(bundle.name)
         self.facts = gather(self.agent, settings, secrets.token_hex(8), VERSION)
-        self.roster = Roster(Slots(settings.slots, {dut.id: dut for dut in self.facts.duts}))
+        self.leases = Leases(self._clock, kept_leases(journal))
+        slots = Slots(settings.slots, {dut.id: dut for dut in self.facts.duts})
+        self.roster = Roster(slots, self.leases)
         self._early = EarlyReports(journal)
         self._office = Office(journal, self._early, self.roster, self._clock)
         self.intake = Intake(
@@ -138,6 +142,7 @@ class Daemon:
                 group.create_task(self._expire(), name="expire")
                 group.create_task(self._early.pump(), name="early reports")
                 group.create_task(self._duts.run(), name="consoles")
+                group.create_task(self.leases.watch(), name="leases")
                 if self._sampler is not None:
                     group.create_task(self._sampler.run(), name="sampler")
                     sample_s = self._settings.agent.sample_s

@@ -14,12 +14,19 @@ import msgspec
 
 from tshrag_agent.attempts.fences import Fences
 from tshrag_agent.attempts.roster import Living, Roster
+from tshrag_agent.holding import obey_leases, superseded
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import Append, AttemptRow, Begin, Change, DutFence, Heard
 from tshrag_common import history, wire
 from tshrag_common.bus.messages import Message
 from tshrag_common.clock import Clock
-from tshrag_common.commands import CancelAttempt, CommandBatch, Drain, StartAttempt, Sync
+from tshrag_common.commands import (
+    CancelAttempt,
+    CommandBatch,
+    Drain,
+    StartAttempt,
+    Sync,
+)
 from tshrag_common.errors import ErrorReport, StaleFence, StorageFull
 from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import AgentId, Epoch, Fence
@@ -99,6 +106,7 @@ class Intake:
         batch = self._opened(data)
         if batch is None:
             return
+        await obey_leases(self._journal, self._roster, self._fences, batch.commands)
         starts: list[StartAttempt] = []
         cancels: list[CancelAttempt] = []
         for command in batch.commands:
@@ -166,7 +174,7 @@ class Intake:
             changes.append(Begin(row))
             if start.dut is not None:
                 self._fences.take(start.dut, start.fence)
-                changes.append(DutFence(start.dut, start.fence))
+                changes += [DutFence(start.dut, start.fence), *superseded(self._roster, start)]
         if refused:
             changes.append(Append("reports", tuple(wire.body(report) for report in refused)))
         await self._write(changes, taken, refused)

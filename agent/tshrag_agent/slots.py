@@ -53,6 +53,13 @@ class Slots:
         if dut is not None and self._holds.get(dut) == fence:
             del self._holds[dut]
 
+    def knows(self, dut: DutId) -> bool:
+        return dut in self._duts
+
+    def holder(self, dut: DutId) -> Fence | None:
+        """Return the attempt that has the DUT."""
+        return self._holds.get(dut)
+
     def blame(self, dut: DutId, reason: str) -> bool:
         """Take a DUT out of service, or back with an empty `reason`; true: that is news."""
         if self._faulty.get(dut, "") == reason:

@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 
 from tshrag_common import history, requests as r, subjects
-from tshrag_common.asking import Asking
 from tshrag_common.bus.connection import connect
 from tshrag_common.bus.messages import Message
 from tshrag_common.errors import Unavailable
 from tshrag_common.ids import DEFAULT_ORG, OrgId
+from tshrag_common.lease_client import LeaseAsking
 from tshrag_common.states import RUN, RunState
 from tshrag_common.views import News, RunView
 
@@ -29,7 +29,7 @@ WATCH_AGAIN_S = 15.0
 _NEWS = msgspec.json.Decoder(News)
 
 
-class Client(Asking):
+class Client(LeaseAsking):
     """One method a request; the requests of other areas come in as classes of their own."""
 
     async def submit(self, request: r.Submit) -> r.SubmitAnswer:

@@ -36,6 +36,34 @@ class CancelAttempt(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
     cause: Literal["cancelled", "timeout", "lost"] = "cancelled"
 
 
+class HoldDut(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="hold"):
+    """A person holds a DUT, until an instant; the same fence with a higher ``rev`` changes that.
+
+    ``left_us`` is what was left of it when this was sent: the agent counts by its own clock.
+    ``shared``: ``org/name``, or ``org`` for all of it.
+    """
+
+    fence: Fence
+    rev: int
+    dut: DutId
+    lease: str
+    org: OrgId
+    by: str
+    until: int
+    left_us: int
+    shared: tuple[str, ...] = ()
+
+    @property
+    def owner(self) -> str:
+        return f"{self.org}/{self.by}"
+
+
+class FreeDut(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="free"):
+    """The person with this fence does not hold the DUT any more: what they have open ends."""
+
+    fence: Fence
+
+
 class Sync(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="sync"):
     """All that the agent should have. What it has beyond it ends; what it lacks starts.
 
@@ -45,6 +73,7 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="sync
 
     attempts: tuple[StartAttempt, ...]
     keep: tuple[Fence, ...] = ()
+    leases: tuple[HoldDut, ...] = ()  # of people; one that is not named has ended
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="drain"):
@@ -53,7 +82,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="dra
     on: bool = True
 
 
-AnyCommand = StartAttempt | CancelAttempt | Sync | Drain
+AnyCommand = StartAttempt | CancelAttempt | Sync | Drain | HoldDut | FreeDut
 
 
 class CommandBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

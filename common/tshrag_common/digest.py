@@ -17,6 +17,11 @@ def mix(fence: int) -> int:
     return value ^ (value >> 31)
 
 
+def lease_mark(fence: int, rev: int) -> int:
+    """Return what a lease adds to the digest: a change of it that was not heard shows."""
+    return mix(fence ^ mix(rev))
+
+
 def digest(fences: Iterable[int]) -> int:
     """Return the number of a set of fences; each must stand in it once."""
     value = 0

@@ -158,7 +158,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent: AgentId
     boot: str
     at: int
-    digest: int  # of the fences that it has and has not ended
+    digest: int  # of the fences that it has and has not ended, and of the leases
     heard: tuple[Epoch, int]  # (epoch, n) of the newest command
     free_slots: int = 0
     draining: bool = False
@@ -167,6 +167,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output: SpoolState = SpoolState("")
     spool_bytes: int = 0
     counters: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    used: dict[str, float] = msgspec.field(default_factory=dict[str, float])
+    """Fence of a lease -> seconds since its DUT was last used; only of those with a use."""
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

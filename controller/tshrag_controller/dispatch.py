@@ -8,13 +8,29 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from tshrag_common.commands import AnyCommand, CancelAttempt, CommandBatch, StartAttempt, Sync
+from tshrag_common.commands import (
+    AnyCommand,
+    CancelAttempt,
+    CommandBatch,
+    FreeDut,
+    HoldDut,
+    StartAttempt,
+    Sync,
+)
 from tshrag_common.errors import LabError
 from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import AgentId, Fence, RunId
 from tshrag_common.jobs import JobSpec
 from tshrag_common.wire import COMMANDS
-from tshrag_controller.core.decision import Effect, JudgeRun, SendCancel, SendStart, SendSync
+from tshrag_controller.core.decision import (
+    Effect,
+    JudgeRun,
+    SendCancel,
+    SendHold,
+    SendRelease,
+    SendStart,
+    SendSync,
+)
 from tshrag_controller.core.lab import Lab
 
 logger = logging.getLogger(__name__)
@@ -28,8 +44,8 @@ Send = Callable[[AgentId, bytes], Awaitable[None]]
 class Dispatch:
     """Numbers, encodes and sends commands; hands runs that can be judged to `judge`."""
 
-    def __init__(self, send: Send, judge: Callable[[RunId], None]) -> None:
-        self._send, self._judge = send, judge
+    def __init__(self, send: Send, judge: Callable[[RunId], None], now: Callable[[], int]) -> None:
+        self._send, self._judge, self._now = send, judge, now
         self._outbox: asyncio.Queue[tuple[AgentId, bytes]] = asyncio.Queue()
         self._n = 0
         self.sent: dict[AgentId, int] = {}  # the number of the newest message to each agent
@@ -47,6 +63,7 @@ class Dispatch:
                 cancels.setdefault(effect.agent, []).append(cancel)
             elif isinstance(effect, JudgeRun):
                 self._judge(effect.run)
+        self._note_leases(lab, effects, syncs, cancels)
         for agent in sorted(syncs):
             self._put_sync(lab, agent)
         for agent, fences in starts.items():
@@ -83,9 +100,32 @@ class Dispatch:
         specs = Specs()
         fences = sorted(lab.agents[agent].fences)
         starts = tuple(start_of(lab, fence, specs) for fence in fences)
-        if not self._put(lab, agent, [Sync(attempts=starts)], specs, may_split=bool(starts)):
+        leases = tuple(
+            hold_of(lab, fence, self._now()) for fence in sorted(lab.agents[agent].leases)
+        )
+        sync = Sync(attempts=starts, leases=leases)
+        if not self._put(lab, agent, [sync], specs, may_split=bool(starts)):
             self._put_starts(lab, agent, fences)  # what the agent knows already it passes over
-            self._put(lab, agent, [Sync(attempts=(), keep=tuple(fences))], Specs())
+            self._put(lab, agent, [Sync(attempts=(), keep=tuple(fences), leases=leases)], Specs())
+
+    def _note_leases(
+        self,
+        lab: Lab,
+        effects: Sequence[Effect],
+        syncs: set[AgentId],
+        commands: dict[AgentId, list[AnyCommand]],
+    ) -> None:
+        """Add what agents must know of leases; a Sync says it anyway."""
+        for effect in effects:
+            if isinstance(effect, SendHold | SendRelease) and effect.agent not in syncs:
+                commands.setdefault(effect.agent, []).extend(self._of_lease(lab, effect))
+
+    def _of_lease(self, lab: Lab, effect: SendHold | SendRelease) -> list[AnyCommand]:
+        """Return what tells an agent of a lease; nothing where the turn has ended it again."""
+        if isinstance(effect, SendRelease):
+            return [FreeDut(fence=effect.fence)]
+        known = effect.fence in lab.people.leases
+        return [hold_of(lab, effect.fence, self._now())] if known else []
 
     def _put(
         self,
@@ -126,6 +166,22 @@ class Specs:
             known = self._known[id(spec)] = len(self.specs)
             self.specs.append(spec)
         return known
+
+
+def hold_of(lab: Lab, fence: Fence, now: int) -> HoldDut:
+    """Return the command that says who holds a DUT under this fence."""
+    lease = lab.people.leases[fence]
+    return HoldDut(
+        fence=fence,
+        rev=lease.rev,
+        dut=lease.dut,
+        lease=lease.id,
+        org=lease.org,
+        by=lease.by,
+        until=lease.until,
+        left_us=max(0, lease.until - now),
+        shared=lease.shared,
+    )
 
 
 def start_of(lab: Lab, fence: Fence, specs: Specs) -> StartAttempt:

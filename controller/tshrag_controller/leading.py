@@ -34,6 +34,7 @@ from tshrag_controller import witness
 from tshrag_controller.answers.blobs import AgentBlobs, BlobAnswers
 from tshrag_controller.answers.data import DataAnswers
 from tshrag_controller.answers.lab import About, LabAnswers
+from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.runs import RunAnswers
 from tshrag_controller.blobs import ObjectBlobs
 from tshrag_controller.broker import Broker
@@ -58,7 +59,13 @@ from tshrag_controller.projecting import Projecting
 from tshrag_controller.resolving import Resolving
 from tshrag_controller.settings import ControllerSettings
 from tshrag_controller.store.store import Store
-from tshrag_controller.verbs import blob_verbs, data_verbs, lab_verbs, run_verbs
+from tshrag_controller.verbs import (
+    blob_verbs,
+    data_verbs,
+    lab_verbs,
+    lease_verbs,
+    run_verbs,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +92,12 @@ class Leading:
         self._signer = CommandSigner(broker.keys.controller)
         self._lab_clock = LabClock(clock, lab.at)
         self.feed = Feed(clock, self._outbox.publish)
-        self.dispatch = Dispatch(self._send_command, lambda run: self.judging.put(run))
+        now = self._lab_clock.now
+        self.dispatch = Dispatch(self._send_command, lambda run: self.judging.put(run), now)
         pen = Pen(self._log, settings.controller.node, lab.sequence)
         self.engine = Engine(lab, pen, self._lab_clock, self._on_commit, self._carry_out)
         self.judging = Judging(self.engine, store)
+        self._leases = LeaseAnswers(self.engine, store, self._lab_clock)
         spools = Spools(clock)
         self.ingest = Ingest(store, self.engine, self._outbox.set_aside, spools)
         every = settings.controller.checkpoint_frames
@@ -138,6 +147,7 @@ class Leading:
             **lab_verbs(LabAnswers(engine, store, self.beats, self._clock, about)),
             **data_verbs(DataAnswers(engine, store)),
             **blob_verbs(BlobAnswers(self._loads)),
+            **lease_verbs(self._leases),
         }
 
     async def lead(self, on_ready: Callable[[], None]) -> None:
@@ -225,6 +235,7 @@ class Leading:
         witness.note_frame(frame, sequence)
         self.projecting.put(sequence, frame)
         self.feed.on_commit(lab, frame, sequence)
+        self._leases.on_commit(frame)
 
     def _carry_out(self, lab: Lab, effects: Sequence[Effect]) -> None:
         if effects:

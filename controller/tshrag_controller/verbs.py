@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
-from tshrag_common import requests as r
+from tshrag_common import lease_requests as lr, requests as r
 from tshrag_controller.answers.blobs import BlobAnswers
 from tshrag_controller.answers.data import DataAnswers
 from tshrag_controller.answers.lab import LabAnswers
+from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.runs import RunAnswers
 from tshrag_controller.intake.requests import Verb
 
@@ -37,6 +38,15 @@ def data_verbs(data: DataAnswers) -> Mapping[str, Verb]:
         "logs": Verb(r.GetLogs, data.logs),
         "metrics": Verb(r.ListMetrics, data.metrics),
         "series": Verb(r.GetSeries, data.series),
+    }
+
+
+def lease_verbs(leases: LeaseAnswers) -> Mapping[str, Verb]:
+    return {
+        "lease_take": Verb(lr.LeaseTake, leases.take),
+        "lease_renew": Verb(lr.LeaseRenew, leases.renew),
+        "lease_release": Verb(lr.LeaseRelease, leases.release),
+        "leases": Verb(lr.ListLeases, leases.list),
     }
 
 

@@ -26,7 +26,7 @@ class Sent:
         self.sizes: list[int] = []
         self.judged: list[RunId] = []
         self.away = False
-        self.dispatch = Dispatch(self._send, self.judged.append)
+        self.dispatch = Dispatch(self._send, self.judged.append, lambda: 0)
 
     async def _send(self, agent: AgentId, payload: bytes) -> None:
         if self.away:

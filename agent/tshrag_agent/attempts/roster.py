@@ -3,7 +3,9 @@
 from collections import deque
 from typing import Protocol
 
+from tshrag_agent.leases import Leases
 from tshrag_agent.slots import Slots
+from tshrag_common.clock import SystemClock
 from tshrag_common.commands import CancelAttempt, StartAttempt
 from tshrag_common.digest import mix
 from tshrag_common.errors import ErrorReport
@@ -33,10 +35,11 @@ class Living(Protocol):
 class Roster:
     """Fences of this agent, with the number that heartbeats carry."""
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, leases: Leases | None = None) -> None:
         self.live: dict[Fence, Living] = {}
         self.digest = 0
         self.slots = slots
+        self.leases = Leases(SystemClock()) if leases is None else leases
         self._ended: set[Fence] = set()
         self._ends = deque[tuple[int, Fence]]()
 

@@ -91,6 +91,7 @@ class Journal:
         self.attempts = tuple(store.attempts())
         """What the disk held when it was opened: recovery reads it."""
         self.duts: dict[DutId, Fence] = store.duts()
+        self.leases = tuple(store.leases())
         self.heard = store.heard()
         self.samples_dropped = 0
         self.fault = ""

@@ -100,6 +100,20 @@ class DutFence(msgspec.Struct, frozen=True):
     fence: Fence
 
 
+class LeaseKept(msgspec.Struct, frozen=True):
+    """A person holds a DUT; ``body`` is the command as it came. One a DUT: the newest."""
+
+    dut: DutId
+    fence: Fence
+    body: bytes
+
+
+class LeaseGone(msgspec.Struct, frozen=True):
+    """The person with this fence holds it no more."""
+
+    fence: Fence
+
+
 class Confirm(msgspec.Struct, frozen=True):
     """The controller has everything up to here for good."""
 
@@ -107,7 +121,9 @@ class Confirm(msgspec.Struct, frozen=True):
     upto: int
 
 
-Change = Append | Begin | Launched | Pumped | End | Heard | DutFence | Confirm
+Change = (
+    Append | Begin | Launched | Pumped | End | Heard | DutFence | LeaseKept | LeaseGone | Confirm
+)
 
 
 def checksum(seq: int, body: bytes) -> int:

@@ -24,6 +24,8 @@ from tshrag_agent.journal.records import (
     End,
     Heard,
     Launched,
+    LeaseGone,
+    LeaseKept,
     Pumped,
     Record,
     SpoolName,
@@ -51,6 +53,13 @@ CREATE TABLE reports (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, crc INTEGER N
 CREATE TABLE samples (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE output (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL);
 """
+
+
+_LEASES = """
+CREATE TABLE IF NOT EXISTS leases (
+  dut TEXT PRIMARY KEY, fence INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
+"""
+"""Came later than the format: a journal that has none gets it."""
 
 
 class SpoolCorrupt(LabError):
@@ -143,6 +152,10 @@ class Store:
     def duts(self) -> dict[DutId, Fence]:
         return dict(self._db.execute("SELECT dut, fence FROM duts"))
 
+    def leases(self) -> list[bytes]:
+        """Return who held which DUT, as the commands came."""
+        return [bytes(row[0]) for row in self._db.execute("SELECT body FROM leases ORDER BY dut")]
+
     def heard(self) -> tuple[int, int]:
         return int(self._meta("epoch", 0)), int(self._meta("n", 0))
 
@@ -155,6 +168,7 @@ class Store:
             self._make()
         elif self._db.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
             raise SpoolCorrupt(str(self.path), "its format is not known to this version")
+        self._db.execute(_LEASES)
         if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise SpoolCorrupt(str(self.path), "quick_check found damage")
         self.heads = {name: self._head(name) for name in SPOOLS}
@@ -203,7 +217,7 @@ class Store:
                 self._note(change)
         return 0
 
-    def _note(self, change: Launched | End | Heard | DutFence) -> None:
+    def _note(self, change: Launched | End | Heard | DutFence | LeaseKept | LeaseGone) -> None:
         match change:
             case End(fence):
                 seq = self.heads["reports"].last
@@ -217,6 +231,12 @@ class Store:
                 self._set_meta("n", n)
             case DutFence(dut, fence):
                 self._db.execute("INSERT OR REPLACE INTO duts VALUES (?, ?)", (dut, fence))
+            case LeaseKept(dut, fence, body):
+                self._db.execute(
+                    "INSERT OR REPLACE INTO leases VALUES (?, ?, ?)", (dut, fence, body)
+                )
+            case LeaseGone(fence):
+                self._db.execute("DELETE FROM leases WHERE fence = ?", (fence,))
 
     def _append(self, change: Append) -> int:
         head = self.heads[change.spool]

@@ -154,7 +154,7 @@ class Pulse:
             agent=self._facts().agent,
             boot=self._facts().boot,
             at=self._clock.now(),
-            digest=self._roster.digest,
+            digest=self._roster.digest ^ self._roster.leases.digest,
             heard=(Epoch(epoch), n),
             free_slots=max(0, self._roster.slots.free),
             draining=self._intake.draining,
@@ -163,6 +163,7 @@ class Pulse:
             output=states["output"],
             spool_bytes=self._journal.size_bytes,
             counters=self._counters(),
+            used=self._roster.leases.used(),
         )
 
     def _counters(self) -> dict[str, int]:

@@ -19,7 +19,7 @@ from tshrag_common.states import (
     JobCause,
     JobState,
 )
-from tshrag_controller.core import events as e
+from tshrag_controller.core import apply_leases, events as e
 from tshrag_controller.core.holds import drop_if_gone, release, release_role, take
 from tshrag_controller.core.lab import (
     Agent,
@@ -310,4 +310,5 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     e.DutMarked: _dut_marked,
     e.SpoolApplied: _spool_applied,
     e.ReportRefused: _report_refused,
+    **apply_leases.APPLY,
 }

@@ -37,6 +37,20 @@ class SendSync(msgspec.Struct, frozen=True):
     agent: AgentId
 
 
+class SendHold(msgspec.Struct, frozen=True):
+    """Tell the agent who holds a DUT of it under this fence, and until when."""
+
+    agent: AgentId
+    fence: Fence
+
+
+class SendRelease(msgspec.Struct, frozen=True):
+    """Tell the agent that the person with this fence does not hold the DUT any more."""
+
+    agent: AgentId
+    fence: Fence
+
+
 class JudgeRun(msgspec.Struct, frozen=True):
     """Hold the criteria of a run against its samples, all of which are stored."""
 
@@ -49,7 +63,7 @@ class ForgetRun(msgspec.Struct, frozen=True):
     run: RunId
 
 
-Effect = SendStart | SendCancel | SendSync | JudgeRun | ForgetRun
+Effect = SendStart | SendCancel | SendSync | SendHold | SendRelease | JudgeRun | ForgetRun
 
 
 class BrokenLab(RuntimeError):

@@ -18,6 +18,7 @@ from tshrag_common.jobs import LoadRef, Plan
 from tshrag_common.reports import Ended
 from tshrag_common.states import AgentCause, JobCause, RunCause
 from tshrag_controller.core.event import Event
+from tshrag_controller.core.lease_events import LeaseEvent
 
 
 class LeaderChosen(Event, frozen=True, kw_only=True, array_like=True, tag="leader_chosen"):
@@ -190,4 +191,5 @@ AnyEvent = (
     | DutMarked
     | SpoolApplied
     | ReportRefused
+    | LeaseEvent
 )

@@ -26,7 +26,7 @@ def release(lab: Lab, attempt: Attempt) -> None:
     row = lab.duts.get(attempt.dut)
     if row is not None and row.holder == attempt.fence:
         row.holder = Fence(0)
-        _let_go(lab, row)
+        let_go(lab, row)
         drop_if_gone(lab, row)
 
 
@@ -35,11 +35,11 @@ def release_role(lab: Lab, run: Run, role: str) -> None:
     bound = run.bound.get(role)
     row = lab.duts.get(bound[1]) if bound else None
     if row is not None and row.kept_by == run.id:
-        _let_go(lab, row)
+        let_go(lab, row)
         drop_if_gone(lab, row)
 
 
-def _let_go(lab: Lab, row: DutRow) -> None:
+def let_go(lab: Lab, row: DutRow) -> None:
     """Let go of a kept DUT when no open job of its role is left and no attempt is on it.
 
     That attempt may be of another role: a job that takes any DUT may take one its run keeps.

@@ -17,6 +17,7 @@ from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
 from tshrag_common.inventory import AgentFacts, Dut
 from tshrag_common.jobs import JobSpec, LoadRef, Need, Plan
 from tshrag_common.states import AgentState, AttemptState, JobState, RunState
+from tshrag_controller.core.people import People
 
 Order = tuple[int, int, int]
 """(negative priority, order of the run's admission, serial): the smallest goes first."""
@@ -108,6 +109,7 @@ class Agent:
     host_slots: int = 0  # taken
     since: int = 0  # of its state
     retired: tuple[str, ...] = ()  # spools it had before; what still comes of them is stale
+    leases: set[Fence] = field(default_factory=set)  # of people, on its DUTs
 
     @property
     def free_slots(self) -> int:
@@ -116,7 +118,8 @@ class Agent:
 
 @dataclass(slots=True)
 class DutRow:
-    """A DUT behind one agent. ``holder`` is the attempt, ``kept_by`` the run that has it bound.
+    """A DUT behind one agent. ``holder`` is the attempt or the lease, ``kept_by`` the run that
+    has it bound.
 
     ``gone``: its agent does not tell of it any more; the row stays for those who have it.
     """
@@ -153,6 +156,7 @@ class Lab:
     keys: dict[str, RunId] = field(default_factory=dict)  # "org key" of runs in memory
     counters: dict[str, int] = field(default_factory=dict)
     at: int = 0  # of the newest frame: the lab's time never goes back behind it
+    people: People = field(default_factory=People)
     turn_fences: int = 0  # given since the newest frame
 
     indexes: "Indexes" = field(default_factory=lambda: Indexes())
@@ -181,6 +185,7 @@ class Indexes:
     role_users: dict[tuple[RunId, str], int] = field(default_factory=dict)  # open jobs of a role
     fitting: dict[NeedKey, tuple[AgentId, ...]] = field(default_factory=dict)
     wants_binding: set[RunId] = field(default_factory=set)
+    active: dict[Fence, int] = field(default_factory=dict)  # when a lease was last used
 
 
 _ENCODER = msgspec.msgpack.Encoder()

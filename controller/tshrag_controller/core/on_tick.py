@@ -7,6 +7,7 @@ from tshrag_common.states import RUN, JobCause, JobState
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.follow import end_job
 from tshrag_controller.core.lab import Lab, enqueue
+from tshrag_controller.core.leases import TIMERS as LEASE_TIMERS
 from tshrag_controller.core.on_agent import on_gone, on_overdue
 from tshrag_controller.core.on_attempt import on_unsettled
 from tshrag_controller.core.on_run import on_duration, on_expire
@@ -22,7 +23,10 @@ def on_tick(decision: Decision) -> None:
     timers = decision.lab.indexes.timers
     while timers and timers[0][0] <= decision.now:
         _, what, name = heappop(timers)
-        _due(decision, what, name)
+        if what in LEASE_TIMERS:
+            LEASE_TIMERS[what](decision, name)
+        else:
+            _due(decision, what, name)
 
 
 def _due(decision: Decision, what: str, name: str) -> None:

@@ -17,8 +17,10 @@ from tshrag_controller.core.lab import (
     index_run,
     set_timer,
 )
+from tshrag_controller.core.leases import revive_people
 from tshrag_controller.core.on_agent import GONE_US, watch_overdue
 from tshrag_controller.core.on_attempt import wait_for_rest
+from tshrag_controller.core.people import People
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +39,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     keys: dict[str, RunId]
     counters: dict[str, int]
     at: int = 0
+    people: People = msgspec.field(default_factory=People)
 
 
 _FIELDS = tuple(name for name in Recorded.__struct_fields__ if name != "version")
@@ -63,6 +66,7 @@ def revive(data: bytes, now: int) -> Lab:
             set_timer(lab, now + GONE_US, "gone", agent.facts.agent)
             for fence in agent.fences:
                 watch_overdue(lab, fence, now)
+    revive_people(lab, now)
     return lab
 
 

@@ -5,6 +5,7 @@ import msgspec
 from tshrag_common import ids
 from tshrag_common.states import JOB, JobState
 from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run, roles_to_bind
+from tshrag_controller.core.leases import held_by
 from tshrag_controller.core.needs import Reason, blocked, misfits
 from tshrag_controller.core.schedule import free_duts, is_waiting_for_binding, match_roles
 
@@ -123,11 +124,7 @@ def _named(lab: Lab, reason: Reason, row: DutRow | None) -> Reason:
     """Name the job behind a fence: people do not read fences."""
     if reason.code != "held" or row is None:
         return reason
-    attempt = lab.attempts.get(row.holder)
-    if attempt is None:
-        return reason
-    run = lab.runs[lab.jobs[attempt.job].run]
-    return Reason("held", f"DUT {row.dut.id} is held by {attempt.job} ({run.name}) of {run.org}")
+    return Reason("held", held_by(lab, row) or reason.text)
 
 
 def _ahead(lab: Lab, run: Run, job: Job) -> int:

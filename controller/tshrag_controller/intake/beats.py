@@ -12,13 +12,14 @@ from typing import Protocol
 import msgspec
 
 from tshrag_common.clock import Clock
-from tshrag_common.digest import digest
+from tshrag_common.digest import digest, lease_mark
 from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import AgentId, Epoch
 from tshrag_common.reports import Heartbeat, HeartbeatAnswer
 from tshrag_common.states import AgentCause, AgentState
 from tshrag_common.times import printed_instant
 from tshrag_controller.core.decision import Decision, SendSync
+from tshrag_controller.core.leases import marks_of, note_activity
 from tshrag_controller.core.on_agent import on_beat, on_silence
 from tshrag_controller.engine import Engine
 from tshrag_controller.intake.spools import Spools
@@ -138,6 +139,7 @@ class Beats:
             return behind, decision.lab.epoch, applied  # its hello may still be on its way
         self._hosts[beat.agent] = agent.facts.hostname
         on_beat(decision, beat.agent, beat.draining)
+        note_activity(decision.lab, beat.agent, beat.used, decision.now)
         self._compare(decision, beat)
         return True, decision.lab.epoch, applied
 
@@ -145,6 +147,8 @@ class Beats:
         """Bring an agent into step whose attempts differ from ours, with nothing on its way."""
         agent = decision.lab.agents[beat.agent]
         ours = digest(agent.fences)
+        for fence, rev in marks_of(decision.lab, beat.agent):
+            ours ^= lease_mark(fence, rev)
         if ours == beat.digest or agent.applied < beat.reports.last:
             self._differs_since.pop(beat.agent, None)
             return

@@ -15,6 +15,7 @@ from tshrag_common.states import JOB, RUN, JobCause, JobState, RunState
 from tshrag_controller.core import events as e
 from tshrag_controller.core.specs import what_it_does
 from tshrag_controller.log.frames import Frame
+from tshrag_controller.store import lease_rows
 
 _JSON = msgspec.json.Encoder()
 
@@ -94,6 +95,7 @@ class _Writing:
     ) -> None:
         self._projection, self._connection = projection, connection
         self._sequence, self._at, self._frame = sequence, frame.at, frame
+        self.at = frame.at
         self._sql = ""
         self._rows: list[tuple[Any, ...]] = []
         self._line = 0
@@ -289,4 +291,5 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     e.DutMarked: _Writing.nothing,
     e.SpoolApplied: _Writing.spool_applied,
     e.ReportRefused: _Writing.nothing,
+    **lease_rows.WRITERS,
 }

@@ -16,7 +16,7 @@ from tshrag_common.errors import Refused
 PROJECTION, HOT = "projection.db", "hot.db"
 MOST_CHECKED_BYTES = 512 << 20
 """Larger files are not read as a whole at a start; their damage shows when it is met."""
-VERSION = 3
+VERSION = 4
 """Of the schema; a file made by a newer build is refused."""
 
 migrations = Migrations("projection")
@@ -77,6 +77,23 @@ def m0001_runs(db: Database) -> None:
             no INTEGER PRIMARY KEY, at INTEGER NOT NULL, subject TEXT NOT NULL,
             reason TEXT NOT NULL, data BLOB NOT NULL
         );
+        """,
+    )
+
+
+@migrations()
+def m0002_leases(db: Database) -> None:
+    _execute(
+        db,
+        """
+        CREATE TABLE leases (
+            fence INTEGER PRIMARY KEY, lease TEXT NOT NULL, dut TEXT NOT NULL,
+            agent TEXT NOT NULL, org TEXT NOT NULL, by TEXT NOT NULL, since INTEGER NOT NULL,
+            until INTEGER NOT NULL, reason TEXT NOT NULL DEFAULT '',
+            ended_at INTEGER NOT NULL DEFAULT 0, cause TEXT NOT NULL DEFAULT '',
+            ended_by TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT ''
+        );
+        CREATE INDEX leases_dut ON leases (dut, fence);
         """,
     )
 

@@ -1,0 +1,118 @@
+"""PURE: what events of leases do to the Lab. Part of `apply`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tshrag_common.ids import Fence
+from tshrag_controller.core import lease_events as e
+from tshrag_controller.core.holds import drop_if_gone, let_go
+from tshrag_controller.core.lab import NO_FENCE, Lab, set_timer
+from tshrag_controller.core.people import Ask, Lease
+
+
+def _asked(lab: Lab, event: e.LeaseAsked, at: int) -> None:
+    people = lab.people
+    known = people.asks.get(event.lease)
+    if known is not None:
+        known.alive_until = event.alive_until
+    else:
+        lab.admitted += 1
+        people.asks[event.lease] = Ask(
+            id=event.lease,
+            org=event.org,
+            by=event.by,
+            order=lab.admitted,
+            priority=event.priority,
+            asked_at=at,
+            alive_until=event.alive_until,
+            for_us=event.for_us,
+            dut=event.dut,
+            kind=event.kind,
+            labels=dict(event.labels),
+            reason=event.reason,
+            shared=event.shared,
+            idle_us=event.idle_us,
+        )
+    set_timer(lab, event.alive_until, "ask", event.lease)
+
+
+def _withdrawn(lab: Lab, event: e.LeaseWithdrawn, at: int) -> None:
+    lab.people.asks.pop(event.lease, None)
+
+
+def _granted(lab: Lab, event: e.LeaseGranted, at: int) -> None:
+    lab.people.asks.pop(event.lease, None)
+    lease = Lease(
+        id=event.lease,
+        fence=event.fence,
+        dut=event.dut,
+        agent=event.agent,
+        org=event.org,
+        by=event.by,
+        since=at,
+        until=event.until,
+        reason=event.reason,
+        shared=event.shared,
+        idle_us=event.idle_us,
+        touched=at,
+    )
+    lab.turn_fences += 1
+    _hold(lab, lease)
+
+
+def _hold(lab: Lab, lease: Lease) -> None:
+    lab.people.leases[lease.fence] = lease
+    lab.duts[lease.dut].holder = lease.fence
+    lab.agents[lease.agent].leases.add(lease.fence)
+    watch(lab, lease)
+
+
+def watch(lab: Lab, lease: Lease) -> None:
+    """Set the timers of a lease: for its end, and for its being idle."""
+    set_timer(lab, lease.until, "lease", str(lease.fence))
+    if lease.idle_us:
+        set_timer(lab, lease.touched + lease.idle_us, "lease", str(lease.fence))
+
+
+def _renewed(lab: Lab, event: e.LeaseRenewed, at: int) -> None:
+    lease = lab.people.leases[event.fence]
+    lease.until, lease.touched, lease.rev = event.until, at, lease.rev + 1
+    watch(lab, lease)
+
+
+def _shared(lab: Lab, event: e.LeaseShared, at: int) -> None:
+    lease = lab.people.leases[event.fence]
+    lease.shared, lease.touched, lease.rev = event.shared, at, lease.rev + 1
+
+
+def _handed(lab: Lab, event: e.LeaseHanded, at: int) -> None:
+    lease = lab.people.leases.pop(event.fence)
+    lab.agents[lease.agent].leases.discard(lease.fence)
+    lease.fence, lease.org, lease.by, lease.shared = event.new, event.org, event.by, ()
+    lease.since, lease.touched, lease.rev = at, at, 1
+    lab.turn_fences += 1
+    _hold(lab, lease)
+
+
+def _ended(lab: Lab, event: e.LeaseEnded, at: int) -> None:
+    lease = lab.people.leases.pop(event.fence)
+    agent = lab.agents.get(lease.agent)
+    if agent is not None:
+        agent.leases.discard(lease.fence)
+    lab.indexes.active.pop(lease.fence, None)
+    row = lab.duts.get(lease.dut)
+    if row is not None and row.holder == lease.fence:
+        row.holder = Fence(NO_FENCE)
+        let_go(lab, row)
+        drop_if_gone(lab, row)
+
+
+APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
+    e.LeaseAsked: _asked,
+    e.LeaseWithdrawn: _withdrawn,
+    e.LeaseGranted: _granted,
+    e.LeaseRenewed: _renewed,
+    e.LeaseShared: _shared,
+    e.LeaseHanded: _handed,
+    e.LeaseEnded: _ended,
+}

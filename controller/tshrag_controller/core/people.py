@@ -1,0 +1,70 @@
+"""What people have of the lab, as it stands: leases, and those who wait for one. Part of `Lab`.
+
+A lease holds a DUT as an attempt does: its fence stands in ``DutRow.holder``. So whatever keeps
+two attempts off one DUT keeps a person and an attempt off it too.
+"""
+
+from dataclasses import dataclass, field
+
+from tshrag_common.ids import AgentId, DutId, Fence, OrgId
+
+LeaseId = str
+
+
+@dataclass(slots=True)
+class Lease:
+    """A person holds a DUT until an instant; ``rev`` counts what has changed of it."""
+
+    id: LeaseId
+    fence: Fence
+    dut: DutId
+    agent: AgentId
+    org: OrgId
+    by: str
+    since: int
+    until: int
+    rev: int = 1
+    reason: str = ""
+    shared: tuple[str, ...] = ()  # ``org/name``, or ``org`` for all of it
+    idle_us: int = 0  # released after so long without activity; 0: never
+    touched: int = 0  # taken or renewed
+
+    @property
+    def owner(self) -> str:
+        return f"{self.org}/{self.by}"
+
+
+@dataclass(slots=True)
+class Ask:
+    """Somebody waits for a DUT, in one line with the runs: ``order`` is a place among theirs."""
+
+    id: LeaseId
+    org: OrgId
+    by: str
+    order: int
+    priority: int
+    asked_at: int
+    alive_until: int  # nobody has asked again until then: withdrawn
+    for_us: int
+    dut: str = ""
+    kind: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
+    shared: tuple[str, ...] = ()
+    idle_us: int = 0
+
+
+@dataclass(slots=True)
+class People:
+    """All of it."""
+
+    leases: dict[Fence, Lease] = field(default_factory=dict)
+    asks: dict[LeaseId, Ask] = field(default_factory=dict)
+
+    def of_dut(self, dut: str) -> Lease | None:
+        return next((lease for lease in self.leases.values() if lease.dut == dut), None)
+
+    def named(self, name: str) -> Lease | None:
+        """Return the lease with this id, or of the DUT of this name."""
+        found = (lease for lease in self.leases.values() if name in (lease.id, lease.dut))
+        return next(found, None)

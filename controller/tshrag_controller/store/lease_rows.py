@@ -1,0 +1,96 @@
+"""Leases -> rows: who had which DUT, from when to when, and how it ended."""
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tshrag_common.lease_requests import EndedLease, LeasesAnswer, ListLeases
+from tshrag_controller.core import lease_events as e
+
+
+class Putting(Protocol):
+    """What takes the rows of one frame (see projection.py)."""
+
+    @property
+    def at(self) -> int: ...
+
+    def put(self, sql: str, *row: object) -> None: ...
+
+    def count(self, name: str, more: int = 1) -> None: ...
+
+
+_GRANT = (
+    "INSERT INTO leases (fence, lease, dut, agent, org, by, since, until, reason) "
+    "VALUES (?,?,?,?,?,?,?,?,?)"
+)
+_RENEW = "UPDATE leases SET until=? WHERE fence=?"
+_END = "UPDATE leases SET ended_at=?, cause=?, ended_by=?, why=? WHERE fence=?"
+_HAND = (
+    "INSERT INTO leases (fence, lease, dut, agent, org, by, since, until, reason) "
+    "SELECT ?, lease, dut, agent, ?, ?, ?, until, ? FROM leases WHERE fence=?"
+)
+_COLUMNS = "lease, dut, agent, fence, org, by, since, ended_at, cause, reason, ended_by, why"
+
+
+def _granted(rows: Putting, event: e.LeaseGranted) -> None:
+    rows.put(
+        _GRANT, event.fence, event.lease, event.dut, event.agent, event.org, event.by, rows.at,
+        event.until, event.reason,
+    )  # fmt: skip
+    rows.count("leases")
+
+
+def _renewed(rows: Putting, event: e.LeaseRenewed) -> None:
+    rows.put(_RENEW, event.until, event.fence)
+
+
+def _handed(rows: Putting, event: e.LeaseHanded) -> None:
+    rows.put(_HAND, event.new, event.org, event.by, rows.at, event.reason, event.fence)
+    rows.put(_END, rows.at, "handed", event.giver, event.reason, event.fence)
+
+
+def _ended(rows: Putting, event: e.LeaseEnded) -> None:
+    rows.put(_END, rows.at, event.cause, event.by, event.reason, event.fence)
+
+
+def _nothing(rows: Putting, event: object) -> None:
+    """Leave no row: the line is asked of the Lab."""
+
+
+WRITERS: dict[type, Callable[[Any, Any], None]] = {
+    e.LeaseAsked: _nothing,
+    e.LeaseWithdrawn: _nothing,
+    e.LeaseGranted: _granted,
+    e.LeaseRenewed: _renewed,
+    e.LeaseShared: _nothing,
+    e.LeaseHanded: _handed,
+    e.LeaseEnded: _ended,
+}
+
+
+def ended(db: sqlite3.Connection, asked: ListLeases) -> LeasesAnswer:
+    """Return a page of the leases that have ended, newest first."""
+    where = "ended_at > 0" + (" AND dut=?" if asked.dut else "")
+    arguments = (asked.dut,) if asked.dut else ()
+    sql = f"SELECT {_COLUMNS} FROM leases WHERE {where} ORDER BY fence DESC LIMIT ? OFFSET ?"
+    rows = db.execute(sql, (*arguments, asked.limit + 1, asked.offset)).fetchall()
+    return LeasesAnswer(
+        ended=tuple(_ended_lease(row) for row in rows[: asked.limit]), more=len(rows) > asked.limit
+    )
+
+
+def _ended_lease(row: tuple[Any, ...]) -> EndedLease:
+    lease, dut, agent, fence, org, by, since, ended_at, cause, reason, ended_by, why = row
+    return EndedLease(
+        lease=lease,
+        dut=dut,
+        agent=agent,
+        fence=fence,
+        owner=f"{org}/{by}",
+        since=since,
+        ended_at=ended_at,
+        cause=cause,
+        reason=reason,
+        ended_by=ended_by,
+        why=why,
+    )
