@@ -41,10 +41,13 @@ from tshrag_controller.core.events import (
     RunAdmitted,
 )
 from tshrag_controller.core.lab import Lab, is_kept
+from tshrag_controller.core.lease_events import LeaseAsked, LeaseGranted, LeaseHanded
+from tshrag_controller.core.leases import on_release, on_renew, on_share, on_take, on_transfer
 from tshrag_controller.core.on_agent import GapError, on_beat, on_reports, on_silence
 from tshrag_controller.core.on_attempt import on_stored
 from tshrag_controller.core.on_run import on_cancel, on_evidence, on_submit
 from tshrag_controller.core.on_tick import on_tick
+from tshrag_controller.core.people import Ask, Lease
 from tshrag_controller.core.replay import apply_frame
 from tshrag_controller.core.resume import on_resume
 from tshrag_controller.core.revive import recorded, revive
@@ -54,6 +57,7 @@ from tshrag_controller.log.frames import Frame, decode, encode
 
 AGENTS = ("a1", "a2", "a3")
 DUTS = {"a1": ("b1", "b2"), "a2": ("h1",), "a3": ()}
+ALL_DUTS = ("b1", "b2", "h1")
 OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "error", "timeout", "cancelled", "refused")
 LIVE = (AttemptState.ASSIGNED, AttemptState.PREPARING, AttemptState.RUNNING)
 CRITERION = CompiledCriterion(name="latency", key="net.latency", statistic="avg", bounds=())
@@ -158,12 +162,13 @@ class Drill:
     def _watch(self, event: object) -> None:
         if isinstance(event, JobAssigned | JobMoved | JobJudged):
             assert event.job not in self.final, f"{event} after {self.final[event.job]}"
-        if isinstance(event, JobAssigned):
-            self.known_fences.append(event.fence)
-            assert event.fence > max(self.known_fences[:-1], default=0)
-            if event.dut is not None:
-                assert event.fence > self.newest.get(event.dut, 0), "fences of a DUT only grow"
-                self.newest[event.dut] = event.fence
+        if isinstance(event, JobAssigned | LeaseGranted | LeaseHanded):
+            fence = event.new if isinstance(event, LeaseHanded) else event.fence
+            self.known_fences.append(fence)
+            assert fence > max(self.known_fences[:-1], default=0)
+        if isinstance(event, JobAssigned | LeaseGranted) and event.dut is not None:
+            assert event.fence > self.newest.get(event.dut, 0), "fences of a DUT only grow"
+            self.newest[event.dut] = event.fence
 
     def lead(self) -> None:
         """Begin an epoch, as a controller does that has just started."""
@@ -221,7 +226,7 @@ class Drill:
 
     def compare(self, other: Lab) -> None:
         for name in ("sequence", "epoch", "runs", "jobs", "attempts", "agents", "duts", "keys",
-                     "counters", "admitted"):  # fmt: skip
+                     "counters", "admitted", "people"):  # fmt: skip
             assert getattr(other, name) == getattr(self.lab, name), name
 
     # what people do
@@ -268,6 +273,34 @@ class Drill:
         if job:
             name = ids.job_of(run.id, 1 + job % len(run.plan.jobs))
         return self.turn(lambda decision: on_cancel(decision, ORG, name))
+
+    def lease(self, number: int, by: str, what: str, for_s: int, wait: bool) -> Any:
+        """Take a DUT by name or by kind, or keep a place in the line."""
+        asked = LeaseAsked(
+            lease=f"lease-{number}", org=ORG, by=by, alive_until=self.now + 40 * S,
+            for_us=for_s * S, dut=what if what in ALL_DUTS else "",
+            kind="" if what in ALL_DUTS else what, idle_us=30 * S if number % 3 == 0 else 0,
+        )  # fmt: skip
+        return self.turn(lambda decision: on_take(decision, asked, wait))
+
+    def lease_done(self, number: int, how: str) -> Any:
+        """Let the owner of some lease, or of a place in the line, do something with it."""
+        people = self.lab.people
+        found: list[Lease | Ask] = [*people.leases.values(), *people.asks.values()]
+        if not found:
+            return None
+        one = found[number % len(found)]
+        match how:
+            case "renew":
+                return self.turn(lambda each: on_renew(each, one.org, one.by, one.id, 90 * S))
+            case "hand":
+                taker = (ORG, "al")
+                return self.turn(
+                    lambda each: on_transfer(each, (one.org, one.by), one.id, taker, "")
+                )
+            case "share":
+                return self.turn(lambda each: on_share(each, one.org, one.by, one.id, ("radio",)))
+        return self.turn(lambda each: on_release(each, one.org, one.by, one.id))
 
     def judge(self, number: int, verdict: str) -> None:
         waiting = [run for run in self.lab.runs.values() if run.state is RunState.EVALUATING]
@@ -423,6 +456,14 @@ class Drill:
         for name, agent in lab.agents.items():
             assert agent.host_slots == slots[name]
             assert agent.fences == fences[name]
+        leased: dict[AgentId, set[Fence]] = defaultdict(set)
+        for lease in lab.people.leases.values():
+            assert lease.dut not in on, "a DUT is held twice"
+            assert lease.until > self.now, "a lease outlives its time"
+            on[lease.dut] = lease.fence
+            leased[lease.agent].add(lease.fence)
+        for name, agent in lab.agents.items():
+            assert agent.leases == leased[name]
         assert on == {name: row.holder for name, row in lab.duts.items() if row.holder}
         for run in lab.runs.values():
             assert run.live == live[run.id]
@@ -465,7 +506,8 @@ class Drill:
             self.judge(0, "pass")
             self.pass_time(61)
             self.check()
-            if not self.lab.runs:
+            people = self.lab.people
+            if not self.lab.runs and not people.leases and not people.asks:
                 break
         assert not self.lab.runs, [
             (job.id, job.state, job.missing, self.lab.attempts.get(job.fence))
@@ -473,6 +515,8 @@ class Drill:
         ]
         assert all(not row.holder and not row.kept_by for row in self.lab.duts.values())
         assert not self.lab.attempts
+        assert not self.lab.people.leases
+        assert not self.lab.people.asks
 
 
 def history(seed: int, steps: int = 60) -> Drill:

@@ -5,7 +5,16 @@ from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.support.builders import S
-from tests.support.lab_drill import AGENTS, CRITERION, DUTS, OUTCOMES, SPECS, Drill, history
+from tests.support.lab_drill import (
+    AGENTS,
+    ALL_DUTS,
+    CRITERION,
+    DUTS,
+    OUTCOMES,
+    SPECS,
+    Drill,
+    history,
+)
 from tshrag_common.states import AgentCause
 
 agents = st.sampled_from(AGENTS)
@@ -116,6 +125,20 @@ class LabMachine(RuleBasedStateMachine):
     @rule(number=numbers, verdict=st.sampled_from(("pass", "fail", "error")))
     def judge(self, number: int, verdict: str) -> None:
         self.drill.judge(number, verdict)
+
+    @rule(
+        number=st.integers(0, 12),
+        by=st.sampled_from(("jo", "al")),
+        what=st.sampled_from((*ALL_DUTS, "pi", "hub", "nothing")),
+        for_s=st.sampled_from((1, 20, 300)),
+        wait=st.booleans(),
+    )
+    def lease(self, number: int, by: str, what: str, for_s: int, wait: bool) -> None:
+        self.drill.lease(number, by, what, for_s, wait)
+
+    @rule(number=numbers, how=st.sampled_from(("renew", "hand", "share", "release")))
+    def lease_done(self, number: int, how: str) -> None:
+        self.drill.lease_done(number, how)
 
     @rule(seconds=st.sampled_from((0.1, 1.0, 3.0, 31.0, 61.0, 100.0)))
     def pass_time(self, seconds: float) -> None:

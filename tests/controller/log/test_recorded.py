@@ -54,6 +54,7 @@ async def test_a_recorded_log_is_projected(path: Path, tmp_path: Path) -> None:
     await store.close()
 
 
-def test_the_newest_log_holds_every_kind_of_event() -> None:
-    kinds = {type(event) for _, data in read(FILES[-1]).frames for event in decode(data).events}
-    assert kinds == set(e.AnyEvent.__args__)
+def test_the_first_log_holds_every_kind_of_event_that_it_knew() -> None:
+    kinds = {type(event) for _, data in read(FILES[0]).frames for event in decode(data).events}
+    first = {each for each in e.AnyEvent.__args__ if each.__module__ == e.__name__}
+    assert kinds == first, "events of a later release stand in a room of their area"
