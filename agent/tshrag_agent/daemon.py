@@ -37,6 +37,7 @@ from tshrag_common.commands import StartAttempt
 from tshrag_common.errors import ErrorReport
 from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import AgentId, DutId
+from tshrag_common.inventory import AgentFacts
 from tshrag_common.jobs import JobSpec
 from tshrag_common.keys import Bundle
 from tshrag_common.reports import DutChanged, Goodbye
@@ -55,6 +56,11 @@ class _Stop(Exception):
     """Ends the daemon's group from inside."""
 
 
+def slots_of(settings: AgentSettings, facts: AgentFacts) -> Slots:
+    """Return what the host and its DUTs have to give."""
+    return Slots(settings.slots, {dut.id: dut for dut in facts.duts})
+
+
 class Daemon:
     """One agent. `serve` is its life; `stop` ends that in order."""
 
@@ -68,8 +74,7 @@ class Daemon:
         self.agent = AgentId(bundle.name)
         self.facts = gather(self.agent, settings, secrets.token_hex(8), VERSION)
         self.leases = Leases(self._clock, kept_leases(journal))
-        slots = Slots(settings.slots, {dut.id: dut for dut in self.facts.duts})
-        self.roster = Roster(slots, self.leases)
+        self.roster = Roster(slots_of(settings, self.facts), self.leases)
         self._early = EarlyReports(journal)
         self._office = Office(journal, self._early, self.roster, self._clock)
         self.intake = Intake(
