@@ -13,8 +13,8 @@ from tshrag_controller.core.leases import (
     on_release,
     on_renew,
     on_take,
-    place_in_line,
 )
+from tshrag_controller.core.line import place_in_line
 from tshrag_controller.core.people import Ask, Lease
 from tshrag_controller.engine import Engine, LabClock
 from tshrag_controller.log.frames import Frame

@@ -5,43 +5,30 @@ A lease is refused for the reasons for which a job would wait: the same predicat
 
 from collections.abc import Callable, Iterable
 
-from tshrag_common import ids
 from tshrag_common.errors import NotFound, PolicyDenied, Refused
-from tshrag_common.ids import AgentId, Fence, JobId, OrgId
-from tshrag_common.jobs import Need, Target
-from tshrag_common.states import JobState
+from tshrag_common.ids import AgentId, Fence, OrgId
+from tshrag_common.jobs import Need
 from tshrag_controller.core.decision import Decision, SendHold, SendRelease
 from tshrag_controller.core.lab import (
     DutRow,
-    Job,
     Lab,
-    Order,
-    is_kept,
-    order_of,
-    roles_to_bind,
     set_timer,
 )
 from tshrag_controller.core.lease_events import (
     LeaseAsked,
     LeaseEnded,
-    LeaseGranted,
     LeaseHanded,
     LeaseRenewed,
     LeaseShared,
     LeaseWithdrawn,
 )
-from tshrag_controller.core.needs import Reason, blocked, misfits
+from tshrag_controller.core.line import grant, is_ahead, misfits_of, need_of, next_fence
+from tshrag_controller.core.needs import Reason, blocked
 from tshrag_controller.core.people import Ask, Lease
 
 S = 1_000_000
 ALIVE_US = 60 * S
 """How long a place in the line is kept for somebody who does not ask again."""
-
-
-def need_of(dut: str, kind: str, labels: dict[str, str]) -> Need:
-    """Return what a person asks for as the need of a job on a DUT."""
-    duts = (dut,) if dut else ()
-    return Need(target=Target(runtime="dut", kind=kind, labels=labels, duts=duts))
 
 
 def may_use(lease: Lease, org: str, by: str) -> bool:
@@ -68,7 +55,7 @@ def on_take(decision: Decision, asked: LeaseAsked, wait: bool) -> Lease | Ask:
     if ask is None:
         free = next((row for row in fitting if not _in_the_way(lab, need, row)), None)
         if free is not None and not is_ahead(lab, free, asked.priority, lab.admitted + 1):
-            return _grant(decision, asked, free)
+            return grant(decision, asked, free)
         if not wait:
             raise _not_free(lab, need, fitting)
     elif (ask.org, ask.by) != (asked.org, asked.by):
@@ -81,17 +68,13 @@ def _fitting(lab: Lab, need: Need, dut: str) -> list[DutRow]:
     if dut and dut not in lab.duts:
         raise NotFound("dut", dut, lab.duts)
     rows = [row for _, row in sorted(lab.duts.items())]
-    found = [row for row in rows if not misfits(need, lab.agents[row.agent].facts, row.dut)]
+    found = [row for row in rows if not misfits_of(lab, need, row)]
     if not found:
-        near = min(rows, key=lambda row: len(_misfits(lab, need, row)), default=None)
-        why = _said(_misfits(lab, need, near)) if near else "the lab has no DUT"
+        near = min(rows, key=lambda row: len(misfits_of(lab, need, row)), default=None)
+        why = _said(misfits_of(lab, need, near)) if near else "the lab has no DUT"
         fix = f"nearest is {near.dut.id}: {why}" if near else "see 'tshrag dut list'"
         raise Refused("", "no DUT is like that", fix, code="unsatisfiable")
     return found
-
-
-def _misfits(lab: Lab, need: Need, row: DutRow) -> tuple[Reason, ...]:
-    return misfits(need, lab.agents[row.agent].facts, row.dut)
 
 
 def _in_the_way(lab: Lab, need: Need, row: DutRow) -> tuple[Reason, ...]:
@@ -125,92 +108,6 @@ def held_by(lab: Lab, row: DutRow) -> str:
 
 def _said(reasons: Iterable[Reason]) -> str:
     return "; ".join(reason.text for reason in reasons)
-
-
-def is_ahead(lab: Lab, row: DutRow, priority: int, order: int) -> bool:
-    """Tell whether a ready job or a person goes before this place in the line for this DUT."""
-    mine = (-priority, order, 0)
-    queues = (*lab.indexes.ready.values(), *lab.indexes.bound_ready.values())
-    heads = (_first_waiting(lab, queue) for queue in queues)
-    if any(job is not None and _goes_before(lab, job, mine, row) for job in heads):
-        return True
-    return any(
-        (-ask.priority, ask.order, 0) < mine and _wants(lab, need_of_ask(ask), row, "")
-        for ask in lab.people.asks.values()
-    )
-
-
-def _first_waiting(lab: Lab, queue: list[tuple[Order, JobId]]) -> Job | None:
-    """Return the first of a queue that still waits; queues may hold what has moved on."""
-    jobs = (lab.jobs.get(name) for _, name in queue)
-    return next((job for job in jobs if job is not None and job.state is JobState.WAITING), None)
-
-
-def _goes_before(lab: Lab, job: Job, mine: Order, row: DutRow) -> bool:
-    run = lab.runs[job.run]
-    need = run.spec(job).need
-    if order_of(run, job) >= mine or not _wants(lab, need, row, run.id):
-        return False
-    # a run that needs several DUTs at once holds no place at any of them while it waits
-    return not is_kept(need) or need.role in run.bound or len(roles_to_bind(lab, run)) == 1
-
-
-def need_of_ask(ask: Ask) -> Need:
-    return need_of(ask.dut, ask.kind, ask.labels)
-
-
-def _wants(lab: Lab, need: Need, row: DutRow, run: str) -> bool:
-    if not need.wants_dut or _misfits(lab, need, row):
-        return False
-    return not blocked(need, lab.agents[row.agent], row, run)
-
-
-def serve_line(decision: Decision) -> None:
-    """Give DUTs that are free to those who wait for them, where no job goes before them."""
-    lab = decision.lab
-    for ask in sorted(lab.people.asks.values(), key=lambda ask: (-ask.priority, ask.order)):
-        need = need_of_ask(ask)
-        for _, row in sorted(lab.duts.items()):
-            if _wants(lab, need, row, "") and not is_ahead(lab, row, ask.priority, ask.order):
-                _grant(decision, _asked_of(ask), row)
-                break
-
-
-def _asked_of(ask: Ask) -> LeaseAsked:
-    return LeaseAsked(
-        lease=ask.id,
-        org=ask.org,
-        by=ask.by,
-        alive_until=ask.alive_until,
-        for_us=ask.for_us,
-        reason=ask.reason,
-        shared=ask.shared,
-        idle_us=ask.idle_us,
-    )
-
-
-def _grant(decision: Decision, asked: LeaseAsked, row: DutRow) -> Lease:
-    lab = decision.lab
-    fence = next_fence(lab)
-    granted = LeaseGranted(
-        lease=asked.lease,
-        fence=fence,
-        dut=row.dut.id,
-        agent=row.agent,
-        org=asked.org,
-        by=asked.by,
-        until=decision.now + asked.for_us,
-        reason=asked.reason,
-        shared=asked.shared,
-        idle_us=asked.idle_us,
-    )
-    decision.happen(granted)
-    decision.then(SendHold(row.agent, fence))
-    return lab.people.leases[fence]
-
-
-def next_fence(lab: Lab) -> Fence:
-    return ids.fence(lab.sequence + 1, lab.turn_fences)
 
 
 def on_renew(decision: Decision, org: OrgId, by: str, name: str, for_us: int) -> Lease:
@@ -348,19 +245,3 @@ def revive_people(lab: Lab, now: int) -> None:
             set_timer(lab, now + lease.idle_us, "lease", str(lease.fence))
     for ask in lab.people.asks.values():
         set_timer(lab, ask.alive_until, "ask", ask.id)
-
-
-def place_in_line(lab: Lab, ask: Ask) -> int:
-    """Return how many people and runs stand before `ask`, for DUTs that would do for it."""
-    mine, need = (-ask.priority, ask.order, 0), need_of_ask(ask)
-    rows = [row for row in lab.duts.values() if not _misfits(lab, need, row)]
-    people = sum((-each.priority, each.order, 0) < mine for each in lab.people.asks.values())
-    jobs = 0
-    for queue in lab.indexes.ready.values():
-        for _, name in queue:
-            job = lab.jobs.get(name)
-            if job is None or job.ended_at or order_of(lab.runs[job.run], job) >= mine:
-                continue
-            wanted = lab.runs[job.run].spec(job).need
-            jobs += any(not _misfits(lab, wanted, row) for row in rows if wanted.wants_dut)
-    return people + jobs

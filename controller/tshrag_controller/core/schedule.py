@@ -16,7 +16,7 @@ from tshrag_controller.core.decision import Decision, SendStart
 from tshrag_controller.core.events import JobAssigned, JobMoved, RolesBound, RunMoved
 from tshrag_controller.core.follow import after_end
 from tshrag_controller.core.lab import Job, Lab, NeedKey, Order, Run, is_kept, roles_to_bind
-from tshrag_controller.core.leases import serve_line
+from tshrag_controller.core.line import serve_line
 from tshrag_controller.core.needs import blocked, misfits
 
 MOST_PER_TURN = 4096

@@ -15,8 +15,8 @@ from tshrag_controller.core.leases import (
     on_share,
     on_take,
     on_transfer,
-    place_in_line,
 )
+from tshrag_controller.core.line import place_in_line
 from tshrag_controller.core.people import Ask, Lease
 from tshrag_controller.core.revive import recorded, revive
 from tshrag_controller.core.why import explain
