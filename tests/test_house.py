@@ -38,6 +38,8 @@ PURE = (  # reach nothing that acts, not even through another room
     COMMON + "statistics.py",
     COMMON + "criteria.py",
     COMMON + "subjects.py",
+    COMMON + "channel/flow.py",
+    COMMON + "channel/frames.py",
     AGENT + "attempts/fences.py",
     AGENT + "attempts/metric_lines.py",
     AGENT + "transport/expect.py",

@@ -17,6 +17,7 @@ from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.attempts.steps import Exits, Site
 from tshrag_agent.attempts.workdir import expire
 from tshrag_agent.blobs import BlobClient
+from tshrag_agent.channels import Channels
 from tshrag_agent.duts import Duts
 from tshrag_agent.holding import kept_leases
 from tshrag_agent.intake import Intake
@@ -77,6 +78,7 @@ class Daemon:
         self.roster = Roster(slots_of(settings, self.facts), self.leases)
         self._early = EarlyReports(journal)
         self._office = Office(journal, self._early, self.roster, self._clock)
+        self.channels = Channels(self.agent, lambda: self._online.bus, self._spawn)
         self.intake = Intake(
             self.agent,
             verifier=CommandVerifier(self.agent, bundle.controller_key),
@@ -85,6 +87,7 @@ class Daemon:
             roster=self.roster,
             launch=self._launch,
             clock=self._clock,
+            open_channel=self.channels.open,
         )
         self._online = Online(
             self.facts,
@@ -94,6 +97,7 @@ class Daemon:
             intake=self.intake,
             clock=self._clock,
             beat_s=settings.agent.beat_s,
+            attend=self.channels.attend,
         )
         blobs = BlobClient(self.agent, lambda: self._online.bus)
         self._loads = LoadCache(
@@ -101,11 +105,7 @@ class Daemon:
         )
         self._duts = Duts(settings.dut)
         self._host_tap = HostTap(journal, self._clock)
-        self._sampler: Sampler | None = None
-        if settings.agent.sample_s:
-            self._sampler = Sampler(
-                self._host_tap.source, self.agent, self._clock, settings.agent.sample_s
-            )
+        self._sampler = self._new_sampler(settings.agent.sample_s)
         self._site = Site(
             agent=self.agent,
             store=settings.store,
@@ -130,6 +130,11 @@ class Daemon:
         self._handover = handover
         self._stopping.set()
 
+    def _new_sampler(self, sample_s: float) -> Sampler | None:
+        if not sample_s:
+            return None
+        return Sampler(self._host_tap.source, self.agent, self._clock, sample_s)
+
     async def serve(self) -> None:
         """Be the agent until `stop` is called.
 
@@ -148,6 +153,7 @@ class Daemon:
                 group.create_task(self._early.pump(), name="early reports")
                 group.create_task(self._duts.run(), name="consoles")
                 group.create_task(self.leases.watch(), name="leases")
+                group.create_task(self.channels.run(), name="channels")
                 if self._sampler is not None:
                     group.create_task(self._sampler.run(), name="sampler")
                     sample_s = self._settings.agent.sample_s

@@ -24,6 +24,7 @@ from tshrag_common.commands import (
     CancelAttempt,
     CommandBatch,
     Drain,
+    ServeChannel,
     StartAttempt,
     Sync,
 )
@@ -55,10 +56,12 @@ class Intake:
         roster: Roster,
         launch: Launch,
         clock: Clock,
+        open_channel: Callable[[ServeChannel], None] = lambda command: None,
     ) -> None:
         self._agent, self._verifier, self._journal = agent, verifier, journal
         self._fences, self._roster, self._launch, self._clock = fences, roster, launch, clock
         self._inbox = asyncio.Queue[bytes | _Outdated](_WAITING_MOST)
+        self._open_channel = open_channel
         self.draining = False
         self.counters = Counter[str]()
 
@@ -125,6 +128,12 @@ class Intake:
         await self._begin(batch, starts)
         for cancel in cancels:
             await self._cancel(cancel)
+        self._open_channels(batch)
+
+    def _open_channels(self, batch: CommandBatch) -> None:
+        for command in batch.commands:
+            if isinstance(command, ServeChannel):
+                self._open_channel(command)
 
     def _opened(self, data: bytes) -> CommandBatch | None:
         try:

@@ -5,7 +5,7 @@ Nothing here touches an attempt: without the bus they go on, and the journal kee
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from tshrag_agent.attempts.roster import Roster
@@ -65,11 +65,13 @@ class Online:
         intake: Intake,
         clock: Clock,
         beat_s: float,
+        attend: Callable[[Bus], Awaitable[None]] | None = None,
         connect: Connect = connect,
     ) -> None:
         self.facts, self._bundle = facts, bundle
         self._journal, self._roster, self._intake = journal, roster, intake
         self._clock, self._beat_s, self._connect = clock, beat_s, connect
+        self._attend = attend
         self.bus: Bus | None = None
         self.outbounds: dict[SpoolName, Outbound] = {}
         self._saw_hello = False
@@ -165,6 +167,8 @@ class Online:
         )
         bus.on_reconnect(pulse.soon)
         await bus.subscribe(subjects.command(agent), self._intake.hear)
+        if self._attend is not None:
+            await self._attend(bus)
         await bus.settled()
         if not self._saw_hello:
             await pulse.hello()

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from tshrag_common.channel.wants import AnyWant
 from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
 from tshrag_common.jobs import JobSpec
 
@@ -82,7 +83,18 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="dra
     on: bool = True
 
 
-AnyCommand = StartAttempt | CancelAttempt | Sync | Drain | HoldDut | FreeDut
+class ServeChannel(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="channel"):
+    """Serve this channel of a person. ``fence`` is that of his lease; 0: he may only watch."""
+
+    org: OrgId
+    person: str
+    session: str
+    want: AnyWant
+    dut: DutId | None = None
+    fence: Fence = Fence(0)
+
+
+AnyCommand = StartAttempt | CancelAttempt | Sync | Drain | HoldDut | FreeDut | ServeChannel
 
 
 class CommandBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

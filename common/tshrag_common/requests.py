@@ -28,6 +28,7 @@ Verb = Literal[
     "submit", "plan", "cancel", "runs", "run", "jobs", "why", "stats", "health", "agents",
     "duts", "logs", "metrics", "series", "watch", "blob_has", "blob_put",
     "lease_take", "lease_renew", "lease_release", "leases",
+    "channel",
 ]  # fmt: skip
 
 

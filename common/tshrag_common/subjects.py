@@ -13,6 +13,8 @@
     lab.v1.agent.<agent>.tty   agent -> controller     live bytes of a held console
     lab.v1.req.<org>.<verb>    people -> controller    answered: the one API
     lab.v1.ui.<org>.…          controller -> people    what they watch
+    lab.v1.chan.in.<org>.<person>.<agent>.<session>    people -> agent, bytes of a channel
+    lab.v1.chan.out.<org>.<person>.<agent>.<session>   agent -> that person, the way back
 
 The agent stands before what it says, so that NATS permissions fence it in. What a stream
 stores has no run, job or fence in its subject: a server remembers every subject. No other
@@ -140,6 +142,55 @@ def ui_of(subject: str, org: OrgId | None) -> tuple[str, ...]:
     return tuple(subject[len(begins) :].split("."))
 
 
+def channel_in(org: OrgId | None, person: str, agent: AgentId, session: str) -> str:
+    """Return where `person` speaks to `agent` on a channel."""
+    return f"{ROOT}.chan.in.{_org(org)}{_channel(person, agent, session)}"
+
+
+def channel_out(org: OrgId | None, person: str, agent: AgentId, session: str) -> str:
+    """Return where `agent` speaks to `person` on a channel."""
+    return f"{ROOT}.chan.out.{_org(org)}{_channel(person, agent, session)}"
+
+
+def channels_to(agent: AgentId) -> str:
+    """Return the pattern of all that is said to `agent` on channels."""
+    return f"{ROOT}.chan.in.*.*.{token('agent', agent)}.*"
+
+
+def channel_answers(org: OrgId | None, person: str | None, session: str) -> str:
+    """Return what a person hears on a channel; without accounts nobody knows his name yet."""
+    who = ANY if person is None else token("person", person)
+    return f"{ROOT}.chan.out.{_org(org)}{who}.*.{token('session', session)}"
+
+
+def channel_of(subject: str) -> tuple[OrgId, str, AgentId, str]:
+    """Return org, person, agent and session of what an agent hears on a channel.
+
+    Raises:
+        InvalidId: it is none.
+
+    """
+    match subject.removeprefix(ROOT + ".").split("."):
+        case ["chan", "in", org, person, agent, session] if subject.startswith(ROOT):
+            return org_id(org), token("person", person), agent_id(agent), token("session", session)
+    raise InvalidId("subject", f"{shown(subject)} is no channel")
+
+
+def any_channel(way: Literal["in", "out"], org: OrgId | None = None) -> str:
+    """Return the pattern of all channels of `org`, or of everybody, in one direction."""
+    return f"{ROOT}.chan.{way}.{_org(org)}>"
+
+
+def may_exchange(agent: str) -> tuple[str, str]:
+    """Return what `agent` may publish and hear on channels; it may be a template."""
+    return f"{ROOT}.chan.out.*.*.{agent}.*", f"{ROOT}.chan.in.*.*.{agent}.*"
+
+
+def person_exchanges(person: str) -> tuple[str, str]:
+    """Return what `person` may publish and hear on channels; the server adds the org."""
+    return f"{ROOT}.chan.in.{person}.*.*", f"{ROOT}.chan.out.{person}.*.*"
+
+
 def may_publish(agent: str) -> tuple[str, ...]:
     """List the subjects that `agent`, and it alone, may publish on; its commands are not.
 
@@ -165,6 +216,11 @@ def account_connections(account: str) -> str:
 
 CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 """Where the server takes a new JWT of an account; only SYS may ask."""
+
+
+def _channel(person: str, agent: AgentId, session: str) -> str:
+    names = (token("person", person), token("agent", agent), token("session", session))
+    return ".".join(names)
 
 
 def _org(org: OrgId | None) -> str:

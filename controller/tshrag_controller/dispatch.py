@@ -26,6 +26,7 @@ from tshrag_controller.core.decision import (
     Effect,
     JudgeRun,
     SendCancel,
+    SendChannel,
     SendHold,
     SendRelease,
     SendStart,
@@ -54,13 +55,12 @@ class Dispatch:
         """Let the effects of a turn go; the Lab is as it was when their frame was stored."""
         syncs = {effect.agent for effect in effects if isinstance(effect, SendSync)}
         starts: dict[AgentId, list[Fence]] = {}
-        cancels: dict[AgentId, list[AnyCommand]] = {}
+        others: dict[AgentId, list[AnyCommand]] = {}
         for effect in effects:
             if isinstance(effect, SendStart) and effect.agent not in syncs:  # it names them too
                 starts.setdefault(effect.agent, []).append(effect.fence)
-            elif isinstance(effect, SendCancel):
-                cancel = CancelAttempt(fence=effect.fence, cause=effect.cause)
-                cancels.setdefault(effect.agent, []).append(cancel)
+            elif isinstance(effect, SendCancel | SendChannel):
+                others.setdefault(effect.agent, []).append(_command(effect))
             elif isinstance(effect, JudgeRun):
                 self._judge(effect.run)
         self._note_leases(lab, effects, syncs, cancels)
@@ -68,7 +68,7 @@ class Dispatch:
             self._put_sync(lab, agent)
         for agent, fences in starts.items():
             self._put_starts(lab, agent, fences)
-        for agent, commands in cancels.items():
+        for agent, commands in others.items():
             self._put(lab, agent, commands, Specs())
 
     async def send(self) -> None:
@@ -151,6 +151,12 @@ class Dispatch:
         self.sent[agent] = self._n
         self._outbox.put_nowait((agent, payload))
         return True
+
+
+def _command(effect: SendCancel | SendChannel) -> AnyCommand:
+    if isinstance(effect, SendChannel):
+        return effect.command
+    return CancelAttempt(fence=effect.fence, cause=effect.cause)
 
 
 class Specs:

@@ -32,6 +32,7 @@ from tshrag_common.streams import (
 )
 from tshrag_controller import witness
 from tshrag_controller.answers.blobs import AgentBlobs, BlobAnswers
+from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.data import DataAnswers
 from tshrag_controller.answers.lab import About, LabAnswers
 from tshrag_controller.answers.leases import LeaseAnswers
@@ -61,6 +62,7 @@ from tshrag_controller.settings import ControllerSettings
 from tshrag_controller.store.store import Store
 from tshrag_controller.verbs import (
     blob_verbs,
+    channel_verbs,
     data_verbs,
     lab_verbs,
     lease_verbs,
@@ -146,6 +148,7 @@ class Leading:
             **run_verbs(RunAnswers(engine, store, self.feed, resolving, self._lab_clock)),
             **lab_verbs(LabAnswers(engine, store, self.beats, self._clock, about)),
             **data_verbs(DataAnswers(engine, store)),
+            **channel_verbs(ChannelAnswers(engine)),
             **blob_verbs(BlobAnswers(self._loads)),
             **lease_verbs(self._leases),
         }

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 from tshrag_common import lease_requests as lr, requests as r
+from tshrag_common.channel_requests import OpenChannel
 from tshrag_controller.answers.blobs import BlobAnswers
+from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.data import DataAnswers
 from tshrag_controller.answers.lab import LabAnswers
 from tshrag_controller.answers.leases import LeaseAnswers
@@ -55,3 +57,7 @@ def blob_verbs(put: BlobAnswers) -> Mapping[str, Verb]:
         "blob_has": Verb(r.BlobHas, put.has),
         "blob_put": Verb(r.BlobPut, put.put),
     }
+
+
+def channel_verbs(channels: ChannelAnswers) -> Mapping[str, Verb]:
+    return {"channel": Verb(OpenChannel, channels.open)}

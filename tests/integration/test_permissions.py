@@ -24,6 +24,9 @@ from tshrag_controller.nats_server.accounts import push_accounts
 ACME, BOLT = OrgId("acme"), OrgId("bolt")
 
 
+SESSION = "5" * 32
+
+
 class Trial:
     """A server with accounts; a controller, two agents, and a person in each of two orgs."""
 
@@ -291,3 +294,42 @@ async def test_a_client_takes_its_name_from_its_credentials(trial: Trial) -> Non
     _, bundle = trial.keys.with_agent(AgentId("a1"), trial.server.url)
     assert trial.a1.name == parse_creds(bundle.creds).name == "a1"
     assert not trial.a1.plain
+
+
+async def test_bytes_of_a_channel_go_between_a_person_and_an_agent(trial: Trial) -> None:
+    said = subjects.channel_in(None, "jo", AgentId("a1"), SESSION)
+    as_heard = subjects.channel_in(ACME, "jo", AgentId("a1"), SESSION)
+    heard: list[Message] = []
+    await trial.a1.subscribe(subjects.channels_to(AgentId("a1")), heard.append)
+    await trial.a1.settled()
+    await trial.acme.publish(said, b"typed")
+    await trial.bolt.publish(said, b"typed in bolt")  # the server puts the org, each his own
+    await wait_until(lambda: len(heard) == 2)
+    assert {m.subject for m in heard} == {as_heard, as_heard.replace(".acme.", ".bolt.")}
+    back = subjects.channel_out(ACME, "jo", AgentId("a1"), SESSION)
+    listens = subjects.channel_answers(None, "jo", SESSION)
+    assert await heard_by(trial.acme, listens, trial.a1, back) == 1
+    assert await heard_by(trial.bolt, listens, trial.a1, back) == 0
+
+
+async def test_nobody_overhears_a_channel_of_another(trial: Trial) -> None:
+    kim = await trial.person("kim", ACME)
+    back = subjects.channel_out(ACME, "jo", AgentId("a1"), SESSION)
+    for pattern in ("lab.v1.chan.>", "lab.v1.chan.out.>", "lab.v1.chan.out.jo.*.*", ">"):
+        assert await heard_by(kim, pattern, trial.a1, back) == 0, pattern
+    said = subjects.channel_in(None, "jo", AgentId("a1"), SESSION)
+    for pattern in ("lab.v1.chan.>", "lab.v1.chan.in.*.*.*.*", "lab.v1.chan.in.*.*.a1.*"):
+        assert await heard_by(trial.a2, pattern, trial.acme, said) == 0, pattern
+        assert await heard_by(kim, pattern, trial.acme, said) == 0, pattern
+
+
+async def test_nobody_speaks_on_a_channel_as_another(trial: Trial) -> None:
+    kim = await trial.person("kim", ACME)
+    a1, listens = AgentId("a1"), subjects.channel_answers(None, "jo", SESSION)
+    forged = subjects.channel_in(None, "jo", a1, SESSION)
+    assert await heard_by(trial.a1, subjects.channels_to(a1), kim, forged) == 0
+    whole = subjects.channel_in(ACME, "jo", a1, SESSION)
+    assert await heard_by(trial.a1, subjects.channels_to(a1), trial.bolt, whole) == 0
+    back = subjects.channel_out(ACME, "jo", a1, SESSION)
+    assert await heard_by(trial.acme, listens, trial.a2, back) == 0
+    assert await heard_by(trial.acme, listens, kim, back) == 0

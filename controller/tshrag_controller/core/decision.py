@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from tshrag_common.commands import ServeChannel
 from tshrag_common.errors import LabError
 from tshrag_common.ids import AgentId, Fence, RunId
 from tshrag_controller.core.apply import apply
@@ -51,6 +52,13 @@ class SendRelease(msgspec.Struct, frozen=True):
     fence: Fence
 
 
+class SendChannel(msgspec.Struct, frozen=True):
+    """Tell the agent to serve a channel of a person."""
+
+    agent: AgentId
+    command: ServeChannel
+
+
 class JudgeRun(msgspec.Struct, frozen=True):
     """Hold the criteria of a run against its samples, all of which are stored."""
 
@@ -63,7 +71,9 @@ class ForgetRun(msgspec.Struct, frozen=True):
     run: RunId
 
 
-Effect = SendStart | SendCancel | SendSync | SendHold | SendRelease | JudgeRun | ForgetRun
+Effect = (
+    SendStart | SendCancel | SendSync | SendHold | SendRelease | SendChannel | JudgeRun | ForgetRun
+)
 
 
 class BrokenLab(RuntimeError):

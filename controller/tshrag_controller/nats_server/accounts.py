@@ -1,5 +1,8 @@
 """The accounts of a lab as JWTs, the templates of rights, and their push to a running server.
 
+Bytes of channels go between AGENTS and a USERS-<org> directly: the server puts the org before what
+a person says, a person hears what bears his name, and no agent hears or forges what is another's.
+
 CTL alone holds JetStream. AGENTS and each USERS-<org> reach it through service imports only: in
 one shared account an agent could forge another's report through the reply subject of a request.
 """
@@ -49,6 +52,7 @@ def account_jwts(keys: LabKeys) -> dict[str, str]:
             "AGENTS",
             {
                 "imports": _agent_imports(keys),
+                "exports": _agent_exports(),
                 "signing_keys": [_role("agent", keys.agent_role, AGENT_RIGHTS)],
             },
         ),
@@ -99,8 +103,12 @@ def _rights(pub: list[str], sub: list[str]) -> dict[str, object]:
     }
 
 
-AGENT_RIGHTS = _rights([*subjects.may_publish(_NAME)], [*subjects.may_hear(_NAME)])
-PERSON_RIGHTS = _rights([subjects.any_req()], [subjects.any_ui(None)])
+_AGENT_SAYS, _AGENT_HEARS = subjects.may_exchange(_NAME)
+_PERSON_SAYS, _PERSON_HEARS = subjects.person_exchanges(_NAME)
+AGENT_RIGHTS = _rights(
+    [*subjects.may_publish(_NAME), _AGENT_SAYS], [*subjects.may_hear(_NAME), _AGENT_HEARS]
+)
+PERSON_RIGHTS = _rights([subjects.any_req(), _PERSON_SAYS], [subjects.any_ui(None), _PERSON_HEARS])
 
 
 def _exports(keys: LabKeys) -> list[dict[str, object]]:
@@ -116,13 +124,24 @@ def _agent_imports(keys: LabKeys) -> list[dict[str, object]]:
     return [*imports, _import(keys, "stream", subjects.any_command())]
 
 
+def _agent_exports() -> list[dict[str, object]]:
+    return [
+        _export("service", subjects.any_channel("in")),
+        _export("stream", subjects.any_channel("out")),
+    ]
+
+
 def _org_imports(keys: LabKeys, org: OrgId) -> list[dict[str, object]]:
     """Return what `org` reaches. The server adds the org to the subject and says who asks."""
     req = _import(keys, "service", subjects.any_req(org))
     ui = _import(keys, "stream", subjects.any_ui(org))
+    said, heard = subjects.any_channel("in", org), subjects.any_channel("out", org)
+    agents = Key(keys.agents_account).public
     return [
         req | {"local_subject": subjects.any_req(), "share": True},
         ui | {"local_subject": subjects.any_ui(None)},
+        _import_from(agents, "service", said) | {"local_subject": subjects.any_channel("in")},
+        _import_from(agents, "stream", heard) | {"local_subject": subjects.any_channel("out")},
     ]
 
 
@@ -131,7 +150,11 @@ def _export(kind: Share, subject: str) -> dict[str, object]:
 
 
 def _import(keys: LabKeys, kind: Share, subject: str) -> dict[str, object]:
-    return {**_export(kind, subject), "account": Key(keys.ctl).public}
+    return _import_from(Key(keys.ctl).public, kind, subject)
+
+
+def _import_from(account: str, kind: Share, subject: str) -> dict[str, object]:
+    return {**_export(kind, subject), "account": account}
 
 
 def _role(name: str, seed: str, rights: dict[str, object]) -> dict[str, object]:

@@ -1,0 +1,117 @@
+"""Channels that people open to this agent: each is served by the handler of what it is for.
+
+A controller's signed command opens one; who speaks on it is vouched for by the bus, which puts org
+and person into the subject. A handler that ends has all it said delivered; one that fails tells
+its error to the other end. What a handler may do is bounded by the fence of the command.
+"""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from tshrag_common import subjects
+from tshrag_common.bus.connection import Bus
+from tshrag_common.bus.messages import Message
+from tshrag_common.channel.channel import Channel
+from tshrag_common.channel.hub import Hub
+from tshrag_common.channel.wants import AnyWant, EchoWant
+from tshrag_common.commands import ServeChannel
+from tshrag_common.errors import ErrorReport, LabError, Refused
+from tshrag_common.ids import AgentId
+
+logger = logging.getLogger(__name__)
+
+CHANNELS_MOST = 512
+_REMEMBERED = 1024
+_FLUSH_S = 20.0
+
+W = TypeVar("W", bound=AnyWant)
+Handler = Callable[[Channel, ServeChannel, W], Awaitable[None]]
+"""Serves one channel until it returns; told who opened it, for which DUT, under which fence."""
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], object]
+
+
+class Channels:
+    """What people have open here."""
+
+    def __init__(self, agent: AgentId, bus: Callable[[], Bus | None], spawn: Spawn) -> None:
+        self._agent, self._spawn = agent, spawn
+        self._hub = Hub(bus)
+        self._handlers: dict[type, Handler[Any]] = {}
+        self._ended: deque[str] = deque(maxlen=_REMEMBERED)
+        self.counters = Counter[str]()
+        self.serve(EchoWant, _echo)
+
+    def serve(self, want: type[W], handler: Handler[W]) -> None:
+        """Let `handler` serve the channels that are opened for `want`."""
+        self._handlers[want] = handler
+
+    async def run(self) -> None:
+        await self._hub.run()
+
+    async def attend(self, bus: Bus) -> None:
+        """Hear channels on a new connection."""
+        bus.on_reconnect(self._hub.resync)
+        await bus.subscribe(subjects.channels_to(self._agent), self._hear)
+        self._hub.resync()
+
+    def open(self, command: ServeChannel) -> None:
+        """Begin to serve what a command tells of; one that is served, or was, stays as it is."""
+        name = _name(command.org, command.person, command.session)
+        known = self._hub.find(name)
+        if known is not None:
+            known.greet()
+            return
+        if name in self._ended:
+            return
+        back = subjects.channel_out(command.org, command.person, self._agent, command.session)
+        channel = self._hub.open(name, back)
+        self._ended.append(name)
+        self._spawn(self._conduct(channel, command), f"channel {name}")
+
+    def _hear(self, message: Message) -> None:
+        try:
+            org, person, agent, session = subjects.channel_of(message.subject)
+        except LabError:
+            self.counters["channel_frames_bad"] += 1
+            return
+        back = subjects.channel_out(org, person, agent, session)
+        self._hub.hear(_name(org, person, session), message.data, back)
+
+    async def _conduct(self, channel: Channel, command: ServeChannel) -> None:
+        error: ErrorReport | None = None
+        self.counters["channels_opened"] += 1
+        try:
+            if len(self._hub) > CHANNELS_MOST:
+                what = f"{CHANNELS_MOST} channels are open"
+                raise Refused(f"agent {self._agent}", what, code="channels_full")
+            handler = self._handlers.get(type(command.want))
+            if handler is None:
+                what = "this agent does not serve that"
+                raise Refused(f"agent {self._agent}", what, "upgrade it", code="channel_unserved")
+            channel.greet()
+            await handler(channel, command, command.want)
+            await channel.finish()
+            async with asyncio.timeout(_FLUSH_S):
+                await channel.flushed()
+        except LabError as failed:
+            error = failed.report()
+        except TimeoutError:
+            error = ErrorReport(code="channel_lost", message="not all was taken", retryable=True)
+        except Exception:  # a bug of ours ends this channel and nothing else
+            logger.exception("a channel failed", extra={"channel": channel.name})
+            error = ErrorReport(code="internal", message="a bug of ours; the agent's log has it")
+        finally:
+            channel.close(error)
+
+
+def _name(org: str, person: str, session: str) -> str:
+    return f"{org}.{person}.{session}"
+
+
+async def _echo(channel: Channel, command: ServeChannel, want: EchoWant) -> None:
+    while (piece := await channel.read()) is not None:
+        await channel.write(piece.data)

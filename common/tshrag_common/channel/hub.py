@@ -1,0 +1,172 @@
+"""All channels of one process over one connection: who hears which frame, and what goes out when.
+
+One task sends for all of them, a frame each in turn, so that a flood on one holds no keystroke of
+another up for longer than its own frame. It also keeps them alive: an end that is silent is asked,
+one that stays silent is lost.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from tshrag_common.bus.connection import Bus
+from tshrag_common.channel.channel import Channel
+from tshrag_common.channel.flow import WINDOW_BYTES
+from tshrag_common.channel.frames import Frame, Over, decoded, encoded
+from tshrag_common.clock import Clock, SystemClock
+from tshrag_common.errors import ErrorReport, Refused, Unavailable
+from tshrag_common.wire import BadMessage
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 1.0
+ASK_S = 5.0
+"""An end that has said nothing for so long is asked whether it is there."""
+LOST_S = 45.0
+"""Silence after which a channel is given up; a reconnect or a new server fits in."""
+
+_STRAYS_MOST = 1024
+_UNKNOWN = ErrorReport(
+    code="channel_lost", message="the other end knows nothing of this channel", retryable=True
+)
+
+
+class Hub:
+    """The channels of this end. `run` must be alive for any of them to move."""
+
+    def __init__(
+        self,
+        bus: Callable[[], Bus | None],
+        *,
+        clock: Clock | None = None,
+        lost_s: float = LOST_S,
+        tick_s: float = TICK_S,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
+        self._bus, self._clock = bus, clock or SystemClock()
+        self._lost_s, self._tick_s, self._window = lost_s, tick_s, window_bytes
+        self._open: dict[str, Channel] = {}
+        self._stirred: dict[str, Channel] = {}  # in turn; those that may have something to send
+        self._awake, self._left = asyncio.Event(), asyncio.Event()
+        self._strays: dict[str, Frame] = {}
+
+    def open(self, name: str, sends_to: str) -> Channel:
+        """Return a new channel; `name` is its own in this hub, `sends_to` a subject."""
+        if name in self._open:
+            raise Refused("channel", f"{name} is open already", code="channel_busy")
+        channel = Channel(name, sends_to, self._touch, self._window)
+        channel.heard_at = channel.told_at = self._clock.monotonic()
+        self._open[name] = channel
+        return channel
+
+    def find(self, name: str) -> Channel | None:
+        return self._open.get(name)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def hear(self, name: str, data: bytes, answer_to: str = "") -> None:
+        """Take a message for the channel `name`.
+
+        Where there is none, its sender is told on `answer_to`: it would wait for long otherwise.
+        """
+        try:
+            frame = decoded(data)
+        except BadMessage as error:
+            logger.warning("a frame was dropped", extra={"channel": name, "why": error.line})
+            return
+        channel = self._open.get(name)
+        if channel is None:
+            if answer_to and not isinstance(frame, Over) and len(self._strays) < _STRAYS_MOST:
+                self._strays[answer_to] = Over(0, _UNKNOWN)
+                self._awake.set()
+            return
+        channel.heard_at = self._clock.monotonic()
+        channel.hear(frame)
+        if channel.is_over:
+            self._open.pop(name, None)
+            self._left.set()
+        else:
+            self._touch(channel)
+
+    async def let_go(self, name: str, within_s: float = 2.0) -> None:
+        """Wait until the last frame of a closed channel is sent; then forget it in any case."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while name in self._open:
+                    self._left.clear()
+                    await self._left.wait()
+        self._open.pop(name, None)
+        self._stirred.pop(name, None)
+
+    def resync(self) -> None:
+        """Ask every other end how far it is: the connection was away."""
+        for name, channel in self._open.items():
+            self._ask(name, channel)
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Send what there is to send, for ever."""
+        next_tick = self._clock.monotonic() + self._tick_s
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, next_tick - self._clock.monotonic())):
+                    await self._awake.wait()
+            self._awake.clear()
+            if self._clock.monotonic() >= next_tick:
+                next_tick = self._clock.monotonic() + self._tick_s
+                self._tick()
+            try:
+                await self._send_all()
+            except Unavailable as error:  # `resync` follows when the bus is back
+                logger.debug("channels wait for the bus", extra={"why": error.line})
+
+    async def _send_all(self) -> None:
+        bus = self._bus()
+        if bus is None or not bus.is_connected:
+            return
+        while self._strays:
+            subject, frame = self._strays.popitem()
+            await bus.publish(subject, encoded(frame))
+        while self._stirred:
+            for name, channel in list(self._stirred.items()):
+                await self._send_one(bus, name, channel)
+            await asyncio.sleep(0)  # others must come to their turn between two rounds
+
+    async def _send_one(self, bus: Bus, name: str, channel: Channel) -> None:
+        frame = channel.next_frame()
+        if frame is None:
+            self._stirred.pop(name, None)
+            return
+        try:
+            await bus.publish(channel.sends_to, encoded(frame))
+        except Unavailable:
+            channel.rewind()
+            raise
+        channel.told_at = self._clock.monotonic()
+        if isinstance(frame, Over):
+            self._stirred.pop(name, None)
+            if self._open.get(name) is channel:
+                del self._open[name]
+            self._left.set()
+
+    def _tick(self) -> None:
+        now = self._clock.monotonic()
+        for name, channel in list(self._open.items()):
+            if now - channel.heard_at > self._lost_s:
+                del self._open[name]
+                self._stirred.pop(name, None)
+                channel.lose(f"the other end has been silent for {self._lost_s:g} s")
+            elif not channel.is_settled or now - channel.told_at >= ASK_S:
+                self._ask(name, channel)
+
+    def _ask(self, name: str, channel: Channel) -> None:
+        if channel.was_heard:  # before that the other end may not know of it yet
+            channel.ask()
+            self._stirred[name] = channel
+
+    def _touch(self, channel: Channel) -> None:
+        if self._open.get(channel.name) is channel:
+            self._stirred[channel.name] = channel
+            self._awake.set()
