@@ -63,7 +63,7 @@ class Dispatch:
                 others.setdefault(effect.agent, []).append(_command(effect))
             elif isinstance(effect, JudgeRun):
                 self._judge(effect.run)
-        self._note_leases(lab, effects, syncs, cancels)
+        self._note_leases(lab, effects, syncs, others)
         for agent in sorted(syncs):
             self._put_sync(lab, agent)
         for agent, fences in starts.items():

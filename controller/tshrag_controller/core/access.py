@@ -10,6 +10,7 @@ from tshrag_common.errors import NotFound, PolicyDenied, Refused, Unavailable
 from tshrag_common.ids import AgentId, DutId, Fence, OrgId
 from tshrag_common.states import AgentState
 from tshrag_controller.core.lab import NO_FENCE, DutRow, Lab
+from tshrag_controller.core.people import Lease
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +22,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def access(
-    lab: Lab, org: OrgId, person: str, dut: DutId | None, agent: AgentId | None, *, write: bool
+    lab: Lab, org: OrgId, person: str, dut: DutId | None, host: AgentId | None, *, write: bool
 ) -> Access:
     """Return what `person` may do.
 
@@ -33,21 +34,34 @@ def access(
 
     """
     if dut is None:
-        return Access(agent=_present(lab, _named(lab, agent)))
+        return Access(agent=_present(lab, _named(lab, host)))
     row = lab.duts.get(dut)
     if row is None:
         raise NotFound("dut", dut, lab.duts)
+    where, lease = f"dut {dut}", lab.people.of_dut(dut)
+    holds = lease is not None and may_use(lease, org, person)
     holder = _holder(lab, row)
-    if holder is not None and holder != org:
-        raise PolicyDenied(f"dut {dut}", "another org has it", code="not_holder")
+    if holder not in (None, org) and not holds:
+        raise PolicyDenied(where, "another org has it", code="not_holder")
+    agent = _present(lab, AgentId(row.agent))
+    if lease is not None and holds:
+        return Access(agent=agent, fence=lease.fence, until=lease.until)
     if write:
-        what = "writing takes its lease"
-        raise PolicyDenied(f"dut {dut}", what, code="no_lease")
-    return Access(agent=_present(lab, AgentId(row.agent)))
+        what = f"{lease.owner} has its lease" if lease else "writing takes its lease"
+        raise PolicyDenied(where, what, f"tshrag lease take {dut}", code="no_lease")
+    return Access(agent=agent)
+
+
+def may_use(lease: Lease, org: OrgId, person: str) -> bool:
+    """Tell whether a person has this lease, or it is shared with him or his org."""
+    return lease.owner == f"{org}/{person}" or bool({f"{org}/{person}", org} & {*lease.shared})
 
 
 def _holder(lab: Lab, row: DutRow) -> OrgId | None:
-    """Return the org that has a DUT, by an attempt or by a run that keeps it."""
+    """Return the org that has a DUT: by a lease, an attempt, or a run that keeps it."""
+    lease = lab.people.of_dut(row.dut.id)
+    if lease is not None:
+        return lease.org
     attempt = lab.attempts.get(row.holder)
     if attempt is not None:
         return lab.runs[lab.jobs[attempt.job].run].org
