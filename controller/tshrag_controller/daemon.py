@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
@@ -28,7 +29,8 @@ from tshrag_controller.leading import Leading
 from tshrag_controller.log.checkpoint import Checkpoints
 from tshrag_controller.recover import ensure_log, recover, restore_projection
 from tshrag_controller.settings import ControllerSettings, read
-from tshrag_controller.store.store import Store
+from tshrag_controller.store.hot import HotLimits
+from tshrag_controller.store.store import Store, StoreOptions
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +102,7 @@ async def serve_on(
     stop: asyncio.Event,
     on_ready: Callable[[Broker], None],
     clock: Clock | None = None,
-    open_store: Callable[[Path], Awaitable[Store]] = Store.open,
+    open_store: Callable[[Path], Awaitable[Store]] | None = None,
 ) -> None:
     """Lead over an open bus until `stop` is set; what `serve` does between opening and closing."""
     try:
@@ -109,7 +111,11 @@ async def serve_on(
             group.create_task(_exit_when_closed(broker), name="bus-closed")
             if broker.server is not None:
                 group.create_task(broker.server.watch(), name="server-watch")
-            await _lead(settings, broker, stop, on_ready, clock or SystemClock(), open_store)
+            clock = clock or SystemClock()
+            if open_store is None:
+                limits = HotLimits(run_series=settings.store.run_series)
+                open_store = partial(Store.open, options=StoreOptions(clock.now, limits))
+            await _lead(settings, broker, stop, on_ready, clock, open_store)
             raise _Stop
     except* _Stop:
         logger.info("stopped")

@@ -7,6 +7,7 @@ group ends with `Fenced`, the Lab is dropped, and nothing of the refused turn ha
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from tshrag_common import subjects, wire
 from tshrag_common.bus.jetstream import JetStream
@@ -58,7 +59,9 @@ from tshrag_controller.log.frames import Frame
 from tshrag_controller.outbox import Outbox
 from tshrag_controller.projecting import Projecting
 from tshrag_controller.resolving import Resolving
-from tshrag_controller.settings import ControllerSettings
+from tshrag_controller.settings import ControllerSettings, StoreTable
+from tshrag_controller.store.keep import Keeper, Rules
+from tshrag_controller.store.objects import ColdStore
 from tshrag_controller.store.store import Store
 from tshrag_controller.verbs import (
     blob_verbs,
@@ -101,6 +104,7 @@ class Leading:
         self.judging = Judging(self.engine, store)
         self._leases = LeaseAnswers(self.engine, store, self._lab_clock)
         spools = Spools(clock)
+        self.keeper = Keeper(store, partial(_cold_store, settings), rules_of(settings.store))
         self.ingest = Ingest(store, self.engine, self._outbox.set_aside, spools)
         every = settings.controller.checkpoint_frames
         self.projecting = Projecting(store, self.engine, checkpoints, every)
@@ -169,6 +173,7 @@ class Leading:
             loops = {
                 "send": self.dispatch.send(),
                 "judge": self.judging.judge(),
+                "keep": self.keeper.keep(),
                 "silence": self.beats.watch(),
                 "checkpoints": self.projecting.keep_checkpoints(),
                 "outbox": self._outbox.empty(),
@@ -270,7 +275,7 @@ class Leading:
         )
 
     def _troubles(self) -> tuple[str, ...]:
-        own = [self._store.degraded, self.projecting.trouble]
+        own = [self._store.degraded, self.projecting.trouble, self.keeper.trouble]
         if self._bus.plain:
             own.append(
                 "the bus has no accounts: anybody who reaches it may submit and cancel; "
@@ -291,6 +296,15 @@ class Leading:
             "set_aside": self._outbox.set_aside_count,
             "turns": self.engine.turns,
         }
+
+
+def _cold_store(settings: ControllerSettings) -> ColdStore:
+    return ColdStore(settings.cold_url, settings.store.cold_options)
+
+
+def rules_of(table: StoreTable) -> Rules:
+    """Return for how long samples stay where."""
+    return Rules(hot_days=table.hot_days, cold_days=table.cold_days, cache_bytes=table.cache_bytes)
 
 
 def next_epoch(lab: Lab) -> Epoch:

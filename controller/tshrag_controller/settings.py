@@ -53,6 +53,22 @@ class LoadsTable(msgspec.Struct, frozen=True, kw_only=True):
     rewrite: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 
 
+class StoreTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[store]``: where samples rest, and for how long.
+
+    ``cold`` is the URL of the cold store (``file:///folder``, ``s3://bucket/prefix``; empty: the
+    folder ``cold`` of the state), ``cold_options`` are those of obstore; never a secret, these
+    stand in the environment.
+    """
+
+    hot_days: Annotated[int, msgspec.Meta(ge=0, le=3650)] = 7
+    cold: str = ""
+    cold_options: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    cold_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
+    cache_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 10 << 30
+    run_series: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 20_000
+
+
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -60,6 +76,12 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     nats: NatsTable = NatsTable()
     loads: LoadsTable = LoadsTable()
     log: LogSettings = LogSettings()
+    store: StoreTable = StoreTable()
+
+    @property
+    def cold_url(self) -> str:
+        """Return the URL of the cold store."""
+        return self.store.cold or f"file://{self.state / 'cold'}"
 
     @property
     def state(self) -> Path:

@@ -1,7 +1,6 @@
 """Holds what the world saw against what the lab says: the invariants at the end of a seed."""
 
 import sqlite3
-from array import array
 from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +12,7 @@ from tests.simulation.machines import Script
 from tests.simulation.steps import line
 from tshrag_common import ids
 from tshrag_common.states import JobState
+from tshrag_controller.store.columns import columns
 
 _SLACK_S = 0.5
 _GRACE_S = 70.0
@@ -148,14 +148,13 @@ class Checker:
         with sqlite3.connect(f"file:{self._store}/projection.db?mode=ro", uri=True) as db:
             db.execute("ATTACH ? AS hot", (f"file:{self._store}/hot.db?mode=ro",))
             numbers = dict(db.execute("SELECT no, id FROM runs"))
-            rows = db.execute(
-                "SELECT run, serial, attempt, value FROM hot.series s JOIN hot.chunks c "
-                "ON c.series = s.id WHERE key = 'sim.line'"
-            ).fetchall()
+            found = [
+                (run, each) for no, run in numbers.items() for each in columns(db, no, "sim.line")
+            ]
         db.close()
-        for run, serial, attempt, blob in rows:
-            job = ids.job_of(numbers[run], serial)
-            stored.update((job, attempt, value) for value in array("d", blob))
+        for run, column in found:
+            job = ids.job_of(run, column.serial)
+            stored.update((job, column.attempt, value) for value in column.values)
         for (name, attempt, value), count in stored.items():
             if count > 1:
                 self._violate("I11", f"line {value} of {name}.{attempt} is stored {count} times")

@@ -1,16 +1,17 @@
-"""Samples of the last days: one blob of columns per series and batch, each batch once.
+"""Samples as they arrive: one blob of columns per series and batch, each batch once.
 
 The high-water mark of (agent, spool) is in the transaction of the rows, so a batch that comes
 again changes nothing. Samples outside any run (a host, an idle DUT) belong to run 0.
 """
 
 import sqlite3
-from array import array
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
 from tshrag_common import ids
+from tshrag_common.clock import SystemClock
 from tshrag_common.errors import LabError, Refused
 from tshrag_common.metrics import (
     MAX_KEY,
@@ -21,10 +22,14 @@ from tshrag_common.metrics import (
     check_series,
     check_size,
     conflict,
-    unpack_floats,
     unpack_ints,
 )
 from tshrag_common.reports import SamplesMessage
+from tshrag_controller.store import partitions
+from tshrag_controller.store.partitions import Chunk, Partition, day_of
+
+REST = "…"
+"""The key of what stands for many: whichever they were, they are missing."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,32 +44,33 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     gap_from: int = 0
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True):
-    """All samples of one series, by time of arrival."""
-
-    key: str
-    unit: str
-    type: MetricType
-    serial: int
-    attempt: int
-    agent: str
-    dut: str
-    times: "array[int]"
-    values: "array[float]"
-    durations: "array[int]"
-
-
 class NotHolder(Refused):
     """Samples or output of an attempt that this agent does not have."""
 
     code = "not_holder"
 
 
+class HotLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How large a partition, and how many series of a run (of hosts: of the lab), may become."""
+
+    partition_samples: int = partitions.MOST_SAMPLES
+    run_series: int = 20_000
+    lab_series: int = 1_000_000
+
+
 class HotStore:
     """Writes batches; lives in the writer's thread, beside the projection and behind it."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        now: Callable[[], int] | None = None,
+        limits: HotLimits | None = None,
+    ) -> None:
+        self._connection, self._now = connection, now or SystemClock().now
+        self._limits = limits or HotLimits()
+        self._partition: Partition | None = None
+        self._counts: dict[int, int] = {}  # run -> its series
         self._series: dict[tuple[object, ...], _Known] = {}
         self._holders: dict[tuple[str, str, int], int] = {}  # (agent, job, attempt) -> run
 
@@ -72,6 +78,8 @@ class HotStore:
         """Drop what is remembered, after a transaction was taken back."""
         self._series.clear()
         self._holders.clear()
+        self._counts.clear()
+        self._partition = None
 
     def mark(self, agent: str, kind: str) -> tuple[str, int]:
         """Return spool and high-water mark of an agent's samples or output."""
@@ -95,6 +103,7 @@ class HotStore:
         upto = self.upto(message.agent, "samples", message.spool)
         if message.first_seq > upto + 1:
             return Stored(upto=upto, gap_from=upto + 1)
+        self._open_partition()
         taken, refused = 0, list[str]()
         for seq, batch in enumerate(message.batches, message.first_seq):
             if seq <= upto:
@@ -106,8 +115,35 @@ class HotStore:
             upto = seq
         self.set_mark(message.agent, "samples", message.spool, upto)
         if taken:
-            self._connection.execute(_COUNT, ("samples", taken))
+            self._count(taken)
         return Stored(upto=upto, samples=taken, refused=tuple(refused))
+
+    def _open_partition(self) -> Partition:
+        """Return the partition that takes samples now; begin another one where it is time."""
+        day = day_of(self._now())
+        if self._partition is None:
+            kept = partitions.partitions(self._connection)
+            self._partition = next((each for each in kept if each.state == "open"), None)
+        part = self._partition
+        if part is None or day > part.day or part.samples >= self._limits.partition_samples:
+            part = self._partition = partitions.begin(self._connection, day)
+        return part
+
+    def close_partition(self, *, whatever_day: bool = False) -> None:
+        """Close the partition that is open where its day is over, or whatever day it is of."""
+        kept = partitions.partitions(self._connection)
+        part = next((each for each in kept if each.state == "open"), None)
+        if part is not None and (whatever_day or part.day < day_of(self._now())):
+            sql = "UPDATE hot.partitions SET state='closed' WHERE no=?"
+            self._connection.execute(sql, (part.no,))
+            self._partition = None
+
+    def _count(self, taken: int) -> None:
+        part = self._open_partition()
+        self._partition = msgspec.structs.replace(part, samples=part.samples + taken)
+        row = (self._partition.samples, part.no)
+        self._connection.execute("UPDATE hot.partitions SET samples=? WHERE no=?", row)
+        self._connection.execute(_COUNT, ("samples", taken))
 
     def run_of(self, agent: str, job: str, attempt: int) -> int:
         """Return the short number of the run of an attempt; refuse what `agent` does not hold."""
@@ -140,7 +176,8 @@ class HotStore:
                 self._store_series(place, series)
             except LabError as error:
                 refused.append(error.line)
-                row = (run, serial, batch.attempt, series.key[:MAX_KEY], max(1, len(series)))
+                key = REST if error.code == "series_cap" else series.key[:MAX_KEY]
+                row = (run, serial, batch.attempt, key, max(1, len(series)))
                 self._connection.execute(_REFUSED, (*row, error.line[:300]))
             else:
                 taken += len(series)
@@ -152,33 +189,39 @@ class HotStore:
             known = self._find_series(place, series)
         if (known.unit, known.type) != (series.unit, series.type):
             _refuse_conflict(known, series)
-        number, chunk = known.id, known.next_chunk
         times = unpack_ints(series.times)
-        self._connection.execute(
-            _CHUNK,
-            (
-                number, chunk, len(times), min(times), max(times),
-                series.times, series.values, series.durations or None,
-            ),
-        )  # fmt: skip
+        chunk = Chunk(series.times, series.values, series.durations)
+        part = self._partition or self._open_partition()
+        partitions.add(self._connection, part.no, known.id, chunk, min(times), max(times))
         if len(self._series) > 50_000:
             self._series.clear()
-        self._series[place] = known._replace(next_chunk=chunk + 1)
+        self._series[place] = known
 
     def _find_series(self, place: tuple[object, ...], series: Series) -> "_Known":
         row = self._connection.execute(_FIND, place).fetchone()
-        if row is None:
-            cursor = self._connection.execute(_SERIES, (*place, series.unit, series.type))
-            return _Known(int(cursor.lastrowid or 0), 0, series.unit, series.type)
-        last = self._connection.execute(_LAST_CHUNK, (row[0],)).fetchone()[0]
-        return _Known(int(row[0]), int(last) + 1, str(row[1]), row[2])
+        if row is not None:
+            return _Known(int(row[0]), str(row[1]), row[2])
+        self._check_room(int(str(place[0])), series)
+        cursor = self._connection.execute(_SERIES, (*place, series.unit, series.type))
+        return _Known(int(cursor.lastrowid or 0), series.unit, series.type)
+
+    def _check_room(self, run: int, series: Series) -> None:
+        """Refuse a series beyond what a run may have: its samples are counted, none is kept."""
+        if run not in self._counts:
+            sql = "SELECT count(*) FROM series WHERE run=?"
+            self._counts[run] = int(self._connection.execute(sql, (run,)).fetchone()[0])
+        most = self._limits.run_series if run else self._limits.lab_series
+        if self._counts[run] >= most:
+            self._connection.execute(_COUNT, ("series_overflow", len(series)))
+            fix = "fewer keys, or [store] run_series"
+            raise Refused(series.key, f"beyond {most} series", fix, code="series_cap")
+        self._counts[run] += 1
 
 
 class _Known(NamedTuple):
     """A series that is in the database."""
 
     id: int
-    next_chunk: int
     unit: str
     type: MetricType
 
@@ -190,35 +233,6 @@ def _refuse_conflict(known: _Known, series: Series) -> None:
     trouble = conflict(told, new)
     if trouble:
         raise Refused(series.key, trouble, code="metric_conflict")
-
-
-def columns(
-    connection: sqlite3.Connection, run: int, key_glob: str = "*", serial: int = 0
-) -> list[Column]:
-    """Return the series of a run whose keys match a GLOB, by key, job, attempt."""
-    sql = _COLUMNS + (" AND serial=?" if serial else "") + _BY_KEY
-    arguments = (run, key_glob, serial) if serial else (run, key_glob)
-    return [_column(connection, row) for row in connection.execute(sql, arguments).fetchall()]
-
-
-def _column(connection: sqlite3.Connection, row: tuple[object, ...]) -> Column:
-    times, values, durations = array("q"), array("d"), array("q")
-    for at, value, duration in connection.execute(_READ, (row[0],)):
-        times.extend(unpack_ints(at))
-        values.extend(unpack_floats(value))
-        durations.extend(unpack_ints(duration) if duration else [0] * (len(at) // 8))
-    return Column(
-        key=str(row[1]),
-        serial=int(str(row[2])),
-        attempt=int(str(row[3])),
-        agent=str(row[4]),
-        dut=str(row[5]),
-        unit=str(row[6]),
-        type=row[7],  # type: ignore[arg-type]  # written by us from a MetricType
-        times=times,
-        values=values,
-        durations=durations,
-    )
 
 
 _MARK = "SELECT spool, upto FROM hot.marks WHERE agent=? AND kind=?"
@@ -245,10 +259,3 @@ _SERIES = (
     "INSERT INTO series (run, key, serial, attempt, agent, dut, unit, type) "
     "VALUES (?,?,?,?,?,?,?,?)"
 )
-_LAST_CHUNK = "SELECT coalesce(max(no), -1) FROM chunks WHERE series=?"
-_CHUNK = "INSERT INTO chunks VALUES (?,?,?,?,?,?,?,?)"
-_COLUMNS = (
-    "SELECT id, key, serial, attempt, agent, dut, unit, type FROM series WHERE run=? AND key GLOB ?"
-)
-_BY_KEY = " ORDER BY key, serial, attempt, agent, dut"
-_READ = "SELECT at, value, duration FROM chunks WHERE series=? ORDER BY no"

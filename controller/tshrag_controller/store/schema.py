@@ -151,6 +151,57 @@ def h0003_old_marks(db: Database) -> None:
     )
 
 
+@hot_migrations()
+def h0004_partitions(db: Database) -> None:
+    _execute(
+        db,
+        """
+        CREATE TABLE partitions (
+            no INTEGER PRIMARY KEY AUTOINCREMENT, day TEXT NOT NULL, samples INTEGER NOT NULL,
+            state TEXT NOT NULL
+        );
+        CREATE TABLE segments (
+            no INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, org TEXT NOT NULL,
+            day TEXT NOT NULL, samples INTEGER NOT NULL, bytes INTEGER NOT NULL,
+            first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, sha256 TEXT NOT NULL,
+            place TEXT NOT NULL, sealed_at INTEGER NOT NULL
+        );
+        CREATE TABLE segment_runs (
+            run TEXT NOT NULL, segment INTEGER NOT NULL, samples INTEGER NOT NULL,
+            PRIMARY KEY (run, segment)
+        ) WITHOUT ROWID;
+        CREATE TABLE garbage (
+            name TEXT NOT NULL, place TEXT NOT NULL, at INTEGER NOT NULL,
+            PRIMARY KEY (name, place)
+        ) WITHOUT ROWID;
+        CREATE TABLE facts (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+        """,
+    )
+    db.conn.execute("INSERT INTO facts VALUES ('store', lower(hex(randomblob(4))))")
+    if db.conn.execute("SELECT 1 FROM chunks LIMIT 1").fetchone():
+        _carry_over(db.conn)
+    db.conn.execute("DROP TABLE chunks")
+
+
+def _carry_over(hot: sqlite3.Connection) -> None:
+    """Make one closed partition of the chunks that an earlier build has left."""
+    hot.execute("INSERT INTO partitions SELECT 1, '', sum(count), 'closed' FROM chunks")
+    for statement in (
+        "CREATE TABLE chunks_1 (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, "
+        "count INTEGER NOT NULL, first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, "
+        "at BLOB NOT NULL, value BLOB NOT NULL, duration BLOB)",
+        "CREATE INDEX chunks_1_series ON chunks_1 (series, id, count)",
+    ):
+        hot.execute(statement)
+    rows = hot.execute("SELECT * FROM chunks ORDER BY series, no")
+    plain = ((*row[:1], *row[2:5], *(each and b"p" + each for each in row[5:])) for row in rows)
+    hot.executemany(
+        "INSERT INTO chunks_1 (series, count, first_at, last_at, at, value, duration) "
+        "VALUES (?,?,?,?,?,?,?)",
+        plain,
+    )
+
+
 def _execute(db: Database, statements: str) -> None:
     """Execute several statements inside the migration's transaction (executescript ends it)."""
     for statement in statements.split(";"):
@@ -177,9 +228,11 @@ def open_databases(folder: Path | None) -> sqlite3.Connection:
         raise
     if folder is None:
         connection.execute("ATTACH ':memory:' AS hot")
-        for statement in hot.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"):
-            if "_sqlite_migrations" not in statement[0]:
-                connection.execute(statement[0].replace("CREATE TABLE ", "CREATE TABLE hot.", 1))
+        tables = "SELECT name, sql FROM sqlite_master WHERE type='table'"
+        for name, statement in hot.execute(tables):
+            if not name.startswith(("_sqlite_", "sqlite_")):
+                connection.execute(statement.replace("CREATE TABLE ", "CREATE TABLE hot.", 1))
+        connection.execute("INSERT INTO hot.facts VALUES ('store', 'memory')")
     else:
         connection.execute("ATTACH ? AS hot", (paths[1],))
         connection.execute("PRAGMA hot.synchronous=FULL")  # nothing can make samples anew
@@ -198,6 +251,7 @@ def _open(path: str, steps: Migrations) -> sqlite3.Connection:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, path: str, steps: Migrations) -> None:
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # of a new file: it can shrink
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")  # the LOG is the truth; this can be rebuilt
     connection.execute("PRAGMA temp_store=MEMORY")

@@ -11,7 +11,7 @@ from tshrag_common.metrics import MetricInfo, metric_key
 from tshrag_common.requests import GetSeries, ListMetrics, MetricsAnswer, SamplesAnswer
 from tshrag_common.statistics import compute
 from tshrag_common.views import SeriesView
-from tshrag_controller.store.hot import Column, columns
+from tshrag_controller.store.columns import Column, columns, keys
 from tshrag_controller.store.queries import number_of
 
 SPARK_WIDTH = 40
@@ -44,8 +44,7 @@ def get_series(db: sqlite3.Connection, org: OrgId, asked: GetSeries) -> SamplesA
     serial = ids.serial_of(ids.job_id(asked.job)) if asked.job else 0
     found = columns(db, number, key, serial)
     if not found:
-        known = db.execute("SELECT DISTINCT key FROM series WHERE run=?", (number,))
-        raise NotFound("metric", key, [str(row[0]) for row in known])
+        raise NotFound("metric", key, keys(db, number))
     run = RunId(asked.run)
     rows = sorted(
         (at, value, duration, ids.job_of(run, column.serial) if column.serial else "")

@@ -17,12 +17,11 @@ from tshrag_common.jobs import JobSpec
 from tshrag_common.metrics import metric_key
 from tshrag_common.reports import Ended, MetricNotice
 from tshrag_controller.core.criteria import Source
-from tshrag_controller.store.hot import Column, columns
+from tshrag_controller.store.columns import Column, columns
+from tshrag_controller.store.hot import REST
 
 STALE = "metric_stale:"
 """How the reason of a notice begins that tells of a source that fell silent."""
-REST = "…"
-"""The key of a notice that stands for many: whichever they were, they are missing."""
 
 _ENDED = msgspec.json.Decoder(Ended)
 _SPEC = msgspec.json.Decoder(JobSpec)
@@ -63,7 +62,7 @@ def judged(db: sqlite3.Connection, run: str, criteria: Iterable[CompiledCriterio
             if attempt is None or column.attempt != attempt.number:
                 continue  # an earlier attempt of the job: its samples stay, they do not count
             told.add(column.serial)
-            missing = _missing(attempt, key) + refused.get((column.serial, key), 0)
+            missing = _missing(attempt, key) + _not_taken(refused, column.serial, key)
             sources.append(_source(run, attempt, column, missing))
         sources += _silent(run, key, attempts, refused, told)
     expected = tuple(_expected(run, each, attempts) for each in criteria)
@@ -103,6 +102,11 @@ def _refused(
     }
 
 
+def _not_taken(refused: dict[tuple[int, str], int], serial: int, key: str) -> int:
+    """Return how many samples of `key` were refused; those of unknown keys may be of it too."""
+    return refused.get((serial, key), 0) + refused.get((serial, REST), 0)
+
+
 def _source(run: str, attempt: _Attempt, column: Column, missing: int) -> Source:
     return Source(
         key=column.key,
@@ -133,7 +137,7 @@ def _silent(
     for serial, attempt in attempts.items():
         if serial in told:
             continue
-        missing = _missing(attempt, key) + refused.get((serial, key), 0)
+        missing = _missing(attempt, key) + _not_taken(refused, serial, key)
         stale = _stale(attempt, key)
         if missing or stale:
             empty = Source(

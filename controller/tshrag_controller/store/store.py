@@ -7,14 +7,15 @@ reads. Where the database cannot be opened the lab goes on in memory and says so
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from tshrag_common.clock import SystemClock
 from tshrag_common.errors import Unavailable
 from tshrag_common.reports import OutputBatch, SamplesMessage
 from tshrag_controller.log.frames import Frame
-from tshrag_controller.store.hot import HotStore, Stored
+from tshrag_controller.store.hot import HotLimits, HotStore, Stored
 from tshrag_controller.store.output import OutputStore, Piece, read
 from tshrag_controller.store.projection import Projection
 from tshrag_controller.store.schema import (
@@ -25,6 +26,8 @@ from tshrag_controller.store.schema import (
     set_aside,
     usable,
 )
+from tshrag_controller.store.seal import sweep
+from tshrag_controller.store.segments import SegmentsAway
 from tshrag_controller.store.writer import Worker, storage_error
 
 logger = logging.getLogger(__name__)
@@ -35,12 +38,19 @@ T = TypeVar("T")
 class Store:
     """The doors to both threads; `open` makes one. ``degraded``: what is amiss; empty: nothing."""
 
-    def __init__(self, folder: Path, opened: "_Opened", worker: type[Worker] = Worker) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        opened: "_Opened",
+        worker: type[Worker] = Worker,
+        options: "StoreOptions | None" = None,
+    ) -> None:
+        options = options or StoreOptions()
         self.folder = folder
         self.degraded, self._in_memory = opened.trouble, opened.reader is None
         self._connection = opened.writer
         self._projection = Projection(opened.writer)
-        self._hot = HotStore(opened.writer)
+        self._hot = HotStore(opened.writer, options.now, options.limits)
         self._output = OutputStore(folder / "output", self._hot)
         self.applied = self._projection.applied
         self._writer = worker("store-writer", opened.writer, commit=True, undone=self._forget)
@@ -48,16 +58,21 @@ class Store:
         if opened.reader is not None:
             self._reader = worker("store-reader", opened.reader, commit=False)
         self._moved = asyncio.Condition()
+        self.now = options.now
+        self.fetch: Callable[[Sequence[str]], Awaitable[None]] | None = None
+        """Brings segments of the cold store to this disk; who keeps the store sets it."""
 
     @classmethod
-    async def open(cls, folder: Path, worker: type[Worker] = Worker) -> "Store":
+    async def open(
+        cls, folder: Path, worker: type[Worker] = Worker, options: "StoreOptions | None" = None
+    ) -> "Store":
         """Open or make the databases below `folder`; a `worker` runs what is written and read.
 
         Raises:
             SchemaTooNew: a newer build has written them.
 
         """
-        return cls(folder, await asyncio.to_thread(_opened, folder), worker)
+        return cls(folder, await asyncio.to_thread(_opened, folder), worker, options)
 
     def _forget(self) -> None:
         """Forget, in the writer's thread, what a transaction had written that was taken back."""
@@ -109,15 +124,33 @@ class Store:
         )
         return await self._writer.call(lambda db: db.execute(sql).fetchall())
 
+    async def change(self, write: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a write in the writer's thread; return when it is committed."""
+        return await self._writer.call(write)
+
+    async def close_partition(self, *, whatever_day: bool = False) -> None:
+        """Let samples go into another partition from now on."""
+        await self._writer.call(lambda _: self._hot.close_partition(whatever_day=whatever_day))
+
     async def query(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a read in the reader's thread."""
-        return await self._reader.call(read)
+        """Run a read in the reader's thread; what it needs of the cold store is fetched first."""
+        while True:
+            try:
+                return await self._reader.call(read)
+            except SegmentsAway as away:
+                if self.fetch is None:
+                    raise
+                await self.fetch(away.names)
 
     async def read_output(
         self, job: str, attempt: int, stream: str, offset: int, limit: int
     ) -> Piece:
         folder = self.folder / "output"
         return await asyncio.to_thread(read, folder, job, attempt, stream, offset, limit)
+
+    @property
+    def in_memory(self) -> bool:
+        return self._in_memory
 
     async def backup(self, path: Path) -> int:
         """Write a copy of the projection to `path`; return the sequence that it is at."""
@@ -132,6 +165,13 @@ class Store:
         await self._writer.close()
         if self._reader is not self._writer:
             await self._reader.close()
+
+
+class StoreOptions(NamedTuple):
+    """What tells the store which day it is, and how much it may hold."""
+
+    now: Callable[[], int] = SystemClock().now
+    limits: HotLimits = HotLimits()
 
 
 class _Opened(NamedTuple):
@@ -152,6 +192,7 @@ def _opened(folder: Path) -> _Opened:
             trouble = f"{folder / HOT} was damaged: samples before today are in {kept.name} only"
             logger.error("the samples were damaged", extra={"kept": str(kept)})
         writer = open_databases(folder)
+        sweep(writer, folder)
         return _Opened(writer, open_for_reading(folder), trouble)
     except (sqlite3.Error, OSError) as error:
         logger.error("the projection rests in memory", extra={"why": str(error)})

@@ -1,14 +1,18 @@
 import sqlite3
+from array import array
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from tests.support.lab_drill import history
 from tshrag_common.errors import StorageFull, Unavailable
+from tshrag_controller.store import partitions
 from tshrag_controller.store.schema import (
     VERSION,
     SchemaTooNew,
     backup,
+    hot_migrations,
     open_databases,
     set_aside,
     usable,
@@ -30,17 +34,25 @@ async def test_a_file_of_a_newer_build_is_refused_and_left_as_it_is(
 
 
 def test_a_file_of_an_older_build_is_brought_up_to_date(tmp_path: Path) -> None:
-    open_databases(tmp_path).close()
     db = sqlite3.connect(tmp_path / "hot.db")
-    db.executescript(
-        "DROP TABLE refused; DROP TABLE old_marks; PRAGMA user_version=1;"
-        "DELETE FROM _sqlite_migrations WHERE name != 'h0001_samples';"
-        "INSERT INTO totals VALUES ('samples', 7);"
-    )
+    hot_migrations.apply(Database(db), stop_before="h0002_refused")
+    db.execute("PRAGMA user_version=1")
+    db.execute("INSERT INTO totals VALUES ('samples', 7)")
+    times, values = array("q", [5, 6]).tobytes(), array("d", [0.5, 2.0**40]).tobytes()
+    db.execute("INSERT INTO chunks VALUES (3, 0, 2, 5, 6, ?, ?, NULL)", (times, values))
+    db.execute("INSERT INTO chunks VALUES (3, 1, 2, 5, 6, ?, ?, ?)", (times, values, times))
+    db.commit()
     db.close()
     connection = open_databases(tmp_path)
     assert connection.execute("SELECT value FROM hot.totals").fetchone() == (7,)
     assert connection.execute("SELECT count(*) FROM hot.refused").fetchone() == (0,)
+    (part,) = partitions.partitions(connection)
+    assert (part.no, part.samples, part.state) == (1, 4, "closed")
+    kept = list(partitions.chunks(connection, 1, 3))
+    assert [(each.times, each.values, each.durations) for each in kept] == [
+        (times, values, b""),
+        (times, values, times),
+    ]
     connection.close()
 
 
