@@ -43,6 +43,7 @@ from tshrag_controller.broker import Broker
 from tshrag_controller.core.decision import Decision, Effect, JudgeRun, SendSync
 from tshrag_controller.core.events import LeaderChosen
 from tshrag_controller.core.lab import Lab
+from tshrag_controller.core.sched_events import PolicySet
 from tshrag_controller.dispatch import Dispatch
 from tshrag_controller.engine import Engine, LabClock
 from tshrag_controller.feed import Feed
@@ -207,6 +208,8 @@ class Leading:
         """Open the epoch; bring everybody into step; take up what was left to judge."""
         epoch = next_epoch(decision.lab)
         decision.happen(LeaderChosen(epoch=epoch, node=self._settings.controller.node))
+        if decision.lab.policy != self._settings.scheduling:
+            decision.happen(PolicySet(policy=self._settings.scheduling))
         for agent in decision.lab.agents:
             decision.then(SendSync(agent))
         for run in decision.lab.runs.values():

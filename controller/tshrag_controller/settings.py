@@ -15,6 +15,7 @@ from tshrag_common.ids import TOKEN
 from tshrag_common.settings import LogSettings, load_settings, nats_url_fault
 from tshrag_common.sources.policy import SourceLimits, SourcePolicy
 from tshrag_common.streams import StreamSizes
+from tshrag_controller.core import policy
 
 DEFAULT_STATE = "~/.local/share/tshrag/lab"
 Token = Annotated[str, msgspec.Meta(pattern=TOKEN)]
@@ -69,6 +70,16 @@ class StoreTable(msgspec.Struct, frozen=True, kw_only=True):
     run_series: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 20_000
 
 
+class SchedulerTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[scheduler]``: weights of the order in which jobs go; recorded when a controller leads."""
+
+    ageing_s: policy.Span = policy.AGEING_S
+    share_points: policy.Points = policy.SHARE_POINTS
+    half_life_s: policy.Span = policy.HALF_LIFE_S
+    weights: dict[str, Annotated[float, msgspec.Meta(gt=0, le=1e6)]] = {}
+    quotas: dict[str, policy.Quota] = {}
+
+
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -82,6 +93,20 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     def cold_url(self) -> str:
         """Return the URL of the cold store."""
         return self.store.cold or f"file://{self.state / 'cold'}"
+
+    scheduler: SchedulerTable = SchedulerTable()
+
+    @property
+    def scheduling(self) -> policy.Policy:
+        """Return what the lab wants of its scheduler, as it is recorded."""
+        table = self.scheduler
+        return policy.Policy(
+            ageing_s=table.ageing_s,
+            share_points=table.share_points,
+            half_life_s=table.half_life_s,
+            weights=table.weights,
+            quotas=table.quotas,
+        )
 
     @property
     def state(self) -> Path:

@@ -21,6 +21,7 @@ from tshrag_common.states import (
 )
 from tshrag_controller.core import apply_leases, events as e
 from tshrag_controller.core.holds import drop_if_gone, release, release_role, take
+from tshrag_controller.core.idle import note_agent, note_dut
 from tshrag_controller.core.lab import (
     Agent,
     Attempt,
@@ -28,11 +29,11 @@ from tshrag_controller.core.lab import (
     Job,
     Lab,
     Run,
-    enqueue,
-    index_run,
     is_kept,
     set_timer,
 )
+from tshrag_controller.core.queues import enqueue, index_run, unindex_run
+from tshrag_controller.core.sched_apply import APPLY as SCHED
 
 RETIRED_SPOOLS = 16
 
@@ -101,7 +102,9 @@ def _roles_bound(lab: Lab, event: e.RolesBound, at: int) -> None:
     run = lab.runs[event.run]
     for role, agent, dut in event.duts:
         run.bound[role] = (agent, dut)
-        lab.duts[dut].kept_by = run.id
+        row = lab.duts[dut]
+        row.kept_by = run.id
+        note_dut(lab, row)
     lab.indexes.wants_binding.discard(run.id)
 
 
@@ -184,7 +187,7 @@ def _attempt_ended(lab: Lab, event: e.AttemptEnded, at: int) -> None:
         job.started_at = job.started_at or ended.started_at
         job.error = ended.error
         _note_fault(job, attempt, ended.outcome)
-    release(lab, attempt)
+    release(lab, attempt, at)
 
 
 def _note_fault(job: Job, attempt: Attempt, outcome: str) -> None:
@@ -206,7 +209,7 @@ def _attempt_lost(lab: Lab, event: e.AttemptLost, at: int) -> None:
     job = lab.jobs[attempt.job]
     if job.fence == event.fence and not JOB.is_final(job.state):
         _note_fault(job, attempt, "lost")
-    release(lab, attempt)
+    release(lab, attempt, at)
 
 
 def _job_judged(lab: Lab, event: e.JobJudged, at: int) -> None:
@@ -239,8 +242,8 @@ def forget(lab: Lab, run: RunId) -> None:
         job = lab.jobs.pop(ids.job_of(run, planned.serial))
         lab.attempts.pop(job.fence, None)
     indexes = lab.indexes
-    indexes.need_keys.pop(run, None)
-    indexes.children.pop(run, None)
+    unindex_run(lab, gone)
+    indexes.look.discard(run)
     indexes.bound_ready.pop(run, None)
     indexes.wants_binding.discard(run)
     for role in gone.bound:
@@ -265,7 +268,7 @@ def _agent_seen(lab: Lab, event: e.AgentSeen, at: int) -> None:
         if row.agent == facts.agent and name not in told:
             row.gone = True
             drop_if_gone(lab, row)
-    lab.indexes.fitting.clear()
+    note_agent(lab, lab.agents[facts.agent])
 
 
 def _agent_moved(lab: Lab, event: e.AgentMoved, at: int) -> None:
@@ -311,4 +314,5 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     e.SpoolApplied: _spool_applied,
     e.ReportRefused: _report_refused,
     **apply_leases.APPLY,
+    **SCHED,
 }

@@ -19,6 +19,7 @@ from tshrag_common.reports import Ended
 from tshrag_common.states import AgentCause, JobCause, RunCause
 from tshrag_controller.core.event import Event
 from tshrag_controller.core.lease_events import LeaseEvent
+from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 
 
 class LeaderChosen(Event, frozen=True, kw_only=True, array_like=True, tag="leader_chosen"):
@@ -192,4 +193,6 @@ AnyEvent = (
     | SpoolApplied
     | ReportRefused
     | LeaseEvent
+    | PolicySet
+    | RoleReleased
 )

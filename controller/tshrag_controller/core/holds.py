@@ -1,27 +1,43 @@
 """PURE: what attempts hold and runs keep: slots and DUTs, taken and let go. Part of `apply`."""
 
 from tshrag_common.ids import Fence
+from tshrag_common.jobs import Need
+from tshrag_controller.core.idle import forget_dut, note_dut, note_host
 from tshrag_controller.core.lab import Attempt, DutRow, Lab, Run
+from tshrag_controller.core.order import note_given_back, note_taken
+
+
+def size_of(need: Need) -> int:
+    """Return how many places an attempt counts as: its DUT, or its slots."""
+    return 1 if need.wants_dut else need.slots
 
 
 def take(lab: Lab, run: Run, attempt: Attempt) -> None:
     agent = lab.agents[attempt.agent]
     agent.fences.add(attempt.fence)
+    need = run.spec(lab.jobs[attempt.job]).need
+    note_taken(lab, run.org, size_of(need), attempt.assigned_at)
     if attempt.dut is not None:
-        lab.duts[attempt.dut].holder = attempt.fence
+        row = lab.duts[attempt.dut]
+        row.holder = attempt.fence
+        note_dut(lab, row)
     else:
-        agent.host_slots += run.spec(lab.jobs[attempt.job]).need.slots
+        agent.host_slots += need.slots
+        note_host(lab, agent)
 
 
-def release(lab: Lab, attempt: Attempt) -> None:
+def release(lab: Lab, attempt: Attempt, at: int) -> None:
     """Free the slot or the DUT; the attempt itself stays until its job is final."""
     job = lab.jobs[attempt.job]
     run = lab.runs[job.run]
     run.live -= 1
     agent = lab.agents[attempt.agent]
     agent.fences.discard(attempt.fence)
+    need = run.spec(job).need
+    note_given_back(lab, run.org, size_of(need), attempt.assigned_at, at)
     if attempt.dut is None:
-        agent.host_slots -= run.spec(job).need.slots
+        agent.host_slots -= need.slots
+        note_host(lab, agent)
         return
     row = lab.duts.get(attempt.dut)
     if row is not None and row.holder == attempt.fence:
@@ -44,12 +60,12 @@ def let_go(lab: Lab, row: DutRow) -> None:
 
     That attempt may be of another role: a job that takes any DUT may take one its run keeps.
     """
-    if row.holder or row.kept_by is None:
-        return
-    run = lab.runs[row.kept_by]
-    roles = (role for role, (_, dut) in run.bound.items() if dut == row.dut.id)
-    if not any(lab.indexes.role_users.get((run.id, role), 0) for role in roles):
-        row.kept_by = None
+    if not row.holder and row.kept_by is not None:
+        run = lab.runs[row.kept_by]
+        roles = (role for role, (_, dut) in run.bound.items() if dut == row.dut.id)
+        if not any(lab.indexes.role_users.get((run.id, role), 0) for role in roles):
+            row.kept_by = None
+    note_dut(lab, row)
 
 
 def drop_if_gone(lab: Lab, row: DutRow) -> None:
@@ -57,7 +73,9 @@ def drop_if_gone(lab: Lab, row: DutRow) -> None:
     if not row.gone or row.holder or row.kept_by or lab.duts.get(row.dut.id) is not row:
         return
     del lab.duts[row.dut.id]
+    forget_dut(lab, row.dut.id)
     for name in sorted(lab.agents):
         for dut in lab.agents[name].facts.duts:
             if dut.id == row.dut.id and dut.id not in lab.duts:
                 lab.duts[dut.id] = DutRow(dut, name, faulty=dut.faulty)
+                note_dut(lab, lab.duts[dut.id])

@@ -9,8 +9,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from heapq import heappush
 
-import msgspec
-
 from tshrag_common.criteria import CompiledCriterion, Evidence
 from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
@@ -18,11 +16,16 @@ from tshrag_common.inventory import AgentFacts, Dut
 from tshrag_common.jobs import JobSpec, LoadRef, Need, Plan
 from tshrag_common.states import AgentState, AttemptState, JobState, RunState
 from tshrag_controller.core.people import People
+from tshrag_controller.core.policy import Policy
 
-Order = tuple[int, int, int]
-"""(negative priority, order of the run's admission, serial): the smallest goes first."""
+Order = tuple[int, int, int, int]
+"""(points that do not change, deadline, order of the run's admission, serial): least first."""
 NeedKey = bytes
-"""A Need in its canonical form: equal needs wait in one queue."""
+"""A Need in its canonical form."""
+QueueKey = tuple[NeedKey, OrgId]
+"""Equal needs of one org wait in one queue."""
+BindingKey = tuple[tuple[NeedKey, ...], OrgId]
+"""Runs of one org that need the same DUTs, all at once, wait in one queue."""
 NO_FENCE = Fence(0)
 NO_EPOCH = Epoch(0)
 
@@ -92,6 +95,7 @@ class Run:
     live: int = 0  # attempts that hold something
     bound: dict[str, tuple[AgentId, DutId]] = field(default_factory=dict)  # role -> its DUT
     evidence: tuple[Evidence, ...] = ()
+    avoid: dict[str, tuple[str, ...]] = field(default_factory=dict)  # role -> where it went wrong
 
     def spec(self, job: Job) -> JobSpec:
         return self.plan.specs[job.spec]
@@ -133,6 +137,16 @@ class DutRow:
 
 
 @dataclass(slots=True)
+class OrgUse:
+    """What an org has used, in seconds of DUTs and slots that decay, and what it uses now."""
+
+    used_s: float = 0.0  # decayed until ``at``
+    at: int = 0
+    live: int = 0  # DUTs and slots that its attempts hold
+    since: int = 0  # sum of the instants at which they were given
+
+
+@dataclass(slots=True)
 class Marks:
     """How far samples and output of an agent's spools are stored. Not recorded: asked anew."""
 
@@ -142,7 +156,7 @@ class Marks:
 
 @dataclass(slots=True)
 class Lab:
-    """Everything alive. Fields up to ``turn_fences`` are recorded, the rest is derived."""
+    """Everything alive. All but ``turn_fences`` and ``indexes`` is recorded."""
 
     sequence: int = 0  # of the newest frame that is applied
     epoch: Epoch = NO_EPOCH
@@ -158,6 +172,8 @@ class Lab:
     at: int = 0  # of the newest frame: the lab's time never goes back behind it
     people: People = field(default_factory=People)
     turn_fences: int = 0  # given since the newest frame
+    policy: Policy = field(default_factory=Policy)
+    orgs: dict[OrgId, OrgUse] = field(default_factory=dict)
 
     indexes: "Indexes" = field(default_factory=lambda: Indexes())
 
@@ -169,30 +185,43 @@ class Lab:
 
 
 @dataclass(slots=True)
+class Idle:
+    """Places that may be free, by class: what is of one class fits the same needs (`idle`)."""
+
+    fits: dict[NeedKey, dict[bytes, bool]] = field(default_factory=dict)
+    classes: dict[NeedKey, frozenset[bytes]] = field(default_factory=dict)  # that fit
+    open: set[bytes] = field(default_factory=set)  # classes of DUTs whose heaps hold something
+    dut_samples: dict[bytes, tuple[AgentFacts, Dut]] = field(default_factory=dict)
+    host_samples: dict[bytes, AgentFacts] = field(default_factory=dict)
+    dut_class: dict[DutId, bytes] = field(default_factory=dict)
+    duts: dict[bytes, list[tuple[bool, DutId]]] = field(default_factory=dict)  # heaps
+    in_heap: set[DutId] = field(default_factory=set)
+    kept: set[DutId] = field(default_factory=set)  # kept by a run and without an attempt
+    host_class: dict[AgentId, bytes] = field(default_factory=dict)
+    hosts: dict[bytes, list[tuple[int, AgentId]]] = field(default_factory=dict)  # heaps
+    listed: dict[AgentId, int] = field(default_factory=dict)  # free slots, as its entry has them
+
+
+@dataclass(slots=True)
 class Indexes:
     """Made from the recorded half of a Lab, never stored."""
 
     need_keys: dict[RunId, tuple[NeedKey, ...]] = field(default_factory=dict)
     needs: dict[NeedKey, Need] = field(default_factory=dict)
+    need_users: dict[NeedKey, int] = field(default_factory=dict)  # runs in memory
     children: dict[RunId, dict[int, list[int]]] = field(default_factory=dict)
-    ready: dict[NeedKey, list[tuple[Order, JobId]]] = field(default_factory=dict)  # heaps
-    binding: dict[tuple[NeedKey, ...], list[tuple[Order, RunId]]] = field(default_factory=dict)
+    ready: dict[QueueKey, list[tuple[Order, JobId]]] = field(default_factory=dict)  # heaps
+    binding: dict[BindingKey, list[tuple[Order, RunId]]] = field(default_factory=dict)
     bound_ready: dict[RunId, list[tuple[Order, JobId]]] = field(default_factory=dict)
     own: deque[JobId] = field(default_factory=deque)  # ready jobs the controller ends by itself
     timers: list[tuple[int, str, str]] = field(default_factory=list)  # heap: (at, what, id)
     marks: dict[AgentId, Marks] = field(default_factory=dict)
     settling: dict[AgentId, list[Fence]] = field(default_factory=dict)
     role_users: dict[tuple[RunId, str], int] = field(default_factory=dict)  # open jobs of a role
-    fitting: dict[NeedKey, tuple[AgentId, ...]] = field(default_factory=dict)
     wants_binding: set[RunId] = field(default_factory=set)
     active: dict[Fence, int] = field(default_factory=dict)  # when a lease was last used
-
-
-_ENCODER = msgspec.msgpack.Encoder()
-
-
-def order_of(run: Run, job: Job) -> Order:
-    return (-run.priority, run.order, job.serial)
+    look: set[RunId] = field(default_factory=set)  # a job of it may start on a DUT that it keeps
+    idle: Idle = field(default_factory=Idle)
 
 
 def is_kept(need: Need) -> bool:
@@ -202,57 +231,3 @@ def is_kept(need: Need) -> bool:
 
 def set_timer(lab: Lab, at: int, what: str, name: str) -> None:
     heappush(lab.indexes.timers, (at, what, name))
-
-
-def index_run(lab: Lab, run: Run) -> None:
-    """Add the parts of the indexes that follow from the plan alone."""
-    keys: list[NeedKey] = []
-    for spec in run.plan.specs:
-        key = _ENCODER.encode(spec.need)
-        lab.indexes.needs.setdefault(key, spec.need)
-        keys.append(key)
-    lab.indexes.need_keys[run.id] = tuple(keys)
-    children: dict[int, list[int]] = {}
-    for planned in run.plan.jobs:
-        for before in planned.after:
-            children.setdefault(before, []).append(planned.serial)
-    lab.indexes.children[run.id] = children
-
-
-def enqueue(lab: Lab, run: Run, job: Job, now: int) -> None:
-    """Put a job whose dependencies are met where the scheduler looks; a window may hold it."""
-    held_until = max(job.not_before, run.not_before)
-    spec = run.spec(job)
-    indexes = lab.indexes
-    if held_until > now:
-        set_timer(lab, held_until, "wake", job.id)
-    elif not spec.is_placed:
-        indexes.own.append(job.id)
-    elif is_kept(spec.need):
-        _enqueue_kept(lab, run, job)
-    else:
-        queue = indexes.ready.setdefault(lab.need_key(run, job), [])
-        heappush(queue, (order_of(run, job), job.id))
-
-
-def _enqueue_kept(lab: Lab, run: Run, job: Job) -> None:
-    indexes = lab.indexes
-    heappush(indexes.bound_ready.setdefault(run.id, []), (order_of(run, job), job.id))
-    role = run.spec(job).need.role
-    if role not in run.bound and run.id not in indexes.wants_binding:
-        indexes.wants_binding.add(run.id)
-        signature = tuple(sorted(roles_to_bind(lab, run).values()))
-        heappush(indexes.binding.setdefault(signature, []), (order_of(run, job), run.id))
-
-
-def roles_to_bind(lab: Lab, run: Run) -> dict[str, NeedKey]:
-    """Return the roles that some open job of `run` needs and that have no DUT yet."""
-    roles: dict[str, NeedKey] = {}
-    keys = lab.indexes.need_keys[run.id]
-    for number, spec in enumerate(run.plan.specs):
-        role = spec.need.role
-        if not is_kept(spec.need) or role in run.bound:
-            continue
-        if lab.indexes.role_users.get((run.id, role), 0):
-            roles.setdefault(role, keys[number])
-    return roles

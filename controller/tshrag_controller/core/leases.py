@@ -24,6 +24,7 @@ from tshrag_controller.core.lease_events import (
 )
 from tshrag_controller.core.line import grant, is_ahead, misfits_of, need_of, next_fence
 from tshrag_controller.core.needs import Reason, blocked
+from tshrag_controller.core.order import place_of
 from tshrag_controller.core.people import Ask, Lease
 
 S = 1_000_000
@@ -54,7 +55,8 @@ def on_take(decision: Decision, asked: LeaseAsked, wait: bool) -> Lease | Ask:
     ask = lab.people.asks.get(asked.lease)
     if ask is None:
         free = next((row for row in fitting if not _in_the_way(lab, need, row)), None)
-        if free is not None and not is_ahead(lab, free, asked.priority, lab.admitted + 1):
+        mine = place_of(lab, decision.now, asked.priority, lab.admitted + 1)
+        if free is not None and not is_ahead(lab, free, mine):
             return grant(decision, asked, free)
         if not wait:
             raise _not_free(lab, need, fitting)

@@ -15,12 +15,13 @@ from tshrag_controller.core.lab import (
     Lab,
     Order,
     is_kept,
-    order_of,
-    roles_to_bind,
 )
 from tshrag_controller.core.lease_events import LeaseAsked, LeaseGranted
 from tshrag_controller.core.needs import Reason, blocked, misfits
+from tshrag_controller.core.order import order_of, place_of
 from tshrag_controller.core.people import Ask, Lease
+from tshrag_controller.core.places import restraints
+from tshrag_controller.core.queues import roles_to_bind
 
 
 def need_of(dut: str, kind: str, labels: dict[str, str]) -> Need:
@@ -33,15 +34,14 @@ def misfits_of(lab: Lab, need: Need, row: DutRow) -> tuple[Reason, ...]:
     return misfits(need, lab.agents[row.agent].facts, row.dut)
 
 
-def is_ahead(lab: Lab, row: DutRow, priority: int, order: int) -> bool:
+def is_ahead(lab: Lab, row: DutRow, mine: Order) -> bool:
     """Tell whether a ready job or a person goes before this place in the line for this DUT."""
-    mine = (-priority, order, 0)
     queues = (*lab.indexes.ready.values(), *lab.indexes.bound_ready.values())
     heads = (_first_waiting(lab, queue) for queue in queues)
     if any(job is not None and _goes_before(lab, job, mine, row) for job in heads):
         return True
     return any(
-        (-ask.priority, ask.order, 0) < mine and wants(lab, need_of_ask(ask), row, "")
+        order_of_ask(lab, ask) < mine and wants(lab, need_of_ask(ask), row, "")
         for ask in lab.people.asks.values()
     )
 
@@ -55,10 +55,16 @@ def _first_waiting(lab: Lab, queue: list[tuple[Order, JobId]]) -> Job | None:
 def _goes_before(lab: Lab, job: Job, mine: Order, row: DutRow) -> bool:
     run = lab.runs[job.run]
     need = run.spec(job).need
-    if order_of(run, job) >= mine or not wants(lab, need, row, run.id):
+    if order_of(lab, run, job) >= mine or not wants(lab, need, row, run.id):
+        return False
+    if restraints(lab, run, job, row):
         return False
     # a run that needs several DUTs at once holds no place at any of them while it waits
     return not is_kept(need) or need.role in run.bound or len(roles_to_bind(lab, run)) == 1
+
+
+def order_of_ask(lab: Lab, ask: Ask) -> Order:
+    return place_of(lab, ask.asked_at, ask.priority, ask.order)
 
 
 def need_of_ask(ask: Ask) -> Need:
@@ -74,10 +80,10 @@ def wants(lab: Lab, need: Need, row: DutRow, run: str) -> bool:
 def serve_line(decision: Decision) -> None:
     """Give DUTs that are free to those who wait for them, where no job goes before them."""
     lab = decision.lab
-    for ask in sorted(lab.people.asks.values(), key=lambda ask: (-ask.priority, ask.order)):
+    for ask in sorted(lab.people.asks.values(), key=lambda ask: order_of_ask(lab, ask)):
         need = need_of_ask(ask)
         for _, row in sorted(lab.duts.items()):
-            if wants(lab, need, row, "") and not is_ahead(lab, row, ask.priority, ask.order):
+            if wants(lab, need, row, "") and not is_ahead(lab, row, order_of_ask(lab, ask)):
                 grant(decision, _asked_of(ask), row)
                 break
 
@@ -121,14 +127,14 @@ def next_fence(lab: Lab) -> Fence:
 
 def place_in_line(lab: Lab, ask: Ask) -> int:
     """Return how many people and runs stand before `ask`, for DUTs that would do for it."""
-    mine, need = (-ask.priority, ask.order, 0), need_of_ask(ask)
+    mine, need = order_of_ask(lab, ask), need_of_ask(ask)
     rows = [row for row in lab.duts.values() if not misfits_of(lab, need, row)]
-    people = sum((-each.priority, each.order, 0) < mine for each in lab.people.asks.values())
+    people = sum(order_of_ask(lab, each) < mine for each in lab.people.asks.values())
     jobs = 0
     for queue in lab.indexes.ready.values():
         for _, name in queue:
             job = lab.jobs.get(name)
-            if job is None or job.ended_at or order_of(lab.runs[job.run], job) >= mine:
+            if job is None or job.ended_at or order_of(lab, lab.runs[job.run], job) >= mine:
                 continue
             wanted = lab.runs[job.run].spec(job).need
             jobs += any(not misfits_of(lab, wanted, row) for row in rows if wanted.wants_dut)

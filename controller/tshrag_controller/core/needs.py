@@ -75,21 +75,27 @@ def _platform_misfits(need: Need, os: str, arch: str) -> list[Reason]:
     return [Reason("platform", f"the load has no entry for {os}/{arch}, only for {known}")]
 
 
-def blocked(need: Need, agent: Agent, row: DutRow | None, run: str) -> tuple[Reason, ...]:
-    """Return what is in the way now, at a place that fits; empty: it is free for `run`."""
+def away(agent: Agent, row: DutRow | None) -> list[Reason]:
+    """Return why nobody at all can have this place now, whoever holds it."""
     reasons: list[Reason] = []
     if agent.state is not AgentState.ONLINE:
         reasons.append(Reason("agent", f"host {agent.facts.agent} is {agent.state}"))
+    if row is not None and row.gone:
+        text = f"host {agent.facts.agent} does not tell of DUT {row.dut.id} any more"
+        reasons.append(Reason("gone", text))
+    if row is not None and row.faulty:
+        reasons.append(Reason("faulty", f"DUT {row.dut.id} is faulty: {row.faulty}"))
+    return reasons
+
+
+def blocked(need: Need, agent: Agent, row: DutRow | None, run: str) -> tuple[Reason, ...]:
+    """Return what is in the way now, at a place that fits; empty: it is free for `run`."""
+    reasons = away(agent, row)
     if row is None:
         if agent.free_slots < need.slots:
             slots = agent.facts.slots
             reasons.append(Reason("capacity", f"{slots - agent.free_slots} of {slots} slots taken"))
         return tuple(reasons)
-    if row.gone:
-        text = f"host {agent.facts.agent} does not tell of DUT {row.dut.id} any more"
-        reasons.append(Reason("gone", text))
-    if row.faulty:
-        reasons.append(Reason("faulty", f"DUT {row.dut.id} is faulty: {row.faulty}"))
     if row.holder:
         reasons.append(Reason("held", f"DUT {row.dut.id} is held under fence {row.holder}"))
     elif row.kept_by and row.kept_by != run:

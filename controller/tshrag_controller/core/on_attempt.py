@@ -16,7 +16,8 @@ from tshrag_controller.core.events import (
     ReportRefused,
 )
 from tshrag_controller.core.follow import end_job, forget_if_over
-from tshrag_controller.core.lab import Attempt, Job, Lab, Marks, set_timer
+from tshrag_controller.core.lab import Attempt, Job, Lab, Marks, is_kept, set_timer
+from tshrag_controller.core.sched_events import RoleReleased
 
 SETTLE_US = 60_000_000
 """How long an ended job waits for its samples and output before that is an error."""
@@ -148,7 +149,33 @@ def try_again(decision: Decision, job: Job, attempt: Attempt) -> bool:
     if allowed:
         until = decision.now + round(pause_s * 1e6)
         decision.happen(JobMoved(job=job.id, cause=JobCause.REQUEUE, until=until, error=job.error))
+        if attempt.outcome != "refused":
+            try_elsewhere(decision, job)
     return allowed
+
+
+def try_elsewhere(decision: Decision, job: Job) -> None:
+    """Let a run look for another DUT where it has done nothing yet on the one that failed it.
+
+    What earlier jobs of the role did was done on that very DUT: then it has to be that one.
+    """
+    lab = decision.lab
+    run = lab.runs[job.run]
+    role = run.spec(job).need.role
+    place = run.bound.get(role)
+    if not is_kept(run.spec(job).need) or place is None:
+        return
+    row = lab.duts.get(place[1])
+    if row is None or row.holder or row.kept_by != run.id:
+        return
+    numbers = {number for number, spec in enumerate(run.plan.specs) if spec.need.role == role}
+    jobs = (
+        lab.jobs[ids.job_of(run.id, planned.serial)]
+        for planned in run.plan.jobs
+        if planned.spec in numbers
+    )
+    if all(each.state is JobState.WAITING for each in jobs):
+        decision.happen(RoleReleased(run=run.id, role=role))
 
 
 def _exhausted(lab: Lab, job: Job, attempt: Attempt) -> ErrorReport | None:

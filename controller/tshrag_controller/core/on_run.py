@@ -14,6 +14,7 @@ from tshrag_controller.core.decision import Decision, SendCancel
 from tshrag_controller.core.events import JobMoved, RunAdmitted, RunJudged
 from tshrag_controller.core.follow import after_end, end_open_jobs, forget_if_over
 from tshrag_controller.core.lab import Job, Lab, Run
+from tshrag_controller.core.quotas import check_queued
 
 
 class AlreadyFinal(Refused):
@@ -48,6 +49,7 @@ def on_submit(decision: Decision, admitted: RunAdmitted, park: bool = False) -> 
 
     Raises:
         Invalid: names that no inventory holds, needs that nothing fits, each with what is near.
+        Refused: the org has too many jobs that wait.
 
     """
     lab = decision.lab
@@ -63,6 +65,7 @@ def on_submit(decision: Decision, admitted: RunAdmitted, park: bool = False) -> 
         problems = refusals(admitted.plan, hosts, require_agent=bool(hosts))
         if problems:
             raise Invalid(problems)
+    check_queued(lab, admitted.org, len(admitted.plan.jobs))
     decision.happen(admitted)
     return Submitted(admitted.run, True)
 

@@ -6,11 +6,12 @@ from tshrag_common.ids import AgentId, Fence, JobId, RunId
 from tshrag_common.states import RUN, JobCause, JobState
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.follow import end_job
-from tshrag_controller.core.lab import Lab, enqueue
+from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.leases import TIMERS as LEASE_TIMERS
 from tshrag_controller.core.on_agent import on_gone, on_overdue
 from tshrag_controller.core.on_attempt import on_unsettled
 from tshrag_controller.core.on_run import on_duration, on_expire
+from tshrag_controller.core.queues import enqueue
 
 
 def next_due(lab: Lab) -> int:

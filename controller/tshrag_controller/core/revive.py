@@ -3,24 +3,26 @@
 import msgspec
 
 from tshrag_common import ids
-from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, RunId
+from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
 from tshrag_common.states import JOB, RUN, AgentState, JobState
 from tshrag_controller.core.apply import count_role
+from tshrag_controller.core.idle import reindex
 from tshrag_controller.core.lab import (
     Agent,
     Attempt,
     DutRow,
     Job,
     Lab,
+    OrgUse,
     Run,
-    enqueue,
-    index_run,
     set_timer,
 )
 from tshrag_controller.core.leases import revive_people
 from tshrag_controller.core.on_agent import GONE_US, watch_overdue
 from tshrag_controller.core.on_attempt import wait_for_rest
 from tshrag_controller.core.people import People
+from tshrag_controller.core.policy import Policy
+from tshrag_controller.core.queues import enqueue, index_run
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +42,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     counters: dict[str, int]
     at: int = 0
     people: People = msgspec.field(default_factory=People)
+    policy: Policy = Policy()
+    orgs: dict[OrgId, OrgUse] = msgspec.field(default_factory=dict)
 
 
 _FIELDS = tuple(name for name in Recorded.__struct_fields__ if name != "version")
@@ -59,6 +63,7 @@ def revive(data: bytes, now: int) -> Lab:
     """
     value = _DECODER.decode(data)
     lab = Lab(**{name: getattr(value, name) for name in _FIELDS})
+    reindex(lab)
     for run in sorted(lab.runs.values(), key=lambda run: run.order):
         _index(lab, run, now)
     for agent in lab.agents.values():

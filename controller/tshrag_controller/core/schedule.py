@@ -1,35 +1,42 @@
 """PURE: at the end of every turn, what is ready goes to where it fits. Nothing waits for a tick.
 
 Queues hold equal needs, so the work of a pass is the number of queues plus the number of
-placements: when the first of a queue finds no place, none behind it does. Among queues the head
-with the best order goes first: priority, then admission, then serial.
+placements: when the first of a queue finds no place, none behind it does. Among the heads of all
+queues, of jobs and of runs that want DUTs to keep, the best goes first (`order`).
 """
 
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import TypeGuard
 
 from tshrag_common import ids
 from tshrag_common.ids import AgentId, DutId, RunId
-from tshrag_common.jobs import Need
 from tshrag_common.states import JobCause, JobState, RunCause, RunState
+from tshrag_controller.core.binding import match_roles
 from tshrag_controller.core.decision import Decision, SendStart
 from tshrag_controller.core.events import JobAssigned, JobMoved, RolesBound, RunMoved
 from tshrag_controller.core.follow import after_end
-from tshrag_controller.core.lab import Job, Lab, NeedKey, Order, Run, is_kept, roles_to_bind
+from tshrag_controller.core.lab import Job, Lab, NeedKey, Order, Run
 from tshrag_controller.core.line import serve_line
-from tshrag_controller.core.needs import blocked, misfits
+from tshrag_controller.core.needs import blocked
+from tshrag_controller.core.order import Shares
+from tshrag_controller.core.places import Places, is_free
+from tshrag_controller.core.quotas import Quotas
 
 MOST_PER_TURN = 4096
 """Assignments in one frame; the next turn goes on."""
+
+JobQueue = list[tuple[Order, ids.JobId]]
+RunQueue = list[tuple[Order, RunId]]
 
 
 def schedule(decision: Decision) -> None:
     """Give everything that can start now a place, and say so in events."""
     _end_own(decision)
     serve_line(decision)
-    _bind_runs(decision)
-    _start_bound(decision)
-    _start_free(decision)
+    _start_kept(decision)
+    indexes = decision.lab.indexes
+    if indexes.ready or indexes.binding:
+        _Pass(decision).run()
 
 
 def _end_own(decision: Decision) -> None:
@@ -56,110 +63,36 @@ def _start_run(decision: Decision, run: Run) -> None:
         decision.happen(RunMoved(run=run.id, cause=RunCause.START))
 
 
-def fitting_agents(lab: Lab, key: NeedKey) -> tuple[AgentId, ...]:
-    """Return the hosts that fit a need without a DUT, by name; kept until an inventory changes."""
-    known = lab.indexes.fitting.get(key)
-    if known is None:
-        need = lab.indexes.needs[key]
-        fits = (name for name, agent in lab.agents.items() if not misfits(need, agent.facts, None))
-        known = lab.indexes.fitting[key] = tuple(sorted(fits))
-    return known
+def _start_kept(decision: Decision) -> None:
+    """Start jobs on the DUTs that their runs keep, where something has changed since."""
+    lab = decision.lab
+    look = [name for name in lab.indexes.look if name in lab.runs]
+    for name in sorted(look, key=lambda name: lab.runs[name].order):
+        if not _start_kept_of(decision, lab.runs[name]):
+            lab.indexes.look.discard(name)
 
 
-def free_duts(lab: Lab, need: Need, run: RunId) -> list[DutId]:
-    """Return the DUTs that `run` could have now, by name."""
-    free: list[DutId] = []
-    for name, row in lab.duts.items():
-        agent = lab.agents[row.agent]
-        if blocked(need, agent, row, run) or misfits(need, agent.facts, row.dut):
+def _start_kept_of(decision: Decision, run: Run) -> bool:
+    """Start what can be; tell whether to look again though nothing of the run changes."""
+    lab = decision.lab
+    queue = lab.indexes.bound_ready.get(run.id, [])
+    free = {role for role, (_, dut) in run.bound.items() if _is_idle(lab, dut)}
+    waiting: JobQueue = []
+    while queue and free:  # of a thousand jobs for one board all but one stay where they are
+        entry = heappop(queue)
+        job = lab.jobs.get(entry[1])
+        if not _is_startable(job, decision.now):
             continue
-        free.append(name)
-    return sorted(free)
-
-
-def _bind_runs(decision: Decision) -> None:
-    """Give runs their DUTs, all roles of a run at once or none: no run waits while it holds.
-
-    Runs that need the same wait in one queue; the best head of all queues goes first.
-    """
-    binding = decision.lab.indexes.binding
-    heads = [(queue[0][0], signature) for signature, queue in binding.items()]
-    heapify(heads)
-    while heads:
-        _, signature = heappop(heads)
-        queue = binding[signature]
-        if not _bind(decision, queue[0][1]):
-            continue  # no DUTs for these needs: none behind it has them either
-        heappop(queue)
-        if queue:
-            heappush(heads, (queue[0][0], signature))
+        role = run.spec(job).need.role
+        if role in free and _start_on_kept(decision, run, job):
+            free = {role for role in free if _is_idle(lab, run.bound[role][1])}
         else:
-            del binding[signature]
-
-
-def _bind(decision: Decision, name: RunId) -> bool:
-    """Give a run its DUTs; false: not now."""
-    lab = decision.lab
-    run = lab.runs.get(name)
-    if run is None or name not in lab.indexes.wants_binding:
-        return True
-    chosen = match_roles(lab, run)
-    if chosen:
-        decision.happen(RolesBound(run=name, duts=chosen))
-    elif chosen is not None:
-        lab.indexes.wants_binding.discard(name)
-    return chosen is not None
-
-
-def match_roles(lab: Lab, run: Run) -> tuple[tuple[str, AgentId, DutId], ...] | None:
-    """Return a DUT for each open role, no DUT twice; None when that cannot be had now.
-
-    Roles with the fewest candidates choose first, and give way along augmenting paths: when a
-    matching exists it is found.
-    """
-    needs = lab.indexes.needs
-    candidates = {
-        role: free_duts(lab, needs[key], run.id) for role, key in roles_to_bind(lab, run).items()
-    }
-    given: dict[DutId, str] = {}
-
-    def find(role: str, tried: set[DutId]) -> bool:
-        for dut in candidates[role]:
-            if dut not in tried:
-                tried.add(dut)
-                if dut not in given or find(given[dut], tried):
-                    given[dut] = role
-                    return True
-        return False
-
-    for role in sorted(candidates, key=lambda name: (len(candidates[name]), name)):
-        if not find(role, set()):
-            return None
-    return tuple(sorted((role, lab.duts[dut].agent, dut) for dut, role in given.items()))
-
-
-def _start_bound(decision: Decision) -> None:
-    """Start jobs on the DUTs that their runs keep."""
-    lab = decision.lab
-    keepers = {row.kept_by for row in lab.duts.values() if row.kept_by and not row.holder}
-    for run_name in sorted(keepers, key=lambda name: lab.runs[name].order):
-        run, queue = lab.runs[run_name], lab.indexes.bound_ready.get(run_name, [])
-        free = {role for role, (_, dut) in run.bound.items() if _is_idle(lab, dut)}
-        waiting: list[tuple[Order, ids.JobId]] = []
-        while queue and free:  # of a thousand jobs for one board all but one stay where they are
-            entry = heappop(queue)
-            job = lab.jobs.get(entry[1])
-            if not _is_startable(job, decision.now):
-                continue
-            role = run.spec(job).need.role
-            if role in free and _start_on_kept(decision, run, job):
-                free.discard(role)
-            else:
-                waiting.append(entry)
-        for entry in waiting:
-            heappush(queue, entry)
-        if not queue:
-            lab.indexes.bound_ready.pop(run_name, None)
+            waiting.append(entry)
+    for entry in waiting:
+        heappush(queue, entry)
+    if not queue:
+        lab.indexes.bound_ready.pop(run.id, None)
+    return bool(queue and free)
 
 
 def _is_idle(lab: Lab, dut: DutId) -> bool:
@@ -170,10 +103,7 @@ def _is_idle(lab: Lab, dut: DutId) -> bool:
 def _start_on_kept(decision: Decision, run: Run, job: Job) -> bool:
     lab = decision.lab
     need = run.spec(job).need
-    place = run.bound.get(need.role)
-    if place is None:
-        return False
-    agent, dut = place
+    agent, dut = run.bound[need.role]
     row = lab.duts.get(dut)
     if row is None or blocked(need, lab.agents[agent], row, run.id):
         return False
@@ -181,43 +111,163 @@ def _start_on_kept(decision: Decision, run: Run, job: Job) -> bool:
     return True
 
 
-def _start_free(decision: Decision) -> None:
-    """Start jobs that any fitting place will do for, the best head of all queues first."""
-    lab = decision.lab
-    heads = [(queue[0][0], key) for key, queue in lab.indexes.ready.items() if queue]
-    heapify(heads)
-    pools = _Pools()
-    first = lab.turn_fences
-    while heads and lab.turn_fences - first < MOST_PER_TURN:
-        _, key = heappop(heads)
-        queue = lab.indexes.ready[key]
-        job = lab.jobs.get(queue[0][1])
-        if _is_startable(job, decision.now) and not _start_anywhere(decision, key, job, pools):
-            _start_on_own(decision, key, queue)
-            continue  # no other place for this need: none behind it has one either
-        heappop(queue)
-        if queue:
-            heappush(heads, (queue[0][0], key))
+class _Head:
+    """The first of a queue, as a pass compares it with the others."""
+
+    __slots__ = ("jobs", "key", "runs", "score")
+
+    def __init__(self, key: NeedKey | None, jobs: JobQueue, runs: RunQueue) -> None:
+        self.key, self.jobs, self.runs = key, jobs, runs
+        self.score: Order = (0, 0, 0, 0)
+
+    def __lt__(self, other: "_Head") -> bool:
+        return self.score < other.score
+
+
+class _Pass:
+    """One look at the heads of all queues."""
+
+    def __init__(self, decision: Decision) -> None:
+        self._decision, self._lab = decision, decision.lab
+        self._shares = Shares(decision.lab, decision.now)
+        self._quotas = Quotas(decision.lab)
+        self._places = Places(decision.lab)
+
+    def run(self) -> None:
+        """Give places to the best heads until nothing fits any more."""
+        indexes, first = self._lab.indexes, self._lab.turn_fences
+        heads = [_Head(None, [], queue) for queue in indexes.binding.values()]
+        heads += [_Head(key, queue, []) for (key, _), queue in indexes.ready.items()]
+        heads = [head for head in heads if self._scored(head)]
+        heapify(heads)
+        while heads and self._lab.turn_fences - first < MOST_PER_TURN:
+            head = heads[0]
+            was = head.score
+            if not self._scored(head):
+                heappop(heads)
+            elif was < head.score:  # what stood first has gone, or its org got something
+                heapreplace(heads, head)
+            elif not self._give(head):
+                heappop(heads)  # no place for its first: none behind it has one either
+        self._places.close()
+        for jobs in [key for key, queue in indexes.ready.items() if not queue]:
+            del indexes.ready[jobs]
+        for runs in [key for key, queue in indexes.binding.items() if not queue]:
+            del indexes.binding[runs]
+
+    def _scored(self, head: _Head) -> bool:
+        """Drop what has moved on from the front of a queue, and score what stands there."""
+        lab = self._lab
+        while head.jobs and not _is_startable(lab.jobs.get(head.jobs[0][1]), self._decision.now):
+            heappop(head.jobs)
+        while head.runs and not self._wants(head.runs[0][1]):
+            heappop(head.runs)
+        if head.jobs:
+            (points, *rest), run = head.jobs[0][0], lab.runs[ids.run_of(head.jobs[0][1])]
+        elif head.runs:
+            (points, *rest), run = head.runs[0][0], lab.runs[head.runs[0][1]]
         else:
-            del lab.indexes.ready[key]
+            return False
+        deadline, order, serial = rest
+        head.score = (points + self._shares.points(run.org), deadline, order, serial)
+        return True
 
+    def _wants(self, name: RunId) -> bool:
+        return name in self._lab.runs and name in self._lab.indexes.wants_binding
 
-def _start_on_own(decision: Decision, key: NeedKey, queue: list[tuple[Order, ids.JobId]]) -> None:
-    """Start jobs that are not first in their queue on a DUT which their own run keeps."""
-    lab, need = decision.lab, decision.lab.indexes.needs[key]
-    for name, row in sorted(lab.duts.items()):
-        keeper = row.kept_by
-        if keeper is None or key not in lab.indexes.need_keys[keeper]:
-            continue
-        agent = lab.agents[row.agent]
-        if blocked(need, agent, row, keeper) or misfits(need, agent.facts, row.dut):
-            continue
-        own = [entry for entry in queue if ids.run_of(entry[1]) == keeper]
-        for entry in sorted(own):
-            job = lab.jobs[entry[1]]
-            if _is_startable(job, decision.now):
-                _assign(decision, lab.runs[keeper], job, row.agent, name)
+    def _give(self, head: _Head) -> bool:
+        """Give the first of a queue a place; false: there is none now for any of the queue."""
+        if head.key is None:
+            return self._bind_first(head.runs)
+        return self._start(head.key, head.jobs)
+
+    def _bind_first(self, queue: RunQueue) -> bool:
+        """Bind the first run of a queue that can be; those that shun a DUT let others have it."""
+        aside: RunQueue = []
+        bound = False
+        while queue and not bound:
+            name = queue[0][1]
+            if not self._wants(name):
+                heappop(queue)
+            elif self._bind(self._lab.runs[name]):
+                bound = True
+            elif self._lab.runs[name].avoid:
+                aside.append(heappop(queue))
+            else:
                 break
+        for entry in aside:
+            heappush(queue, entry)
+        return bound
+
+    def _bind(self, run: Run) -> bool:
+        """Give a run its DUTs, all roles at once or none, and let it begin on them."""
+        chosen = match_roles(self._lab, run, self._places)
+        if chosen is None or not self._quotas.allows(run.org, len(chosen)):
+            return False
+        if chosen:
+            self._quotas.note(run.org, len(chosen))
+            self._decision.happen(RolesBound(run=run.id, duts=chosen))
+            _start_kept_of(self._decision, run)
+        else:
+            self._lab.indexes.wants_binding.discard(run.id)
+        return True
+
+    def _start(self, key: NeedKey, queue: JobQueue) -> bool:
+        aside: JobQueue = []
+        started = False
+        while queue and not started:
+            entry = queue[0]
+            job = self._lab.jobs[entry[1]]
+            if not _is_startable(job, self._decision.now):
+                heappop(queue)
+            elif self._start_job(key, job):
+                started = True
+            elif job.avoid:  # others of the queue may go where it went wrong
+                aside.append(heappop(queue))
+            else:
+                break
+        if not started:
+            self._start_on_own(key, queue)
+        for entry in aside:
+            heappush(queue, entry)
+        return started
+
+    def _start_job(self, key: NeedKey, job: Job) -> bool:
+        lab = self._lab
+        run, need = lab.runs[job.run], lab.indexes.needs[key]
+        if not need.wants_dut:
+            agent = self._places.host(key, run, job.avoid)
+            if agent is not None:
+                _assign(self._decision, run, job, agent, None)
+            return agent is not None
+        found = self._places.duts(key, run, job.avoid)
+        if not found:
+            return False
+        row = lab.duts[found[0]]
+        if not row.kept_by:
+            if not self._quotas.allows(run.org, 1):
+                return False
+            self._quotas.note(run.org, 1)
+        _assign(self._decision, run, job, row.agent, found[0])
+        return True
+
+    def _start_on_own(self, key: NeedKey, queue: JobQueue) -> None:
+        """Start jobs that are not first in their queue on a DUT which their own run keeps."""
+        lab, need = self._lab, self._lab.indexes.needs[key]
+        if not need.wants_dut:
+            return
+        for name in sorted(lab.indexes.idle.kept):
+            row = lab.duts[name]
+            keeper = row.kept_by
+            if keeper is None or key not in lab.indexes.need_keys[keeper]:
+                continue
+            run = lab.runs[keeper]
+            own = [entry for entry in queue if ids.run_of(entry[1]) == keeper]
+            for entry in sorted(own if is_free(lab, need, run, row) else ()):
+                job = lab.jobs[entry[1]]
+                if _is_startable(job, self._decision.now):
+                    _assign(self._decision, run, job, row.agent, name)
+                    break
 
 
 def _is_startable(job: Job | None, now: int) -> TypeGuard[Job]:
@@ -227,97 +277,6 @@ def _is_startable(job: Job | None, now: int) -> TypeGuard[Job]:
     return job.not_before <= now
 
 
-class DutPool:
-    """The DUTs that were free for a need when a pass began; within a pass none becomes free.
-
-    So the work of a pass is the number of DUTs plus the number of placements, not their product.
-    """
-
-    def __init__(self, lab: Lab, need: Need) -> None:
-        self._open: list[DutId] = []
-        self._kept: dict[RunId, list[DutId]] = {}
-        for name, row in sorted(lab.duts.items(), reverse=True):  # the first one is the last
-            agent, keeper = lab.agents[row.agent], row.kept_by
-            if not blocked(need, agent, row, keeper or "") and not misfits(
-                need, agent.facts, row.dut
-            ):
-                (self._kept.setdefault(keeper, []) if keeper else self._open).append(name)
-
-    def first(self, lab: Lab, job: Job) -> DutId | None:
-        """Return the first by name that is free for `job`; where it went wrong comes last."""
-        found: list[DutId] = []
-        for names in (self._open, self._kept.get(job.run, [])):
-            while names and lab.duts[names[-1]].holder:
-                names.pop()
-            for name in reversed(names):
-                if not lab.duts[name].holder:
-                    found.append(name)
-                    if name not in job.avoid:
-                        break
-        return min(found, key=lambda name: (name in job.avoid, name), default=None)
-
-
-class _Pools:
-    """What is free for each need, looked for once in a pass."""
-
-    def __init__(self) -> None:
-        self.hosts: dict[NeedKey, list[tuple[int, AgentId]]] = {}
-        self.duts: dict[NeedKey, DutPool] = {}
-
-
-def _start_anywhere(decision: Decision, key: NeedKey, job: Job, pools: _Pools) -> bool:
-    lab = decision.lab
-    run = lab.runs[job.run]
-    need = lab.indexes.needs[key]
-    if need.wants_dut:
-        if key not in pools.duts:
-            pools.duts[key] = DutPool(lab, need)
-        dut = pools.duts[key].first(lab, job)
-        if dut is None:
-            return False
-        _assign(decision, run, job, lab.duts[dut].agent, dut)
-        return True
-    agent = _least_loaded(lab, key, job, pools.hosts)
-    if agent is None:
-        return False
-    _assign(decision, run, job, agent, None)
-    return True
-
-
-def _least_loaded(
-    lab: Lab, key: NeedKey, job: Job, pools: dict[NeedKey, list[tuple[int, AgentId]]]
-) -> AgentId | None:
-    """Return the fitting host with the most free slots; one where it went wrong comes last.
-
-    A pool is a heap of (-free slots, name) made once a pass; an entry that other queues have
-    overtaken is put right when it comes up.
-    """
-    need = lab.indexes.needs[key]
-    pool = pools.get(key)
-    if pool is None:
-        pool = [(-lab.agents[name].free_slots, name) for name in fitting_agents(lab, key)]
-        pool = [entry for entry in pool if not blocked(need, lab.agents[entry[1]], None, job.run)]
-        heapify(pool)
-        pools[key] = pool
-    aside: list[tuple[int, AgentId]] = []
-    found: AgentId | None = None
-    while pool and found is None:
-        free, name = heappop(pool)
-        now_free = lab.agents[name].free_slots
-        if now_free != -free:
-            if now_free >= need.slots:
-                heappush(pool, (-now_free, name))
-        elif now_free >= need.slots:
-            if name in job.avoid and pool:
-                aside.append((free, name))
-            else:
-                found = name
-                heappush(pool, (free + need.slots, name))
-    for entry in aside:
-        heappush(pool, entry)
-    return found or (aside[0][1] if aside else None)
-
-
 def _assign(decision: Decision, run: Run, job: Job, agent: AgentId, dut: DutId | None) -> None:
     _start_run(decision, run)
     lab = decision.lab
@@ -325,9 +284,3 @@ def _assign(decision: Decision, run: Run, job: Job, agent: AgentId, dut: DutId |
     attempt = job.attempts + 1
     decision.happen(JobAssigned(job=job.id, fence=fence, agent=agent, attempt=attempt, dut=dut))
     decision.then(SendStart(agent, fence))
-
-
-def is_waiting_for_binding(run: Run, job: Job) -> bool:
-    """Tell whether the run of a job that keeps its DUT has none for it yet."""
-    need = run.spec(job).need
-    return is_kept(need) and need.role not in run.bound

@@ -4,10 +4,13 @@ import msgspec
 
 from tshrag_common import ids
 from tshrag_common.states import JOB, JobState
-from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run, roles_to_bind
+from tshrag_controller.core.binding import match_roles
+from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run
 from tshrag_controller.core.leases import held_by
 from tshrag_controller.core.needs import Reason, blocked, misfits
-from tshrag_controller.core.schedule import free_duts, is_waiting_for_binding, match_roles
+from tshrag_controller.core.order import order_of
+from tshrag_controller.core.places import free_duts, restraints
+from tshrag_controller.core.queues import is_waiting_for_binding, roles_to_bind
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +89,7 @@ def _together(lab: Lab, run: Run) -> str:
     if len(roles) < 2 or match_roles(lab, run) is not None:
         return ""
     needs = lab.indexes.needs
-    short = [role for role, key in roles.items() if not free_duts(lab, needs[key], run.id)]
+    short = [role for role, key in roles.items() if not free_duts(lab, needs[key], run)]
     what = f"none is free for {', '.join(short)}" if short else "there are too few for all of them"
     return f"the DUTs of {', '.join(sorted(roles))} are given all at once: {what}"
 
@@ -112,6 +115,8 @@ def _place(lab: Lab, run: Run, job: Job, agent: Agent, row: DutRow | None) -> Pl
     need = run.spec(job).need
     wrong = misfits(need, agent.facts, row.dut if row else None)
     now_wrong = blocked(need, agent, row, run.id) if not wrong else ()
+    if row is not None and not wrong and not now_wrong:
+        now_wrong = restraints(lab, run, job, row)
     return Place(
         host=agent.facts.agent,
         dut=row.dut.id if row else "",
@@ -128,8 +133,8 @@ def _named(lab: Lab, reason: Reason, row: DutRow | None) -> Reason:
 
 
 def _ahead(lab: Lab, run: Run, job: Job) -> int:
-    queue = lab.indexes.ready.get(lab.need_key(run, job), ())
-    mine = (-run.priority, run.order, job.serial)
+    queue = lab.indexes.ready.get((lab.need_key(run, job), run.org), ())
+    mine = order_of(lab, run, job)
     return sum(1 for order, _ in queue if order < mine)
 
 

@@ -1,0 +1,44 @@
+"""What the lab wants of its scheduler: from the settings of the controller, recorded in the LOG.
+
+Two controllers with the same LOG decide alike, whatever their files say: a new leader whose
+settings differ records its own before it decides anything.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+AGEING_S = 300.0
+SHARE_POINTS = 50.0
+HALF_LIFE_S = 4 * 3600.0
+
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Points = Annotated[float, Meta(ge=0, le=1000)]
+Span = Annotated[float, Meta(ge=1, le=30 * 86_400)]
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an org may have at a time; 0: as much as it likes."""
+
+    running_duts: Count = 0
+    queued_jobs: Count = 0
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Weights of the order, quotas of orgs; ``*`` is every org that has none of its own."""
+
+    ageing_s: Span = AGEING_S  # a job that waits so long gains one point of priority
+    share_points: Points = SHARE_POINTS  # what an org loses that used everything alone
+    half_life_s: Span = HALF_LIFE_S  # what was used counts half after so long
+    weights: dict[str, Annotated[float, Meta(gt=0, le=1e6)]] = {}
+    quotas: dict[str, Quota] = {}
+
+    def weight(self, org: str) -> float:
+        return self.weights.get(org, self.weights.get("*", 1.0))
+
+    def quota(self, org: str) -> Quota:
+        return self.quotas.get(org, self.quotas.get("*", _NONE))
+
+
+_NONE = Quota()
