@@ -25,6 +25,10 @@ from tshrag_common.keys import (
     write_secret,
 )
 
+ROLE_TAG = "role:"
+OPERATOR = "operator"
+"""The role of those who run the lab: they take boards out of service, and leases over."""
+
 _UNFENCED: dict[str, object] = {"subs": -1, "data": -1, "payload": -1}
 
 
@@ -90,11 +94,15 @@ class LabKeys(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def with_person(
-        self, name: str, org: OrgId, url: str, *, ca: str = ""
+        self, name: str, org: OrgId, url: str, *, ca: str = "", role: str = ""
     ) -> tuple["LabKeys", Bundle]:
-        """Issue what a person or a CI of `org` needs; refuse an org that has no account."""
+        """Issue what a person or a CI of `org` needs; refuse an org that has no account.
+
+        The `role` stands as a tag in the JWT: the server vouches for it to the controller.
+        """
         account = self.account_of(org)
-        creds = new_user(Key(self.person_role), account, token("person", name))
+        tags: dict[str, object] = {"tags": [f"{ROLE_TAG}{role}"]} if role else {}
+        creds = new_user(Key(self.person_role), account, token("person", name), tags)
         people = {**self.people, f"{org}/{name}": _public_of(creds)}
         bundle = Bundle(kind="person", name=name, org=org, url=url, creds=creds.text, ca=ca)
         return msgspec.structs.replace(self, people=people), bundle

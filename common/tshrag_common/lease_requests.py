@@ -34,6 +34,22 @@ class LeaseTake(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: Text = ""
     share: tuple[Name, ...] = ()
     idle_s: Annotated[float, msgspec.Meta(ge=0, le=MOST_S)] = 0.0
+    takeover: bool = False  # end the lease of somebody else; ``reason`` says why
+
+
+class LeaseShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """These may use it too: ``org/name``, or ``org`` for all of it. Nobody: not shared any more."""
+
+    lease: Name
+    share: Annotated[tuple[Name, ...], msgspec.Meta(max_length=50)] = ()
+
+
+class LeaseTransfer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """It is theirs from now on: ``org/name``, or a name of my own org."""
+
+    lease: Name
+    to: Name
+    reason: Text = ""
 
 
 class LeaseRenew(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -65,6 +81,7 @@ class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     idle_s: float = 0.0
     ahead: int = 0
     target: str = ""  # what is waited for
+    mine: bool = False  # of who asks
 
 
 class ListLeases(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

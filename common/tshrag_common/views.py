@@ -163,6 +163,9 @@ class DutView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     job: str = ""  # that holds it
     kept_by: str = ""  # the run that keeps it between its jobs
     faulty: str = ""
+    owner: str = ""  # org/name of the person who holds it, or org of the job
+    since: int = 0  # of the hold
+    until: int = 0  # of a lease
 
 
 class SeriesView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

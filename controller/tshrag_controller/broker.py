@@ -8,7 +8,7 @@ from pathlib import Path
 from tshrag_common.bus.connection import Bus, connect
 from tshrag_common.ids import DEFAULT_ORG
 from tshrag_common.keys import Bundle, read_bundle, write_secret
-from tshrag_common.labkeys import LabKeys, load_lab, new_lab
+from tshrag_common.labkeys import OPERATOR, LabKeys, load_lab, new_lab
 from tshrag_controller.nats_server.accounts import push_accounts
 from tshrag_controller.nats_server.config import ServerConfig
 from tshrag_controller.nats_server.process import NatsServer, start_or_adopt
@@ -113,6 +113,6 @@ def write_own_bundle(state: Path, broker: Broker) -> None:
     else:
         if path.exists() and read_bundle(path).url == broker.url:
             return
-        broker.keys, bundle = broker.keys.with_person(name, DEFAULT_ORG, broker.url)
+        broker.keys, bundle = broker.keys.with_person(name, DEFAULT_ORG, broker.url, role=OPERATOR)
         broker.keys.save(state / KEYS)
     write_secret(path, bundle.encoded())

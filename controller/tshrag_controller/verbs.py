@@ -48,6 +48,8 @@ def lease_verbs(leases: LeaseAnswers) -> Mapping[str, Verb]:
         "lease_take": Verb(lr.LeaseTake, leases.take),
         "lease_renew": Verb(lr.LeaseRenew, leases.renew),
         "lease_release": Verb(lr.LeaseRelease, leases.release),
+        "lease_share": Verb(lr.LeaseShare, leases.share),
+        "lease_transfer": Verb(lr.LeaseTransfer, leases.transfer),
         "leases": Verb(lr.ListLeases, leases.list),
     }
 

@@ -4,6 +4,7 @@ import msgspec
 
 from tshrag_common.errors import PolicyDenied
 from tshrag_common.ids import OrgId
+from tshrag_common.labkeys import OPERATOR, ROLE_TAG
 
 
 class Asker(msgspec.Struct, frozen=True):
@@ -11,12 +12,28 @@ class Asker(msgspec.Struct, frozen=True):
 
     org: OrgId
     name: str
+    role: str = ""  # OPERATOR, or none
+
+    @property
+    def person(self) -> str:
+        return f"{self.org}/{self.name}"
+
+    @property
+    def is_operator(self) -> bool:
+        return self.role == OPERATOR
+
+    def must_operate(self, what: str) -> None:
+        """Raise PolicyDenied unless this is an operator of the lab."""
+        if not self.is_operator:
+            fix = "ask an operator; 'tshrag user add NAME --role operator' makes one"
+            raise PolicyDenied(what, f"{self.person} is no operator of this lab", fix)
 
 
 class _RequestInfo(msgspec.Struct):
     kind: str = ""
     name_tag: str = ""
     user: str = ""
+    tags: tuple[str, ...] = ()
 
 
 def asker_of(org: OrgId, headers: dict[str, str], plain: bool) -> Asker:
@@ -30,7 +47,7 @@ def asker_of(org: OrgId, headers: dict[str, str], plain: bool) -> Asker:
 
     """
     if plain:
-        return Asker(org, "anybody")
+        return Asker(org, "anybody", OPERATOR)
     raw = headers.get("Nats-Request-Info", "{}")
     try:
         info = msgspec.json.decode(raw, type=_RequestInfo)
@@ -38,4 +55,5 @@ def asker_of(org: OrgId, headers: dict[str, str], plain: bool) -> Asker:
         info = _RequestInfo()
     if info.kind != "Client":
         raise PolicyDenied("request", f"it came from a {info.kind or 'nobody'}, not from a client")
-    return Asker(org, info.name_tag or info.user[:12])
+    tags = (tag.removeprefix(ROLE_TAG) for tag in info.tags if tag.startswith(ROLE_TAG))
+    return Asker(org, info.name_tag or info.user[:12], next(tags, ""))

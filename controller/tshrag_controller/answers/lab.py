@@ -116,6 +116,10 @@ def dut_state(lab: Lab, row: DutRow) -> str:
 
 def _dut_view(lab: Lab, row: DutRow) -> DutView:
     attempt = lab.attempts.get(row.holder)
+    lease = lab.people.leases.get(row.holder)
+    owner, since = (lease.owner, lease.since) if lease else ("", 0)
+    if attempt is not None:
+        owner, since = lab.runs[lab.jobs[attempt.job].run].org, attempt.assigned_at
     return DutView(
         dut=row.dut,
         agent=row.agent,
@@ -123,6 +127,9 @@ def _dut_view(lab: Lab, row: DutRow) -> DutView:
         job=attempt.job if attempt else "",
         kept_by=row.kept_by or "",
         faulty=row.faulty,
+        owner=owner,
+        since=since,
+        until=lease.until if lease else 0,
     )
 
 

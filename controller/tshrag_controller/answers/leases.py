@@ -2,6 +2,8 @@
 
 import asyncio
 
+import msgspec
+
 from tshrag_common import ids, lease_requests as lr
 from tshrag_common.ids import OrgId
 from tshrag_controller.answers.asker import Asker
@@ -12,7 +14,10 @@ from tshrag_controller.core.leases import (
     ALIVE_US,
     on_release,
     on_renew,
+    on_share,
     on_take,
+    on_take_over,
+    on_transfer,
 )
 from tshrag_controller.core.line import place_in_line
 from tshrag_controller.core.people import Ask, Lease
@@ -40,6 +45,8 @@ class LeaseAnswers:
     async def take(self, asker: Asker, asked: lr.LeaseTake) -> lr.LeaseAnswer:
         """Give a DUT, now or when it is the asker's turn; after a while tell of the line."""
         event = _asked(asker, asked, self._clock.now() + ALIVE_US)
+        if asked.takeover:
+            return await self._take_over(asker, event)
         answer = await self._take(event, asked.wait_s > 0)
         if answer.state == "waiting" and asked.wait_s > 0:
             granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -61,6 +68,30 @@ class LeaseAnswers:
             lambda decision: answer_of(decision.lab, on_take(decision, event, wait))
         )
 
+    async def _take_over(self, asker: Asker, event: LeaseAsked) -> lr.LeaseAnswer:
+        return await self._engine.ask(
+            lambda decision: answer_of(
+                decision.lab, on_take_over(decision, event, asker.is_operator)
+            )
+        )
+
+    async def share(self, asker: Asker, asked: lr.LeaseShare) -> lr.LeaseAnswer:
+        return await self._engine.ask(
+            lambda decision: answer_of(
+                decision.lab, on_share(decision, asker.org, asker.name, asked.lease, asked.share)
+            )
+        )
+
+    async def transfer(self, asker: Asker, asked: lr.LeaseTransfer) -> lr.LeaseAnswer:
+        org, _, name = asked.to.rpartition("/")
+        taker = (ids.org_id(org or asker.org), ids.token("person", name))
+        giver = (asker.org, asker.name)
+        return await self._engine.ask(
+            lambda decision: answer_of(
+                decision.lab, on_transfer(decision, giver, asked.lease, taker, asked.reason)
+            )
+        )
+
     async def renew(self, asker: Asker, asked: lr.LeaseRenew) -> lr.LeaseAnswer:
         for_us = round(asked.for_s * 1e6)
         return await self._engine.ask(
@@ -78,7 +109,7 @@ class LeaseAnswers:
         if asked.ended:
             await self._store.wait_applied(self._engine.sequence)
             return await self._store.query(lambda db: lease_rows.ended(db, asked))
-        return await self._engine.ask(lambda decision: _list(decision.lab, asked))
+        return await self._engine.ask(lambda decision: _list(decision.lab, asked, asker.person))
 
 
 def _asked(asker: Asker, asked: lr.LeaseTake, alive_until: int) -> LeaseAsked:
@@ -141,11 +172,13 @@ def _ended(found: Lease | Ask) -> lr.LeaseAnswer:
     return lr.LeaseAnswer(lease=found.id, dut=dut, owner=f"{found.org}/{found.by}", state="ended")
 
 
-def _list(lab: Lab, asked: lr.ListLeases) -> lr.LeasesAnswer:
+def _list(lab: Lab, asked: lr.ListLeases, person: str) -> lr.LeasesAnswer:
     held = sorted(lab.people.leases.values(), key=lambda lease: (lease.dut, lease.fence))
     line = sorted(lab.people.asks.values(), key=lambda ask: (-ask.priority, ask.order))
     everything: list[Lease | Ask] = [*held, *line]
     found = [each for each in everything if asked.dut in ("", each.dut)]
     page = found[asked.offset : asked.offset + asked.limit]
     more = len(found) > asked.offset + asked.limit
-    return lr.LeasesAnswer(leases=tuple(answer_of(lab, each) for each in page), more=more)
+    views = [answer_of(lab, each) for each in page]
+    mine = [msgspec.structs.replace(view, mine=view.owner == person) for view in views]
+    return lr.LeasesAnswer(leases=tuple(mine), more=more)

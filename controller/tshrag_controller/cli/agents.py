@@ -147,10 +147,17 @@ def user() -> None:
 @_ORG
 @_OUT
 @_ADDRESS
-def add_user(name: str, org: str, out: Path | None, address: str) -> None:
+@click.option(
+    "--role",
+    type=click.Choice(("member", "operator")),
+    default="member",
+    show_default=True,
+    help="An operator takes hosts and boards out of service, and leases over.",
+)
+def add_user(name: str, org: str, out: Path | None, address: str, role: str) -> None:
     """Print the one file with which NAME, a person or a CI, uses this lab."""
     with keyring(state_folder(), address) as ring:
-        bundle = ring.add_person(name, org_id(org))
+        bundle = ring.add_person(name, org_id(org), "" if role == "member" else role)
         _hand_out(bundle, out, ring.is_plain, ring.is_loopback)
 
 

@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "health": ("lab:health", "Say whether the lab is well; not 0 where it is not."),
     "agent": ("agents:agent", "Agents: list, show, enroll, revoke."),
     "dut": ("lab:dut", "DUTs: list, show."),
+    "lease": ("leases:lease", "Leases: take a board for yourself, renew, share, give back."),
     "user": ("agents:user", "People: add, revoke."),
     "schema": ("documents:schema", "Print the JSON Schema of a profile or a load manifest."),
     "config": ("about:config", "Show which lab is meant, and what says so."),

@@ -50,13 +50,15 @@ class Keyring:
         self._save(keys)
         return bundle
 
-    def add_person(self, name: str, org: OrgId) -> Bundle:
+    def add_person(self, name: str, org: OrgId, role: str = "") -> Bundle:
         """Return the file for a person of `org`; a new org gets its account in the server."""
         if self.is_plain:
             person = token("person", name)
             return Bundle(kind="person", name=person, org=org_id(org), url=self.url)
         known = self.keys
-        keys, bundle = known.with_org(org).with_person(name, org, self.url, ca=self._own.ca)
+        keys, bundle = known.with_org(org).with_person(
+            name, org, self.url, ca=self._own.ca, role=role
+        )
         self._save(keys)
         if org not in known.orgs:
             self._push()

@@ -95,12 +95,23 @@ def _print_duts(out: Console, answer: r.DutsAnswer) -> None:
             render.state(each.state),
             ", ".join(each.dut.transports),
             each.agent,
-            each.job or (f"kept by {each.kept_by}" if each.kept_by else ""),
+            _held_by(each),
+            Text(render.when(each.since) if each.since else ""),
             each.faulty,
         )
         for each in answer.duts
     ]
-    out.print(render.table(("dut", "kind", "state", "ways", "agent", "held by", "faulty"), rows))
+    heads = ("dut", "kind", "state", "ways", "agent", "held by", "since", "faulty")
+    out.print(render.table(heads, rows))
+
+
+def _held_by(each: DutView) -> str:
+    """Say who holds a DUT: a job, a person until when, a run between its jobs."""
+    if each.job:
+        return f"{each.job} of {each.owner}"
+    if each.owner:
+        return f"{each.owner} until {render.when(each.until)}"
+    return f"kept by {each.kept_by}" if each.kept_by else ""
 
 
 @dut.command("show", cls=options.Command, examples=("tshrag dut show rpi4-1",))
@@ -128,7 +139,8 @@ def _print_dut(out: Console, found: DutView) -> None:
         ("labels", labels or "-"),
         ("agent", found.agent),
         ("shared", "yes" if dut.shared else "no"),
-        ("held by", found.job or "-"),
+        ("held by", _held_by(found) or "-"),
+        ("since", render.when(found.since)),
         ("kept by", found.kept_by or "-"),
         ("faulty", found.faulty or dut.faulty or "-"),
         ("carries", ", ".join(each[:12] for each in dut.carries) or "-"),

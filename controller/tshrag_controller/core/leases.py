@@ -6,7 +6,7 @@ A lease is refused for the reasons for which a job would wait: the same predicat
 from collections.abc import Callable, Iterable
 
 from tshrag_common.errors import NotFound, PolicyDenied, Refused
-from tshrag_common.ids import AgentId, Fence, OrgId
+from tshrag_common.ids import AgentId, DutId, Fence, OrgId
 from tshrag_common.jobs import Need
 from tshrag_controller.core.decision import Decision, SendHold, SendRelease
 from tshrag_controller.core.lab import (
@@ -110,6 +110,37 @@ def held_by(lab: Lab, row: DutRow) -> str:
 
 def _said(reasons: Iterable[Reason]) -> str:
     return "; ".join(reason.text for reason in reasons)
+
+
+def on_take_over(decision: Decision, asked: LeaseAsked, is_operator: bool) -> Lease:
+    """Give the DUT of somebody's lease to another person, who has said why.
+
+    What the first one has open there ends: the fence is a new one. An operator takes over any
+    lease, everybody those of their own org; a job is not taken over, it is cancelled.
+
+    Raises:
+        NotFound: there is no such DUT.
+        PolicyDenied: it is of another org.
+        Refused: no reason is given, or no person holds it.
+
+    """
+    lab = decision.lab
+    row = lab.duts.get(DutId(asked.dut))
+    if row is None:
+        raise NotFound("dut", asked.dut, lab.duts)
+    if not asked.reason.strip():
+        raise Refused("reason", "a takeover needs one", "say why by --reason", code="reason")
+    lease = lab.people.leases.get(row.holder)
+    if lease is None:
+        what = held_by(lab, row) or f"DUT {row.dut.id} is free"
+        raise Refused("", f"no person holds it: {what}", "take it, or --wait", code="not_leased")
+    if lease.org != asked.org and not is_operator:
+        what = f"DUT {row.dut.id} is leased by {lease.owner}, of another org"
+        raise PolicyDenied("lease", what, "ask them, or an operator")
+    taker = f"{asked.org}/{asked.by}"
+    hand_over(decision, lease, (asked.org, asked.by), taker, asked.reason)
+    decision.happen(LeaseRenewed(fence=lease.fence, until=decision.now + asked.for_us))
+    return lease
 
 
 def on_renew(decision: Decision, org: OrgId, by: str, name: str, for_us: int) -> Lease:
