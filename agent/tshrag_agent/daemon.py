@@ -17,6 +17,7 @@ from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.attempts.steps import Exits, Site
 from tshrag_agent.attempts.workdir import expire
 from tshrag_agent.blobs import BlobClient
+from tshrag_agent.boards.boards import Boards
 from tshrag_agent.channels import Channels
 from tshrag_agent.duts import Duts
 from tshrag_agent.holding import kept_leases
@@ -104,6 +105,7 @@ class Daemon:
             settings.cache / "loads", blobs.get, max_bytes=settings.agent.cache_bytes
         )
         self._duts = Duts(settings.dut)
+        self._boards = Boards(settings.dut, self._duts, settings.boards)
         self._host_tap = HostTap(journal, self._clock)
         self._sampler = self._new_sampler(settings.agent.sample_s)
         self._site = Site(
@@ -122,7 +124,7 @@ class Daemon:
             sample_s=settings.agent.sample_s,
             blame=self._blame,
         )
-        self._ways = Ways(self._site, self._duts)
+        self._ways = Ways(self._site, self._duts, self._boards)
         self._attempts: asyncio.TaskGroup | None = None
 
     def stop(self, handover: bool = False) -> None:
@@ -168,6 +170,8 @@ class Daemon:
             logger.info("stopped", extra={"agent": self.agent})
         finally:
             await self._duts.close()
+            if not self._handover:
+                await self._boards.close()
             await self._site.sockets.close()
 
     async def _recover(self, found: Found) -> None:

@@ -9,11 +9,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import msgspec
 
+from tshrag_agent.boards.qemu_way import QemuWay
+from tshrag_agent.transport.boot_way import BootWay
 from tshrag_agent.transport.serial_way import SerialWay
-from tshrag_agent.transport.ways import LocalWay, PowerWay, SshWay
+from tshrag_agent.transport.ways import FlashWay, LocalWay, PowerWay, SshWay
 from tshrag_common import strict
 from tshrag_common.documents import read_document
 from tshrag_common.errors import NotFound, Refused
@@ -27,6 +30,8 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
 DEFAULT_STORE = "~/.local/share/tshrag/agent"
 DEFAULT_CACHE = "~/.cache/tshrag"
+QEMU_URL = "qemu:"
+"""Stands for the console of a virtual board until it is known where that is."""
 
 
 class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +71,22 @@ class DutTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     serial: SerialWay | None = None
     local: LocalWay | None = None
     power: PowerWay | None = None
+    boot: BootWay = BootWay()
+    qemu: QemuWay | None = None
+    flash: FlashWay | None = None
+
+    @property
+    def can(self) -> tuple[str, ...]:
+        """Return what steps may ask of the board."""
+        power = self.qemu is not None or (self.power is not None and self.power.can_cut)
+        loader = self.serial is not None and self.boot.bootloader is not None
+        has = {
+            "power": power,
+            "console": self.serial is not None,
+            "bootloader": loader,
+            "flash": self.flash is not None,
+        }
+        return tuple(name for name, there in has.items() if there)
 
     @property
     def transports(self) -> tuple[Runtime, ...]:
@@ -82,6 +103,7 @@ class DutTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             os=self.os,
             arch=self.arch,
             shared=self.shared,
+            can=self.can,
         )
 
 
@@ -110,6 +132,11 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def state(self) -> Path:
         """Return where the agent keeps its own records: no job is told of it."""
         return self.store / "agent"
+
+    @property
+    def boards(self) -> Path:
+        """Return where virtual boards have their sockets and disks."""
+        return self.state / "boards"
 
     def bundle(self) -> Bundle:
         """Read the credentials.
@@ -169,6 +196,8 @@ def _examine(data: object, findings: Findings) -> None:
         if isinstance(name, str) and name in seen:
             findings.add("duplicate", ("dut", number, "id"), f"DUT {name} stands here twice")
         seen.add(name if isinstance(name, str) else None)
+        if "qemu" in table and isinstance(table.setdefault("serial", {}), dict):
+            table["serial"].setdefault("url", QEMU_URL)
         if not {"ssh", "serial", "local"} & table.keys():
             fix = "add [dut.ssh], [dut.serial] or [dut.local]"
             findings.add("no_transport", ("dut", number), "there is no way to this DUT", fix)
@@ -184,4 +213,13 @@ def _overridden(settings: AgentSettings, environ: Mapping[str, str], folder: Pat
         cache=environ.get("TSHRAG_CACHE", settings.agent.cache),
     )
     url = environ.get("TSHRAG_NATS_URL", settings.nats.url)
-    return msgspec.structs.replace(settings, agent=agent, nats=NatsTable(bundle=bundle, url=url))
+    made = msgspec.structs.replace(settings, agent=agent, nats=NatsTable(bundle=bundle, url=url))
+    return msgspec.structs.replace(made, dut=tuple(_placed(table, made) for table in made.dut))
+
+
+def _placed(table: DutTable, settings: AgentSettings) -> DutTable:
+    """Return a DUT with the console of a virtual board where its QEMU will have it."""
+    if table.serial is None or table.serial.url != QEMU_URL:
+        return table
+    url = f"unix://{quote(str(settings.boards / table.id / 'serial'))}"
+    return msgspec.structs.replace(table, serial=msgspec.structs.replace(table.serial, url=url))

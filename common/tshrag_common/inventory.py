@@ -29,6 +29,7 @@ class Dut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shared: bool = False
     faulty: str = ""  # the reason; empty when it is well
     carries: tuple[str, ...] = ()
+    can: tuple[str, ...] = ()  # power, console, bootloader, flash
 
 
 class AgentFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,10 +8,11 @@ from typing import Literal
 
 import msgspec
 
+from tshrag_common.actions import Action
 from tshrag_common.metrics import MetricInfo
 
-JobKind = Literal["load", "command", "sleep", "comment", "nop"]
-"""``load`` and ``command`` are placed on an agent; the others the controller ends by itself."""
+JobKind = Literal["load", "command", "sleep", "comment", "nop", "board"]
+"""``load``, ``command`` and ``board`` are placed on an agent; the others the controller ends."""
 
 Way = Literal["host", "dut", "ssh", "serial", "local"]
 """How a job is reached: a Runtime, or ``dut``: on a DUT, whichever way it has."""
@@ -45,6 +46,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     platforms: tuple[tuple[str, str], ...] = ()  # (os, arch) the load has an entry for; empty: any
     tools: tuple[str, ...] = ()  # programs that the host must have
     slots: int = 1  # of the host; a job on a DUT takes its DUT instead
+    can: tuple[str, ...] = ()  # what the DUT must have: power, console, bootloader, flash
 
     @property
     def wants_dut(self) -> bool:
@@ -85,11 +87,12 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_bytes: int = 64 << 20  # of each stream; what is beyond is cut and marked
     namespace: str = ""  # metrics of the job live below it; empty: any key
     metrics: tuple[MetricInfo, ...] = ()
+    board: Action | None = None  # what is done with the DUT itself
 
     @property
     def is_placed(self) -> bool:
         """Tell whether an agent is needed at all."""
-        return self.kind in ("load", "command")
+        return self.kind in ("load", "command", "board")
 
 
 class PlannedJob(msgspec.Struct, frozen=True, array_like=True):

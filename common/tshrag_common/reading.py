@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from tshrag_common.actions import Expect
+from tshrag_common.console_patterns import pattern_fault
 from tshrag_common.criteria import compile_criteria
 from tshrag_common.documents import Document, read_document
 from tshrag_common.errors import Invalid, LabError, Problem, did_you_mean, shown
@@ -76,6 +78,12 @@ def _check_step(profile: Profile, at: At, step: Step, findings: Findings) -> Non
     if step.load and step.load not in profile.loads:
         near = did_you_mean(step.load, profile.loads) or "name it in 'loads'"
         findings.add("unknown_load", (*at, "load"), shown(step.load), near)
+    source = step.upload or step.flash
+    if source and source.load not in profile.loads:
+        near = did_you_mean(source.load, profile.loads) or "name it in 'loads'"
+        findings.add("unknown_load", (*at, step.kind, "load"), shown(source.load), near)
+    if step.expect and not isinstance(step.expect, str):
+        _check_expect(step.expect, (*at, "expect"), findings)
     if step.target and step.target not in profile.targets:
         near = did_you_mean(step.target, profile.targets) or "name it in 'targets'"
         findings.add("unknown_target", (*at, "target"), shown(step.target), near)
@@ -85,6 +93,16 @@ def _check_step(profile: Profile, at: At, step: Step, findings: Findings) -> Non
             findings.add("kind", (*at, field), what, f"it goes with {' or '.join(kinds)}")
     if step.matrix:
         _check_exclude(step, step.matrix, (*at, "matrix", "exclude"), findings)
+
+
+def _check_expect(expect: Expect, at: At, findings: Findings) -> None:
+    if not expect.text and not expect.regex:
+        findings.add("missing", at, "there is nothing to wait for", "add text or regex")
+    for name in ("regex", "death"):
+        for number, source in enumerate(getattr(expect, name)):
+            fault = pattern_fault(source)
+            if fault and "${" not in source:
+                findings.add("bad_pattern", (*at, name, number), *fault)
 
 
 def _check_exclude(step: Step, matrix: Matrix, at: At, findings: Findings) -> None:

@@ -7,6 +7,7 @@
     {"load": "iperf", "params": {"duration": 60}}
     {"command": "iperf3 -c ${peer}"}                                  also ``cmd``
     {"sleep": "10s"}   {"comment": "now the long part"}   {"nop": true}
+    {"power": "cycle"}   {"boot": "shell"}   {"shell": "dmesg"}   and more of a board: `actions`
 
 ``env``, ``cwd``, ``target``, ``timeout``, ``attempts`` and ``on_fail`` of a step hold for all that
 is below it, until a step says its own.
@@ -19,6 +20,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from tshrag_common.actions import Boot, Download, Expect, Flash, Send, Upload
 from tshrag_common.fields import (
     VARIABLE,
     CommandLine,
@@ -35,8 +37,14 @@ from tshrag_common.jobs import MAX_JOBS
 from tshrag_common.positions import At
 
 Kind = Literal[
-    "sequence", "parallel", "repeat", "matrix", "load", "command", "sleep", "comment", "nop"
-]
+    "sequence", "parallel", "repeat", "matrix", "load", "command", "sleep", "comment", "nop",
+    "power", "boot", "send", "expect", "bootloader", "shell", "upload", "download", "flash",
+]  # fmt: skip
+BOARD: tuple[Kind, ...] = (
+    "power", "boot", "send", "expect", "bootloader", "shell", "upload", "download", "flash",
+)  # fmt: skip
+"""What is done with a board: such a step goes to a DUT, named or not."""
+
 OnFail = Literal["stop", "continue"]
 AxisValue = str | int | float | bool
 Axis = Annotated[tuple[AxisValue, ...], Meta(min_length=1, max_length=MAX_JOBS)]
@@ -66,9 +74,16 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One node of the schedule."""
 
-    WORDS: ClassVar[dict[str, str]] = {"seq": "sequence", "par": "parallel", "cmd": "command"}
+    WORDS: ClassVar[dict[str, str]] = {
+        "seq": "sequence",
+        "par": "parallel",
+        "cmd": "command",
+        "console.send": "send",
+        "console.expect": "expect",
+    }
     KINDS: ClassVar[tuple[Kind, ...]] = (
         "sequence", "parallel", "repeat", "matrix", "load", "command", "sleep", "comment", "nop",
+        *BOARD,
     )  # fmt: skip
 
     sequence: Annotated[tuple["Step", ...], Meta(min_length=1)] | UnsetType = UNSET
@@ -80,6 +95,15 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sleep: Sleep | UnsetType = UNSET
     comment: Text | UnsetType = UNSET
     nop: bool | UnsetType | None = UNSET
+    power: Literal["on", "off", "cycle"] | UnsetType = UNSET
+    boot: Token | Boot | UnsetType = UNSET
+    send: Text | Send | UnsetType = UNSET
+    expect: Text | Expect | UnsetType = UNSET
+    bootloader: Text | CommandWords | UnsetType = UNSET
+    shell: Text | UnsetType = UNSET
+    upload: Upload | UnsetType = UNSET
+    download: Download | UnsetType = UNSET
+    flash: Flash | UnsetType = UNSET
 
     name: Name | UnsetType = UNSET
     params: dict[str, object] = {}

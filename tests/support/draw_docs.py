@@ -19,6 +19,7 @@ from tests.support.drawn_errors import collected_reasons, errors_table
 from tests.support.drawn_settings import settings_table
 from tests.support.drawn_structs import table
 from tshrag_common import (
+    actions,
     criteria,
     manifest,
     metrics,
@@ -158,6 +159,12 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "profile.report": lambda: table(profile.ReportOptions),
     "profile.step": lambda: table(schedule.Step),
     "profile.repeat": lambda: table(schedule.Repeat),
+    "profile.boot": lambda: table(actions.Boot),
+    "profile.send": lambda: table(actions.Send),
+    "profile.expect": lambda: table(actions.Expect),
+    "profile.upload": lambda: table(actions.Upload),
+    "profile.download": lambda: table(actions.Download),
+    "profile.flash": lambda: table(actions.Flash),
     "profile.matrix": lambda: table(schedule.Matrix),
     "load": lambda: table(manifest.Manifest),
     "load.platform": lambda: table(manifest.Platform),

@@ -37,6 +37,8 @@ MEANINGS: dict[str, tuple[str, str]] = {  # where the texts in the code say too 
     "choice": ("not one of the words that are allowed here", "take one of those named"),
     "command": ("a command is empty, holds a NUL, or its quotes do not close", "correct it"),
     "config": ("settings that cannot be used: an address, a key, a file", "see the field named"),
+    "console_death": ("the console said what must not be: a kernel panic, ...", "see its output"),
+    "boot_failed": ("the board did not come to the state that was asked for", "see its output"),
     "creds": (
         "credentials that are missing, damaged, readable by others, or of another name",
         "take the file as it was printed; `chmod 600`",

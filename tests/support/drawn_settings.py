@@ -28,6 +28,7 @@ VARIABLES = {  # of the agent, whose settings read these only
     "nats.url": "TSHRAG_NATS_URL",
     "nats.bundle": "TSHRAG_AGENT_BUNDLE",
 }
+_LISTS = ("dut", "dut.boot.move", "dut.boot.move.acts")
 _TABLE = re.compile(r"^\[+([\w.]+)\]+")
 _SETTING = re.compile(r"^(?:# )?(\w+) = (.+?)(?:\s+#\s(.+))?$")
 
@@ -68,7 +69,7 @@ def settings_table(name: str) -> str:
 
 
 def _title(table: str) -> str:
-    return f"`[[{table}]]`" if table == "dut" else f"`[{table}]`"
+    return f"`[[{table}]]`" if table in _LISTS else f"`[{table}]`"
 
 
 def _gather(

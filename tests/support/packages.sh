@@ -1,11 +1,11 @@
 #!/bin/bash
 # Installs the Debian packages that tests drive (root, apt-get); says loudly what is missing elsewhere.
-# One line a program: its name, its package.
+# One line a program (or a file): its name, its package.
 set -eu -o pipefail
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 missing=()
 while read -r program package; do
-	command -v "$program" >/dev/null || missing+=("$package")
+	command -v "$program" >/dev/null || [ -e "$program" ] || missing+=("$package")
 done <<'END'
 sshd openssh-server
 dropbear dropbear-bin
@@ -14,6 +14,12 @@ busybox busybox
 socat socat
 unshare util-linux
 systemd-analyze systemd
+qemu-system-arm qemu-system-arm
+qemu-img qemu-utils
+/usr/lib/u-boot/qemu_arm/u-boot.bin u-boot-qemu
+rsync rsync
+snmpd snmpd
+snmpset snmp
 END
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -3,9 +3,11 @@
 import logging
 
 from tshrag_agent.attempts.attempt import Attempt, Steps
+from tshrag_agent.attempts.board_steps import BoardSteps
 from tshrag_agent.attempts.builtins import BuiltinSteps
 from tshrag_agent.attempts.dut_steps import DutPlace, DutSteps
 from tshrag_agent.attempts.steps import HostSteps, Site
+from tshrag_agent.boards.boards import Boards
 from tshrag_agent.duts import Duts
 from tshrag_common.errors import LabError, Refused
 
@@ -35,8 +37,8 @@ def _not_opened(error: OSError) -> LabError:
 class Ways:
     """The ways of one agent."""
 
-    def __init__(self, site: Site, duts: Duts) -> None:
-        self._site, self._duts = site, duts
+    def __init__(self, site: Site, duts: Duts, boards: Boards) -> None:
+        self._site, self._duts, self._boards = site, duts, boards
 
     def steps(self, attempt: Attempt) -> Steps:
         """Choose how an attempt is made; one that cannot be made here ends with the reason."""
@@ -48,6 +50,10 @@ class Ways:
 
     def _possible(self, attempt: Attempt) -> Steps:
         spec, dut = attempt.spec, attempt.start.dut
+        if dut is not None:
+            self._boards.used_by(dut, f"{attempt.start.run}/{attempt.start.fence}")
+        if spec.board is not None and dut is not None:
+            return BoardSteps(attempt, self._site, self._boards, self._duts)
         if spec.load is not None and spec.load.builtin:
             return BuiltinSteps(attempt, self._site.journal, self._site.clock)
         if dut is None or self._duts.is_host(dut, spec.need.target.runtime):

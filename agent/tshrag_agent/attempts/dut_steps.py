@@ -7,10 +7,8 @@ the wrapper on the DUT ends the rest.
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tshrag_agent.attempts import workdir
 from tshrag_agent.attempts.attempt import Attempt
@@ -22,6 +20,7 @@ from tshrag_agent.attempts.environment import (
     working_directory,
 )
 from tshrag_agent.attempts.prepare import Command, load_command
+from tshrag_agent.attempts.raw_log import RawLog
 from tshrag_agent.attempts.steps import CLEANUP_S, Site
 from tshrag_agent.reports.dut_sampler import DutSampler
 from tshrag_agent.reports.logpump import LogPump
@@ -29,7 +28,6 @@ from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.transport.base import Completed, DutProbe, DutTransport, Stream, TransportFailed
 from tshrag_common.errors import ErrorReport, LabError, shown
 from tshrag_common.ids import DutId
-from tshrag_common.reports import OutputEnd
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +70,7 @@ class DutSteps:
             self._sampler = DutSampler(
                 self._tap.source, place.dut, self._read_proc, site.clock, site.sample_s
             )
-        self._raw: dict[str, _RawLog] = {}
+        self._raw: dict[str, RawLog] = {}
         self._command: Command | None = None
         self._env: dict[str, str] = {}
         self._is_there = False  # something of ours lies on the DUT
@@ -117,8 +115,8 @@ class DutSteps:
         workdir.make(self._dir, spec)
         most_bytes = spec.output_bytes
         self._raw = {
-            "stdout": _RawLog(self._dir.stdout, most_bytes),
-            "stderr": _RawLog(self._dir.stderr, most_bytes),
+            "stdout": RawLog(self._dir.stdout, most_bytes),
+            "stderr": RawLog(self._dir.stderr, most_bytes),
         }
         has_load = spec.kind == "load" and spec.load is not None
         home = self._remote if has_load else ""
@@ -248,30 +246,6 @@ class DutSteps:
         record = self._attempt.record
         record.stdout = self._raw["stdout"].counted(record.stdout)
         record.stderr = self._raw["stderr"].counted(record.stderr)
-
-
-class _RawLog:
-    """A raw file of output that came over a wire; bounded."""
-
-    def __init__(self, path: Path, most_bytes: int) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        self._room = most_bytes
-        self._cut = 0
-
-    def write(self, data: bytes) -> None:
-        kept = data[: self._room]
-        if kept and self._fd >= 0:
-            os.write(self._fd, kept)
-        self._room -= len(kept)
-        self._cut += len(data) - len(kept)
-
-    def counted(self, end: OutputEnd) -> OutputEnd:
-        return OutputEnd(end.length_bytes + self._cut, end.cut_bytes + self._cut)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 def _moved(command: Command, here: str, there: str) -> Command:

@@ -38,6 +38,9 @@ TransportCode = Literal[
     "console_login",  # the prompt was not reached
     "dut_rebooted",  # in the middle of a command
     "power_failed",
+    "boot_failed",  # a bootloader or a boot did not come where it was led
+    "command_failed",  # a command of this host that acts on the DUT
+    "no_console",  # what was asked needs a console, and the DUT has none
 ]
 
 

@@ -4,7 +4,7 @@ import asyncio
 from types import TracebackType
 
 from tshrag_agent.transport.base import TransportFailed
-from tshrag_agent.transport.console import Driver, Pace, SerialConsole
+from tshrag_agent.transport.console import Driver, Pace, SerialConsole, Watcher
 from tshrag_agent.transport.expect import Match, Matcher
 
 WRITE_TIMEOUT_S = 30.0
@@ -12,13 +12,23 @@ _TAIL_BYTES = 256
 
 
 class Dialogue:
-    """Hears everything from its making on. ``tail`` is the line that is not ended yet."""
+    """Hears everything from its making on. ``tail`` is the line that is not ended yet.
 
-    def __init__(self, console: SerialConsole, driver: Driver, pace: Pace | None = None) -> None:
+    With a `watcher` of somebody else it goes on where that one stands, and leaves it open.
+    """
+
+    def __init__(
+        self,
+        console: SerialConsole,
+        driver: Driver,
+        pace: Pace | None = None,
+        watcher: Watcher | None = None,
+    ) -> None:
         self.where = console.name
         self.tail = b""
         self._driver, self._pace = driver, pace
-        self._watcher = console.follow()
+        self._watcher = watcher or console.follow()
+        self._is_own = watcher is None
 
     def __enter__(self) -> "Dialogue":
         return self
@@ -29,10 +39,14 @@ class Dialogue:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._watcher.close()
+        if self._is_own:
+            self._watcher.close()
 
     async def type(self, data: bytes, *, hidden: bool = False) -> None:
         await self._driver.write(data, timeout_s=WRITE_TIMEOUT_S, pace=self._pace, hidden=hidden)
+
+    async def send_break(self) -> None:
+        await self._driver.send_break()
 
     async def hear(self, silence_s: float) -> bytes | None:
         """Return the next bytes of the DUT; None when it says nothing for `silence_s`.

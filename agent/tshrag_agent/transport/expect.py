@@ -11,16 +11,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tshrag_common.errors import Refused, shown
+from tshrag_common.console_patterns import pattern_fault
+from tshrag_common.errors import Refused
 
 WINDOW_BYTES = 1024
 """A regex sees this many bytes back, so no match of it is longer."""
 
 BEFORE_BYTES = 4096
 """What is kept to tell people what came before a match, or instead of one."""
-
-_LOOKS_ELSEWHERE = re.compile(rb"\\[AZbB]|\(\?[=!<(]|\$")
-_ESCAPED_OR_CLASS = re.compile(rb"\\[^AZbB]|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 
 
 class BadPattern(Refused):
@@ -155,15 +153,7 @@ class Matcher:
 
 def _compile(pattern: Regex) -> re.Pattern[bytes]:
     """Compile what may be matched in a stream; say why where it may not."""
-    bare = _ESCAPED_OR_CLASS.sub(b"x", pattern.source)
-    looks = _LOOKS_ELSEWHERE.search(bare)
-    if looks:
-        what = f"{shown(looks.group().decode('latin-1'))} looks beyond the match"
-        raise BadPattern(pattern.name, what, "leave it out: a prompt matches where its text ends")
-    try:
-        regex = re.compile(pattern.source, re.MULTILINE)
-    except re.error as error:
-        raise BadPattern(pattern.name, f"no regex: {error}") from None
-    if regex.match(b""):
-        raise BadPattern(pattern.name, "it matches nothing at all", "say at least one byte")
-    return regex
+    fault = pattern_fault(pattern.source)
+    if fault:
+        raise BadPattern(pattern.name, *fault)
+    return re.compile(pattern.source, re.MULTILINE)

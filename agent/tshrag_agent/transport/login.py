@@ -6,6 +6,7 @@ its answer to a question (``marks.py``), never by what its prompt looks like.
 
 import asyncio
 import secrets
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -39,6 +40,23 @@ class Login(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     enter: str = "\r"
     silence_s: Seconds = 2.0
     timeout_s: Seconds = 60.0
+
+
+async def read_password(login: Login, where: str) -> str:
+    """Return the password of `login`, empty where there is none.
+
+    Raises:
+        TransportFailed: console_login: the file cannot be read.
+
+    """
+    path = login.password_file
+    if not path:
+        return ""
+    try:
+        return (await asyncio.to_thread(Path(path).read_text)).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"the password file {path} cannot be read: {error}"
+        raise TransportFailed("console_login", where, what) from None
 
 
 async def log_in(talk: Dialogue, login: Login, password: str) -> None:

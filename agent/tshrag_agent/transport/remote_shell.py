@@ -14,7 +14,7 @@ from tshrag_agent.transport.base import TransportFailed
 from tshrag_agent.transport.console import Driver, Pace, SerialConsole
 from tshrag_agent.transport.dialogue import Dialogue
 from tshrag_agent.transport.expect import Literal, Matcher, Regex
-from tshrag_agent.transport.login import Login, log_in
+from tshrag_agent.transport.login import Login, log_in, read_password
 from tshrag_agent.transport.marks import RECORD, Cut, cksum, pieces, question, status_of
 from tshrag_agent.transport.reboots import RebootSigns
 
@@ -183,7 +183,7 @@ class RemoteShell:
 
     async def _reach(self) -> None:
         self._crlf = False
-        password = await self._password()
+        password = await read_password(self._login, self.where)
         with self.talk() as talk:
             await log_in(talk, self._login, password)
         self.logins += 1
@@ -193,16 +193,6 @@ class RemoteShell:
         status, _ = await self.ask('eval "$_ts_t"')
         if status:
             raise TransportFailed("no_shell", self.where, "what answers is no POSIX shell")
-
-    async def _password(self) -> str:
-        path = self._login.password_file
-        if not path:
-            return ""
-        try:
-            return (await asyncio.to_thread(Path(path).read_text)).rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            what = f"the password file {path} cannot be read: {error}"
-            raise TransportFailed("console_login", self.where, what) from None
 
     async def _keep(self, script: bytes) -> None:
         length, parts = 0, pieces(script) or [""]

@@ -4,7 +4,7 @@ One reader and one writer a line. An RFC 2217 line alone has a thread, for pyser
 protocol only blocking. Whoever wants to share a line goes through ``console.py``, its one owner.
 
 A line is named by a device path (best ``/dev/serial/by-id/…``), the path of a pty,
-``socket://host:port`` (raw TCP, e.g. ser2net) or ``rfc2217://host:port``.
+``socket://host:port`` (raw TCP, e.g. ser2net), ``unix:///path`` or ``rfc2217://host:port``.
 """
 
 import asyncio
@@ -37,6 +37,7 @@ from tshrag_agent.transport.line import (
     reason_of,
     resolve,
 )
+from tshrag_agent.transport.unix_line import open_unix
 
 OPEN_TIMEOUT_S = 10.0
 
@@ -57,6 +58,8 @@ async def open_line(settings: LineSettings, received: Received, lost: Lost) -> L
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             if scheme == "socket":
                 return await open_tcp(settings, received, lost)
+            if scheme == "unix":
+                return await open_unix(settings, received, lost)
             if scheme == "rfc2217":
                 remote = await asyncio.to_thread(_open_rfc2217, settings)
                 return _ThreadLine(remote, settings.url, received, lost)

@@ -9,7 +9,8 @@ the next fence, ``end`` and a restarted agent find whatever is left of it.
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,7 @@ from tshrag_agent.transport.base import (
     ShellCommand,
     TransportFailed,
 )
-from tshrag_agent.transport.console import HOUSEKEEPING, SerialConsole
+from tshrag_agent.transport.console import HOUSEKEEPING, Driver, SerialConsole
 from tshrag_agent.transport.dut_facts import Answers, proc_reading, proc_script
 from tshrag_agent.transport.launch import exit_of, launch_script
 from tshrag_agent.transport.remote_shell import RemoteShell
@@ -141,6 +142,21 @@ class SerialTransport:
             except TimeoutError:
                 raise await self._cut_off("/proc has not come in time") from None
         return proc_reading(said.decode("utf-8", "replace"), nonce)
+
+    @asynccontextmanager
+    async def alone(self, fence: Fence) -> AsyncIterator[Driver]:
+        """Give the console to one who does not go through the shell; that is reached anew then."""
+        async with self._turn:
+            self._drive(fence)
+            driver = self._shell.driver
+            if driver is None:
+                raise AssertionError("a console that is driven has a driver")
+            self._shell.forget()
+            try:
+                yield driver
+            finally:
+                self._shell.forget()
+                self._held = None
 
     async def end(self, fence: Fence) -> None:
         running = self._running

@@ -79,3 +79,18 @@ class PowerWay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     status: tuple[str, ...] = ()
     off_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 2.0
     timeout_s: Seconds = 30.0
+
+    @property
+    def can_cut(self) -> bool:
+        """Tell whether it can cut the power and give it back."""
+        return bool(self.on and self.off)
+
+
+class FlashWay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A command of this host that writes an image to the DUT: an argv, no shell.
+
+    ``{image}``, ``{slot}`` and ``{dut}`` in its words are put in.
+    """
+
+    command: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=1000)]
+    timeout_s: Seconds = 600.0

@@ -52,6 +52,9 @@ def _dut_misfits(need: Need, host: AgentFacts, dut: Dut | None) -> list[Reason]:
     if target.runtime != "dut" and target.runtime not in dut.transports:
         has = _list(dut.transports)
         reasons.append(Reason("runtime", f"reached by {has}, not by {target.runtime}"))
+    lacks = tuple(each for each in need.can if each not in dut.can)
+    if lacks:
+        reasons.append(Reason("can", f"DUT {dut.id} has no {_list(lacks)} set up"))
     reasons += _label_misfits(target.labels, {**host.labels, **dut.labels})
     if dut.arch:
         reasons += _platform_misfits(need, dut.os, dut.arch)

@@ -14,7 +14,8 @@ from tshrag_common.jobs import Need, Target
 from tshrag_common.manifest import Manifest, ResolvedLoad
 from tshrag_common.positions import At
 from tshrag_common.profile import Profile
-from tshrag_common.schedule import Step, children
+from tshrag_common.schedule import BOARD, Step, children
+from tshrag_controller.core.actions import action_of
 
 ROLE = "dut"
 """The role of a load that runs on a DUT in a step that names no target."""
@@ -33,6 +34,9 @@ def needs_of_steps(
         at, step, around = stack.pop()
         role = step.target or around
         stack.extend((place, each, role) for place, each in reversed(children(at, step)))
+        if step.kind in BOARD:
+            action = action_of(step)
+            asked[id(step)] = roles.board(at, role, action.wants if action else ())
         if step.kind in ("load", "command"):
             resolved = loads.get(step.load) if step.load else None
             asked[id(step)] = roles.need(at, role, resolved.manifest if resolved else None)
@@ -65,6 +69,19 @@ class _Roles:
                 tools=manifest.needs.tools,
                 slots=manifest.needs.slots,
             )
+        if is_kept(need):
+            self._keep(at, need)
+        return need
+
+    def board(self, at: At, role: str, can: tuple[str, ...]) -> Need:
+        """Return what a step asks for that does something with a board."""
+        if not role:
+            role, target = self._implied("")
+        else:
+            target = self._targets.get(role, Target())
+        if target.runtime == "host":
+            self._say(at, f"target '{role}' is a host, the step does something with a board")
+        need = Need(target=target, role=role, can=can)
         if is_kept(need):
             self._keep(at, need)
         return need
@@ -107,6 +124,7 @@ class _Roles:
             platforms=both or known.platforms or need.platforms,
             tools=tuple(dict.fromkeys((*known.tools, *need.tools))),
             slots=max(known.slots, need.slots),
+            can=tuple(dict.fromkeys((*known.can, *need.can))),
         )
 
     def _say(self, at: At, what: str) -> None:

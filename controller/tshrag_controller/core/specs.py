@@ -13,8 +13,9 @@ from tshrag_common.manifest import ResolvedLoad
 from tshrag_common.params import fill
 from tshrag_common.positions import At
 from tshrag_common.profile import Profile
-from tshrag_common.schedule import Step
+from tshrag_common.schedule import BOARD, Step
 from tshrag_common.units import BadQuantity
+from tshrag_controller.core.actions import action_of, expanded
 from tshrag_controller.core.scopes import Core, Scope, expand, expand_value, is_static
 
 BARRIER = JobSpec(kind="nop")
@@ -45,7 +46,8 @@ class Specs:
         own = id(step)
         if own not in self._static:
             texts = (step.command or "", step.comment or "", step.sleep or "", step.params)
-            self._static[own] = is_static(*texts, self._inline(step))
+            board = msgspec.to_builtins(action_of(step))
+            self._static[own] = is_static(*texts, step.shell or "", board, self._inline(step))
         if not self._static[own]:
             return self.add(self._spec(step, at, scope))
         key = (own, id(scope.core))
@@ -67,6 +69,11 @@ class Specs:
             return self._load(step, at, scope)
         if step.kind == "command":
             return self._command(step, at, scope)
+        if step.kind == "shell":
+            argv = ("sh", "-c", expand(step.shell or "", scope))
+            return msgspec.structs.replace(self._placed("command", step, scope, {}), argv=argv)
+        if step.kind in BOARD:
+            return self._board(step, at, scope)
         if step.kind == "comment":
             return JobSpec(kind="comment", text=expand(step.comment or "", scope), on_fail=on_fail)
         if step.kind == "sleep":
@@ -95,6 +102,24 @@ class Specs:
         params = _params(step, scope)
         argv = self._argv(step, at, scope, params)
         return msgspec.structs.replace(self._placed("command", step, scope, params), argv=argv)
+
+    def _board(self, step: Step, at: At, scope: Scope) -> JobSpec:
+        action = action_of(step)
+        if action is None:
+            return BARRIER
+        try:
+            action = expanded(action, scope)
+        except msgspec.ValidationError as error:
+            self._findings.add("value", (*at, step.kind), str(error))
+        resolved = self._loads.get(action.load)
+        if action.load and (resolved is None or resolved.ref.builtin):
+            what = f"load {shown(action.load)} is no tree of files"
+            self._findings.add("unknown_load", (*at, step.kind, "load"), what)
+        return msgspec.structs.replace(
+            self._placed("board", step, scope, {}),
+            board=action,
+            load=resolved.ref if resolved and action.load else None,
+        )
 
     def _placed(
         self, kind: JobKind, step: Step, scope: Scope, params: dict[str, object]
@@ -152,6 +177,8 @@ def what_it_does(spec: JobSpec) -> str:
             return f"{spec.load.name if spec.load else ''} {params}".strip()[:200]
         case "command":
             return " ".join(spec.argv)[:200]
+        case "board" if spec.board:
+            return spec.board.said[:200]
         case "sleep":
             return f"sleep {spec.sleep_s:g} s"
         case _:

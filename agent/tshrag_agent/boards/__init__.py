@@ -1,0 +1,1 @@
+"""Boards as things with states: power, bootloader, shell; virtual ones too."""

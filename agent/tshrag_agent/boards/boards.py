@@ -1,0 +1,116 @@
+"""The boards of this agent: for each DUT its power switch and its states."""
+
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+from tshrag_agent.boards.board import Board, Parts
+from tshrag_agent.boards.qemu import QemuBoard
+from tshrag_agent.boards.strategy import Means, moves_of
+from tshrag_agent.duts import Duts
+from tshrag_agent.settings import DutTable
+from tshrag_agent.transport.base import PowerSwitch
+from tshrag_agent.transport.boot_way import BootWay, Move
+from tshrag_agent.transport.power import power_switch
+from tshrag_agent.transport.serial_shell import SerialTransport
+from tshrag_common.errors import NotFound
+from tshrag_common.ids import DutId
+
+STRATEGIES = "tshrag.strategies"
+"""The entry points of strategies: each a function of settings and means to moves."""
+
+
+class Strategy(Protocol):
+    """Makes the moves of a board; the last of two with the same ends is taken."""
+
+    def __call__(self, way: BootWay, means: Means) -> tuple[Move, ...]: ...
+
+
+class Boards:
+    """Makes a board when it is first used."""
+
+    def __init__(self, tables: Iterable[DutTable], duts: Duts, folder: Path) -> None:
+        self._tables = {DutId(table.id): table for table in tables}
+        self._duts, self._folder = duts, folder
+        self._boards: dict[DutId, Board] = {}
+        self._power: dict[DutId, PowerSwitch] = {}
+
+    def table(self, dut: DutId) -> DutTable:
+        return self._tables[dut]
+
+    def power(self, dut: DutId) -> PowerSwitch:
+        if dut not in self._power:
+            self._power[dut] = self._switch(self._tables[dut])
+        return self._power[dut]
+
+    def board(self, dut: DutId) -> Board:
+        """Return the board of a DUT.
+
+        Raises:
+            NotFound: its settings name a strategy that is not installed.
+
+        """
+        if dut not in self._boards:
+            self._boards[dut] = self._made(self._tables[dut])
+        return self._boards[dut]
+
+    def used_by(self, dut: DutId, user: str) -> None:
+        """Say who has a DUT from now on, as RUN or RUN/ATTEMPT."""
+        if dut not in self._tables:
+            return  # the attempt will be told so
+        switch = self.power(dut)
+        if isinstance(switch, QemuBoard):
+            switch.used_by(user)
+        self.board(dut).used_by(user.partition("/")[0])
+
+    async def close(self) -> None:
+        """End the virtual boards; they go with their agent."""
+        for switch in self._power.values():
+            if isinstance(switch, QemuBoard):
+                await switch.close()
+
+    def _switch(self, table: DutTable) -> PowerSwitch:
+        dut = DutId(table.id)
+        if table.qemu is None:
+            return power_switch(dut, table.power)
+        console = self._duts.consoles.get(dut)
+        port = table.ssh.port if table.ssh is not None else 0
+        folder = self._folder / dut
+        return QemuBoard(dut, table.qemu, folder, console.opened if console else None, port)
+
+    def _made(self, table: DutTable) -> Board:
+        dut = DutId(table.id)
+        serial = self._duts.transport(dut, "serial") if table.serial is not None else None
+        parts = Parts(
+            dut=dut,
+            way=table.boot,
+            power=self.power(dut),
+            can_power="power" in table.can,
+            console=self._duts.consoles.get(dut),
+            serial=serial if isinstance(serial, SerialTransport) else None,
+            serial_way=table.serial,
+            reach=(lambda: self._duts.transport(dut, "ssh")) if table.ssh is not None else None,
+        )
+        if not table.boot.strategy:
+            return Board(parts)
+        means = Board(parts).means
+        return Board(
+            parts, (*find_strategy(table.boot.strategy)(table.boot, means), *table.boot.move)
+        )
+
+
+def find_strategy(name: str) -> Strategy:
+    """Return the strategy called `name`.
+
+    Raises:
+        NotFound: nobody has installed it.
+
+    """
+    if name == "default":
+        return moves_of
+    others = entry_points(group=STRATEGIES)
+    if name not in others.names:
+        raise NotFound("strategy", name, ["default", *others.names])
+    found: Strategy = others[name].load()
+    return found

@@ -1,0 +1,196 @@
+"""A virtual board: a QEMU process that is the power switch of its DUT.
+
+It begins paused and is let go when its console has been connected, so that no byte of a bootloader
+is missed. It ends with the agent; an agent that crashed finds it again by its sockets. A disk is
+never written: what the board writes goes to an overlay, new for each run (or attempt).
+"""
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from tshrag_agent.boards import qmp
+from tshrag_agent.boards.qemu_way import QemuWay
+from tshrag_agent.transport.base import PowerState, TransportFailed
+from tshrag_common.errors import shown
+from tshrag_common.ids import DutId
+
+START_S = 20.0
+_END_S = 10.0
+_LOOK_S = 0.05
+LOG = "qemu.log"
+
+Connected = Callable[[float], Awaitable[None]]
+"""Return when the console is open; raise TransportFailed when the seconds are over."""
+
+
+class QemuBoard:
+    """`PowerSwitch` of a virtual board."""
+
+    def __init__(
+        self, dut: DutId, way: QemuWay, folder: Path, connected: Connected | None, ssh_port: int = 0
+    ) -> None:
+        self._dut, self._way, self._folder = dut, way, folder
+        self._connected, self._ssh_port = connected, ssh_port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._turn = asyncio.Lock()
+        self._user = ""
+
+    def used_by(self, user: str) -> None:
+        """Say who has the board from now on: another one gets a disk of its own."""
+        self._user = user
+
+    async def on(self) -> None:
+        async with self._turn:
+            if await self._status() == "off":
+                await self._start()
+
+    async def off(self) -> None:
+        async with self._turn:
+            await self._stop()
+
+    async def cycle(self) -> None:
+        async with self._turn:
+            await self._stop()
+            await self._start()
+
+    async def status(self) -> PowerState:
+        async with self._turn:
+            return await self._status()
+
+    async def close(self) -> None:
+        """End it: the board goes with its agent."""
+        await self.off()
+
+    async def _status(self) -> PowerState:
+        try:
+            await qmp.ask(self._folder, "query-status")
+        except OSError:
+            return "off"
+        except (TimeoutError, qmp.QmpFailed):
+            return "unknown"
+        return "on"
+
+    async def _start(self) -> None:
+        self._process = process = await asyncio.to_thread(self._spawn)
+        try:
+            async with asyncio.timeout(START_S):
+                await self._listens(process)
+                if self._connected is not None:
+                    await self._connected(START_S)
+                await qmp.ask(self._folder, "cont")
+        except TimeoutError:
+            await self._stop()
+            raise self._failed("on", f"QEMU has not begun within {START_S:g} s") from None
+        except (qmp.QmpFailed, OSError, TransportFailed) as error:
+            await self._stop()
+            raise self._failed("on", f"QEMU: {error}") from None
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        """Start it, paused; what it says goes to a file beside its sockets."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        argv = command_line(self._way, self._dut, self._overlay(), self._ssh_port)
+        with (self._folder / LOG).open("wb") as log:
+            try:
+                return subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder,
+                    start_new_session=True,
+                )  # fmt: skip
+            except (OSError, ValueError) as error:
+                fix = "install it (qemu-system-*), or correct qemu.program"
+                raise self._failed("on", f"{argv[0]!a} does not start: {error}", fix) from error
+
+    async def _listens(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until its sockets are there; it has nothing else to say that it began."""
+        while True:
+            if await asyncio.to_thread(process.poll) is not None:
+                self._process = None
+                said = shown((self._folder / LOG).read_text("utf-8", "replace").strip(), 300)
+                raise self._failed("on", f"QEMU ended with {process.returncode}: {said}")
+            try:
+                await qmp.ask(self._folder, "query-status")
+                return
+            except OSError:
+                await asyncio.sleep(_LOOK_S)
+
+    async def _stop(self) -> None:
+        with contextlib.suppress(OSError, TimeoutError, qmp.QmpFailed):
+            await qmp.ask(self._folder, "quit")
+        process, self._process = self._process, None
+        if process is None:
+            await self._end_older()
+        else:
+            await asyncio.to_thread(_end, process)
+        for name in ("qmp", "serial"):
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink()
+
+    async def _end_older(self) -> None:
+        """Wait for the end of one that an earlier agent has started."""
+        for _ in range(round(_END_S / _LOOK_S)):
+            if await self._status() == "off":
+                return
+            await asyncio.sleep(_LOOK_S)
+        raise self._failed("off", "a QEMU of an earlier agent does not end", "kill it by hand")
+
+    def _overlay(self) -> str:
+        """Return the disk that the board writes to; none where it has no disk."""
+        if not self._way.disk:
+            return ""
+        path, owner = self._folder / "disk.qcow2", self._folder / "disk.user"
+        known = owner.read_text() if owner.exists() and path.exists() else None
+        if known is not None and (self._way.fresh == "never" or known == self._key()):
+            return path.name
+        argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", self._way.disk_format, "-b"]
+        argv += [str(Path(self._way.disk).expanduser().absolute()), str(path)]
+        try:
+            made = subprocess.run(argv, capture_output=True, timeout=START_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise self._failed("on", f"no overlay: {error}", "install qemu-utils") from error
+        if made.returncode:
+            text = shown(made.stderr.decode("utf-8", "replace").strip(), 300)
+            raise self._failed("on", f"no overlay for {self._way.disk}: {text}")
+        owner.write_text(self._key())
+        return path.name
+
+    def _key(self) -> str:
+        return self._user.partition("/")[0] if self._way.fresh == "run" else self._user
+
+    def _failed(self, what: str, found: str, fix: str = "") -> TransportFailed:
+        return TransportFailed("power_failed", f"power {what} of {self._dut}", found, fix)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(_END_S)
+
+
+def command_line(way: QemuWay, dut: DutId, overlay: str, ssh_port: int) -> list[str]:
+    """Return the argv of the QEMU; sockets are named relative to its folder."""
+    argv = [way.program, "-name", dut, "-machine", way.machine, "-m", way.memory]
+    argv += ["-smp", str(way.cores), "-display", "none", "-nodefaults", "-no-user-config", "-S"]
+    argv += ["-qmp", "unix:qmp,server=on,wait=off"]
+    argv += ["-chardev", "socket,id=console,path=serial,server=on,wait=off"]
+    argv += ["-serial", "chardev:console", "-monitor", "none"]
+    argv += ["-cpu", way.cpu] if way.cpu else []
+    for option, value in (
+        ("-bios", way.firmware),
+        ("-kernel", way.kernel),
+        ("-initrd", way.initrd),
+        ("-dtb", way.dtb),
+    ):
+        argv += [option, str(Path(value).expanduser().absolute())] if value else []
+    argv += ["-append", way.append] if way.append else []
+    if overlay:
+        argv += ["-drive", f"file={overlay},format=qcow2,if={way.disk_interface}"]
+    if way.network:
+        forward = f",hostfwd=tcp:127.0.0.1:{ssh_port}-:22" if ssh_port else ""
+        argv += ["-nic", f"user,restrict=on{forward}"]
+    else:
+        argv += ["-nic", "none"]
+    return [*argv, *way.args]

@@ -1,0 +1,68 @@
+"""A profile that boots a real board, from the submit to the verdict: U-Boot under QEMU."""
+
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.support.qemu_boards import need_uboot, uboot_toml
+from tests.support.served_lab import until
+from tshrag_common import ids, requests as r
+from tshrag_common.client import is_final, open_client
+from tshrag_controller.cli.processes import LabProcesses
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("e2e")]
+
+PROFILE = {
+    "name": "uboot",
+    "tolerant": True,
+    "schedule": {
+        "sequence": [
+            {"boot": {"to": "bootloader", "fresh": True}},
+            {"bootloader": ["setenv greeting ${WHO}", "printenv greeting"], "env": {"WHO": "lab"}},
+            {"console.send": "echo one; echo two"},
+            {"console.expect": "\none"},
+            {"console.expect": {"regex": ["\ntw(o|enty)"], "within": "60s"}},
+            {"console.expect": {"text": ["three"], "within": "1s"}},
+            {"bootloader": "false"},
+            {"power": "off"},
+        ]
+    },
+}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[LabProcesses]:
+    made = LabProcesses(tmp_path / "lab", {"TSHRAG_NATS_URL": ""})
+    made.state.mkdir()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+async def test_a_profile_boots_a_board_and_talks_to_its_bootloader(lab: LabProcesses) -> None:
+    need_uboot()
+    lab.start_controller("")
+    await lab.wait_ready()
+    lab.start_agent("rack", uboot_toml(), slots=1)
+    await lab.wait_agents(1)
+    bundle = lab.bundle
+    async with open_client(bundle.url, name="e2e", credentials=bundle.creds or None) as client:
+        run = ids.new_run(time.time_ns() // 1_000_000, secrets.randbits(80))
+        body = msgspec.Raw(msgspec.json.encode(PROFILE))
+        await client.submit(r.Submit(run=run, profile=body))
+
+        async def is_over() -> bool:
+            return is_final((await client.run(run)).run.state)
+
+        await until(is_over, within_s=240.0)
+        jobs = (await client.jobs(r.ListJobs(id=run))).jobs
+        said = (await client.logs(r.GetLogs(job=jobs[1].id))).data
+    assert [job.state for job in jobs] == [
+        "passed", "passed", "passed", "passed", "passed", "failed", "failed", "passed",
+    ]  # fmt: skip
+    assert b"greeting=lab" in said
