@@ -10,7 +10,7 @@ import msgspec
 
 from tshrag_common.actions import Expect
 from tshrag_common.console_patterns import pattern_fault
-from tshrag_common.criteria import compile_criteria
+from tshrag_common.criteria_compile import compile_criteria
 from tshrag_common.documents import Document, read_document
 from tshrag_common.errors import Invalid, LabError, Problem, did_you_mean, shown
 from tshrag_common.findings import Findings

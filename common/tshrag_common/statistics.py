@@ -8,6 +8,8 @@ count              how many samples
 first last         value of the earliest and of the latest sample, whatever order they came in
 median p50 p99.9   linear interpolation between the two nearest (as numpy does it); p0 to p100
 stdev              of a sample (n - 1); needs two
+spread             the largest less the smallest
+slope              change a second of the line of least squares through all samples; needs two
 rate               change a second between first and last; a counter may be reset on the way
 =================  ===========================================================================
 
@@ -27,7 +29,8 @@ from tshrag_common.units import BASES, UNITS
 Result = float | int | list[float] | dict[str, int] | None
 
 NAMES = (
-    "num", "sum", "avg", "min", "max", "count", "first", "last", "median", "stdev", "rate", "hist",
+    "num", "sum", "avg", "min", "max", "count", "first", "last", "median", "stdev", "rate",
+    "slope", "spread", "hist",
 )  # fmt: skip
 _QUANTILE = re.compile(r"p(100|[0-9]{1,2}(?:\.[0-9]{1,2})?)", re.ASCII)
 
@@ -49,6 +52,12 @@ def is_statistic(name: str) -> bool:
 def is_one_number(name: str) -> bool:
     """Tell whether the statistic is a number that can be compared with a bound."""
     return name not in ("num", "hist") and is_statistic(name)
+
+
+def quantile_percent(name: str) -> float | None:
+    """Return 99.9 of ``p99.9``; None where `name` is no quantile."""
+    found = _QUANTILE.fullmatch(name)
+    return float(found[1]) if found else None
 
 
 def compute(
@@ -88,6 +97,8 @@ def one_number(
         return of_values(values)
     if name == "rate":
         return _rate(times, values, counter)
+    if name == "slope":
+        return _slope(times, values)
     return values[_earliest(times) if name == "first" else _latest(times)]
 
 
@@ -95,7 +106,7 @@ def unit_of(name: str, unit: str) -> str:
     """Return the unit that statistic `name` of a metric in `unit` is printed in."""
     if name == "count":
         return ""
-    if name != "rate":
+    if name not in ("rate", "slope"):
         return unit
     found = UNITS.get(unit)
     if found is None:
@@ -140,6 +151,17 @@ def _rate(times: Sequence[int], values: Sequence[float], counter: bool) -> float
     return math.fsum(new - old if new >= old else new for old, new in steps) / span_s
 
 
+def _slope(times: Sequence[int], values: Sequence[float]) -> float | None:
+    middle = math.fsum(times) / len(times)
+    away_s = [(at - middle) / 1e6 for at in times]
+    squares = math.fsum(far * far for far in away_s)
+    if squares <= 0:
+        return None
+    mean = _avg(values)
+    products = (far * (value - mean) for far, value in zip(away_s, values, strict=True))
+    return math.fsum(products) / squares
+
+
 def _earliest(times: Sequence[int]) -> int:
     return times.index(min(times))
 
@@ -159,5 +181,6 @@ _OF_VALUES: dict[str, Callable[[Sequence[float]], float | None]] = {
     "count": len,
     "median": lambda values: _quantile(sorted(values), 50),
     "stdev": _stdev,
+    "spread": lambda values: max(values) - min(values),
 }
-_OF_TIMES = ("first", "last", "rate")
+_OF_TIMES = ("first", "last", "rate", "slope")

@@ -9,9 +9,8 @@ from tshrag_common.criteria import (
     CompiledCriterion,
     Criterion,
     Evidence,
-    compile_criteria,
-    compile_criterion,
 )
+from tshrag_common.criteria_compile import compile_criteria, compile_criterion
 from tshrag_common.errors import Invalid
 from tshrag_common.metrics import MetricInfo
 
@@ -21,7 +20,7 @@ NOTHING_ASKED = (
     "bounds: criteria.latency: nothing that could fail is asked; give min, max, equals or in"
 )
 KNOWN = (
-    "known: num sum avg min max count first last median stdev rate hist "
+    "known: num sum avg min max count first last median stdev rate slope spread hist "
     "p50 p95 p99 p99.9 (any pNN or pNN.N)"
 )
 

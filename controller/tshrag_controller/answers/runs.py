@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from tshrag_common import ids, requests as r
-from tshrag_common.criteria import compile_criteria
+from tshrag_common.criteria_compile import compile_criteria
 from tshrag_common.documents import MAX_BYTES
 from tshrag_common.errors import Invalid, NotFound, Problem, Refused, shown
 from tshrag_common.ids import JobId, OrgId

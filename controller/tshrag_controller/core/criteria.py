@@ -1,82 +1,84 @@
 """PURE. Samples against criteria -> verdict with evidence; no data is error, never pass.
 
 A *source* is the series of one key from one attempt; earlier attempts of a job are left out by
-the caller. Sources of a group are taken together: for a counter ``last`` and ``rate`` add up over
-its sources, everything else is computed over all samples. Of several groups the worst decides:
-fail before error before marginal before pass, since a proven violation stays one when other data
-is missing.
+the caller. Sources of a group are taken together. Of several groups the worst decides: fail before
+error before marginal before pass, since a proven violation stays one when other data is missing.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from tshrag_common.criteria import (
-    EVERY,
-    MAX_GROUPS,
-    BoundName,
-    CompiledBound,
-    CompiledCriterion,
-    Evidence,
-    Verdict,
-)
-from tshrag_common.metrics import MetricType
+from tshrag_common.criteria import EVERY, MAX_GROUPS, CompiledCriterion, Evidence, Verdict
 from tshrag_common.statistics import one_number, unit_of
 from tshrag_common.units import UNITS, printed
+from tshrag_controller.core.asked import Finding, find, find_absent, find_silence
+from tshrag_controller.core.bounds import decisive, in_base, place
+from tshrag_controller.core.logic import combined
+from tshrag_controller.core.measured import statistic_of
+from tshrag_controller.core.source import NoVerdict, Source, in_window, refuse_gaps
 
-SLACK = 1e-12  # limits are inclusive, also for a mean whose last digit was rounded away
-
-
-class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """Samples of one key from one attempt, in base units, in any order.
-
-    ``missing`` counts samples that are known to exist and did not arrive; ``stale`` says why the
-    source was given up while it should have spoken. Start and end are those of the attempt; 0:
-    those of the samples.
-    """
-
-    key: str
-    times: Sequence[int]
-    values: Sequence[float]
-    durations: Sequence[int] = ()
-    unit: str = ""
-    type: MetricType = "gauge"
-    job: str = ""
-    dut: str = ""
-    host: str = ""
-    started_at: int = 0
-    ended_at: int = 0
-    missing: int = 0
-    stale: str = ""
+__all__ = ["Expected", "Source", "judge"]
 
 
-class _NoVerdict(Exception):
-    """These samples cannot be judged; the message says why."""
+class Expected(msgspec.Struct, frozen=True):
+    """The groups (ids of jobs, DUTs or hosts) that must have samples, part by part."""
+
+    names: tuple[str, ...] = ()
+    parts: tuple["Expected", ...] = ()
 
 
 def judge(
-    criterion: CompiledCriterion, sources: Iterable[Source], expected: Iterable[str] = ()
+    criterion: CompiledCriterion,
+    sources: Iterable[Source],
+    expected: Expected | Iterable[str] = (),
+    baseline: Iterable[Source] | None = None,
 ) -> Evidence:
     """Return the verdict; `sources` of other keys are passed over, their order does not matter.
 
-    `expected` are the groups (ids of jobs, DUTs or hosts) that must have samples when the scope
-    is not the run: one without any is an error.
+    `expected` are the groups that must have samples when the scope is not the run: one without
+    any is an error. `baseline` has the sources of the run to compare with; None: there is none.
     """
+    if not isinstance(expected, Expected):
+        expected = Expected(tuple(expected))
+    sources = list(sources)
+    baseline = None if baseline is None else list(baseline)
+    if criterion.logic:
+        inside = expected.parts or (Expected(),) * len(criterion.parts)
+        parts = tuple(
+            judge(part, sources, names, baseline)
+            for part, names in zip(criterion.parts, inside, strict=True)
+        )
+        return combined(criterion, parts)
+    return _judge(criterion, sources, expected.names, baseline)
+
+
+def _judge(
+    criterion: CompiledCriterion,
+    sources: list[Source],
+    expected: tuple[str, ...],
+    baseline: list[Source] | None,
+) -> Evidence:
     own, criterion = _own(criterion, sources)
     groups = _grouped(criterion, own, expected)
-    found = [_judge_group(criterion, name, groups[name]) for name in sorted(groups)]
+    if criterion.across:
+        return _across(criterion, groups)
+    others = _others(criterion, sources, baseline)
+    found: list[Evidence] = []
+    for name in sorted(groups):
+        other = None if others is None else others(name)
+        found.append(_judge_group(criterion, name, groups[name], other))
     if criterion.scope == "run":
         return found[0]
     return _worst_of(found)
 
 
 def _own(
-    criterion: CompiledCriterion, sources: Iterable[Source]
+    criterion: CompiledCriterion, sources: list[Source]
 ) -> tuple[list[Source], CompiledCriterion]:
     """Take the sources of the criterion's key, or of its whole key where that has samples."""
-    kept = [source for source in sources if source.key in criterion.keys]
+    names = (criterion.key, criterion.whole)
+    kept = [source for source in sources if source.key in names]
     kept.sort(key=lambda source: (source.job, source.dut, source.host, source.started_at))
     if criterion.whole and any(source.values for source in kept if source.key == criterion.whole):
         criterion = msgspec.structs.replace(
@@ -96,8 +98,51 @@ def _grouped(
     return groups or {"": []}
 
 
-def _judge_group(criterion: CompiledCriterion, group: str, sources: list[Source]) -> Evidence:
-    evidence = Evidence(
+def _others(
+    criterion: CompiledCriterion, sources: list[Source], baseline: list[Source] | None
+) -> Callable[[str], list[Source]] | None:
+    """Return what gives a group its counterpart; None: there is no baseline."""
+    if not criterion.vs:
+        return lambda name: []
+    if criterion.vs == "baseline":
+        if baseline is None:
+            return None
+        found = [source for source in baseline if source.key == criterion.key]
+    else:
+        found = [source for source in sources if source.key == criterion.vs_key]
+
+    def counterpart(name: str) -> list[Source]:
+        if criterion.scope == "run":
+            return found
+        wanted = _place_of(criterion, name)
+        return [
+            source
+            for source in found
+            if _place_of(criterion, getattr(source, criterion.scope)) == wanted
+        ]
+
+    return counterpart
+
+
+def _place_of(criterion: CompiledCriterion, name: str) -> str:
+    """Return what a group is called in every run: a job by its serial."""
+    return name.rpartition("-")[2] if criterion.scope == "job" else name
+
+
+def _judge_group(
+    criterion: CompiledCriterion, group: str, sources: list[Source], others: list[Source] | None
+) -> Evidence:
+    evidence = _blank(criterion, group, sources)
+    try:
+        if others is None:
+            return _without_baseline(criterion, evidence)
+        return _found(criterion, evidence, sources, others)
+    except NoVerdict as why:
+        return msgspec.structs.replace(evidence, reason=str(why))
+
+
+def _blank(criterion: CompiledCriterion, group: str, sources: list[Source]) -> Evidence:
+    return Evidence(
         criterion=criterion.name,
         metric=criterion.key,
         statistic=criterion.statistic,
@@ -106,60 +151,46 @@ def _judge_group(criterion: CompiledCriterion, group: str, sources: list[Source]
         scope=criterion.scope,
         group=group,
         samples=sum(len(source.values) for source in sources),
+        severity=criterion.severity,
     )
-    try:
-        _refuse_gaps(criterion.key, sources)
-        counted = [_in_window(criterion, source) for source in sources]
-        evidence = _with_times(evidence, counted)
-        return _compare(criterion, evidence, counted)
-    except _NoVerdict as why:
-        return msgspec.structs.replace(evidence, reason=str(why))
 
 
-def _refuse_gaps(key: str, sources: list[Source]) -> None:
-    if not any(len(source.values) for source in sources):
-        raise _NoVerdict(f"no samples of {key} were stored; does the load emit that key?")
-    for source in sources:
-        if source.stale:
-            raise _NoVerdict(f"samples of {key} are stale: {source.stale}")
-        if source.missing:
-            raise _NoVerdict(f"{source.missing} samples of {key} are missing")
-        if len(source.times) != len(source.values):
-            raise _NoVerdict(f"{key} has {len(source.times)} times, {len(source.values)} values")
-        if not all(map(math.isfinite, source.values)):
-            raise _NoVerdict(f"samples of {key} are not all numbers")
-    kinds = {(source.unit, source.type) for source in sources}
-    if len(kinds) > 1:
-        said = " and ".join(sorted(f"{kind} in {unit or 'no unit'}" for unit, kind in kinds))
-        raise _NoVerdict(f"{key} was stored as {said}")
+def _without_baseline(criterion: CompiledCriterion, evidence: Evidence) -> Evidence:
+    if criterion.without_baseline == "pass":
+        said = "there is no baseline to compare with, which passes as asked"
+        return msgspec.structs.replace(evidence, verdict="pass", marginal=True, reason=said)
+    raise NoVerdict("there is no baseline; name one with --baseline, or let an earlier run pass")
 
 
-def _in_window(criterion: CompiledCriterion, source: Source) -> Source:
-    """Return the source with the samples that count; one that overlaps the window does."""
-    windowed = (
-        criterion.after_us or criterion.before_us is not None or criterion.last_us is not None
-    )
-    if not windowed or not len(source.times):
-        return source
-    start = source.started_at or min(source.times)
-    low, high = start + criterion.after_us, math.inf
-    if criterion.before_us is not None:
-        high = start + criterion.before_us
-    if criterion.last_us is not None:
-        low = max(low, (source.ended_at or max(source.times)) - criterion.last_us)
-    spans = source.durations or (0,) * len(source.times)
-    rows = zip(source.times, source.values, spans, strict=True)
-    kept = [(at, value) for at, value, span in rows if at <= high and at + span >= low]
-    return msgspec.structs.replace(
-        source, times=[at for at, _ in kept], values=[value for _, value in kept], durations=()
-    )
+def _found(
+    criterion: CompiledCriterion, evidence: Evidence, sources: list[Source], others: list[Source]
+) -> Evidence:
+    """Ask what the criterion asks; whatever is known to be missing stands in the way."""
+    if criterion.absent or criterion.silence_us:
+        _refuse_missing(criterion, sources)
+        counted = [in_window(criterion, source) for source in sources]
+        ask = find_absent if criterion.absent else find_silence
+        return _told(criterion, evidence, ask(criterion, counted))
+    refuse_gaps(criterion.key, sources)
+    counted = [in_window(criterion, source) for source in sources]
+    evidence = _with_times(evidence, counted)
+    if criterion.vs == "metric" and others:
+        refuse_gaps(criterion.vs_key, others)
+    against = [in_window(criterion, source) for source in others]
+    return _told(criterion, evidence, find(criterion, counted, against))
+
+
+def _refuse_missing(criterion: CompiledCriterion, sources: list[Source]) -> None:
+    missing = sum(source.missing for source in sources)
+    if missing:
+        raise NoVerdict(f"{missing} samples of {criterion.key} are missing")
 
 
 def _with_times(evidence: Evidence, sources: list[Source]) -> Evidence:
     times = [source.times for source in sources if len(source.times)]
     if not times:
         said = f"no samples of {evidence.metric} lie in the window ({evidence.samples} outside)"
-        raise _NoVerdict(said)
+        raise NoVerdict(said)
     return msgspec.structs.replace(
         evidence,
         samples=sum(map(len, times)),
@@ -168,98 +199,13 @@ def _with_times(evidence: Evidence, sources: list[Source]) -> Evidence:
     )
 
 
-def _compare(criterion: CompiledCriterion, evidence: Evidence, sources: list[Source]) -> Evidence:
-    sources = [source for source in sources if len(source.times)]
-    unit = unit_of(criterion.statistic if criterion.statistic != EVERY else "avg", sources[0].unit)
-    bounds = [(bound.name, _in_base(criterion, bound, unit)) for bound in criterion.bounds]
-    if criterion.statistic == EVERY:
-        low = min(min(source.values) for source in sources)
-        high = max(max(source.values) for source in sources)
-    else:
-        low = high = _statistic(criterion, sources)
-    held = [_held(name, bound, low, high) for name, bound in bounds]
-    hard = [each for each in held if not each.name.startswith("warn")]
-    soft = [each for each in held if each.name.startswith("warn") and each.margin < 0]
-    worst = min(hard, key=lambda each: each.margin)
-    marginal = worst.margin >= 0 and bool(soft)
-    decisive = min(soft, key=lambda each: each.margin) if marginal else worst
-    return _told(criterion, evidence, sources, decisive, unit)
-
-
-class _Held(msgspec.Struct, frozen=True):
-    """One bound against the value that is worst for it; the margin is negative beyond it."""
-
-    name: BoundName
-    bound: float
-    value: float
-    margin: float
-
-
-def _held(name: BoundName, bound: float, low: float, high: float) -> _Held:
-    if name == "equals":
-        value = low if abs(low - bound) > abs(high - bound) else high
-        margin = -abs(value - bound)
-    elif name in ("min", "warn_min"):
-        value, margin = low, low - bound
-    else:
-        value, margin = high, bound - high
-    if abs(margin) <= SLACK * max(abs(bound), abs(value)):
-        margin = 0.0
-    return _Held(name, bound, value, margin)
-
-
-def _in_base(criterion: CompiledCriterion, bound: CompiledBound, unit: str) -> float:
-    """Return the bound in the base unit of the statistic, which is printed in `unit`."""
-    found = UNITS.get(unit)
-    if bound.dimension is None:
-        return found.to_base(bound.number) if found else bound.number
-    if found is None or found.dimension != bound.dimension:
-        said = f"{criterion.key} was stored in {unit or 'no unit'}, {bound.name} is a "
-        fix = "" if unit else "; declare its unit in load.toml or write it behind the value"
-        raise _NoVerdict(f"{said}{bound.dimension}{fix}")
-    return bound.number
-
-
-def _statistic(criterion: CompiledCriterion, sources: list[Source]) -> float:
-    name, counter = criterion.statistic, sources[0].type == "counter"
-    if counter and name == "last":
-        return math.fsum(_of(name, source, criterion) for source in sources)
-    if counter and name == "rate" and len(sources) > 1:
-        return _total_rate(criterion, sources)
-    if len(sources) == 1:
-        return _of(name, sources[0], criterion, counter)
-    times = list(chain.from_iterable(source.times for source in sources))
-    values = list(chain.from_iterable(source.values for source in sources))
-    merged = Source(key=criterion.key, times=times, values=values)
-    return _of(name, merged, criterion, counter)
-
-
-def _total_rate(criterion: CompiledCriterion, sources: list[Source]) -> float:
-    """Return what all sources grew by, over the time from the first to the last sample."""
-    spans = [(min(source.times), max(source.times)) for source in sources]
-    grown = math.fsum(
-        _of("rate", source, criterion, True) * (end - start)
-        for source, (start, end) in zip(sources, spans, strict=True)
-    )
-    return grown / (max(end for _, end in spans) - min(start for start, _ in spans))
-
-
-def _of(name: str, source: Source, criterion: CompiledCriterion, counter: bool = False) -> float:
-    value = one_number(name, source.times, source.values, counter=counter)
-    if value is None or not math.isfinite(value):
-        raise _NoVerdict(
-            f"{name} of {criterion.key} needs more than {_samples(len(source.values))}"
-        )
-    return value
-
-
-def _told(
-    criterion: CompiledCriterion, evidence: Evidence, sources: list[Source], held: _Held, unit: str
-) -> Evidence:
+def _told(criterion: CompiledCriterion, evidence: Evidence, finding: Finding) -> Evidence:
     """Put the decisive bound into the evidence, as numbers and as a sentence."""
-    unit = criterion.unit or unit
+    held = finding.held
+    unit = finding.unit if finding.is_of_time else criterion.unit or finding.unit
     shown: Callable[[float], float] = UNITS[unit].from_base if unit in UNITS else float
-    verdict: Verdict = "pass" if held.margin >= 0 or held.name.startswith("warn") else "fail"
+    forgiven = held.name.startswith("warn") or finding.excused
+    verdict: Verdict = "pass" if held.margin >= 0 or forgiven else "fail"
     return msgspec.structs.replace(
         evidence,
         verdict=verdict,
@@ -269,36 +215,63 @@ def _told(
         bound_name=held.name,
         margin=shown(held.margin),
         unit=unit,
-        reason=_sentence(criterion, sources, held, unit),
+        reason=finding.said,
+        p_value=finding.p_value,
     )
 
 
-def _sentence(criterion: CompiledCriterion, sources: list[Source], held: _Held, unit: str) -> str:
-    every = criterion.statistic == EVERY
-    subject = criterion.key if every else f"{criterion.statistic} of {criterion.key}"
-    verb = "is at worst" if every else "is"
-    said = f"{subject} {verb} {printed(held.value, unit)}, {_place(held, unit)}"
-    if held.name.startswith("warn"):
-        said += ", which still passes"
-    counted = _samples(sum(len(source.values) for source in sources))
-    if every and held.margin < 0:
-        beyond = sum(
-            _held(held.name, held.bound, value, value).margin < 0
-            for source in sources
-            for value in source.values
-        )
-        counted = f"{beyond} of {counted}"
-    return f"{said} ({counted})"
+def _across(criterion: CompiledCriterion, groups: dict[str, list[Source]]) -> Evidence:
+    """Judge one number over the statistics of all groups, such as how far DUTs are apart."""
+    found = [_measured(criterion, name, groups[name]) for name in sorted(groups)]
+    broken = next((each for each in found if each.value is None), None)
+    if broken is not None:
+        return msgspec.structs.replace(broken, groups=tuple(found[:MAX_GROUPS]))
+    sources = [source for name in sorted(groups) for source in groups[name]]
+    whole = msgspec.structs.replace(
+        found[0], verdict="error", group="", value=None, samples=sum(e.samples for e in found)
+    )
+    try:
+        finding = _found_across(criterion, sources, [each.value or 0.0 for each in found])
+    except NoVerdict as why:
+        return msgspec.structs.replace(whole, reason=str(why))
+    told = _told(criterion, whole, finding)
+    shown = UNITS[told.unit].from_base if told.unit in UNITS else float
+    kept = (
+        msgspec.structs.replace(each, value=shown(each.value or 0.0), unit=told.unit)
+        for each in found[:MAX_GROUPS]
+    )
+    return msgspec.structs.replace(told, groups=tuple(kept))
 
 
-def _place(held: _Held, unit: str) -> str:
-    bound, far = printed(held.bound, unit), printed(abs(held.margin), unit)
-    if held.name == "equals":
-        return f"as asked: {bound}" if held.margin == 0 else f"not {bound}: off by {far}"
-    if held.margin == 0:
-        return f"right at {held.name} {bound}"
-    side = "above" if held.value > held.bound else "below"
-    return f"{side} {held.name} {bound} by {far}"
+def _measured(criterion: CompiledCriterion, group: str, sources: list[Source]) -> Evidence:
+    """Return the statistic of one group, in its base unit; without a value: why there is none."""
+    evidence = _blank(criterion, group, sources)
+    try:
+        refuse_gaps(criterion.key, sources)
+        counted = [in_window(criterion, source) for source in sources]
+        evidence = _with_times(evidence, counted)
+        value = statistic_of(criterion.statistic, [each for each in counted if len(each.times)])
+    except NoVerdict as why:
+        where = f"{criterion.scope} {group}: " if group else ""
+        return msgspec.structs.replace(evidence, reason=f"{where}{why}")
+    return msgspec.structs.replace(evidence, verdict="pass", value=value)
+
+
+def _found_across(
+    criterion: CompiledCriterion, sources: list[Source], values: list[float]
+) -> Finding:
+    value = one_number(criterion.across, range(len(values)), values)
+    if value is None:
+        word = f"{criterion.across} across {criterion.scope}s"
+        raise NoVerdict(f"{word} needs more than {len(values)} of them")
+    unit = unit_of(criterion.statistic, sources[0].unit)
+    bounds = [(bound.name, in_base(criterion, bound, unit)) for bound in criterion.bounds]
+    worst = decisive(bounds, value, value)
+    said = (
+        f"{criterion.across} of {criterion.statistic} of {criterion.key} across {len(values)} "
+        f"{criterion.scope}s is {printed(worst.value, unit)}, {place(worst, unit)}"
+    )
+    return Finding(held=worst, unit=unit, said=said)
 
 
 def _worst_of(found: list[Evidence]) -> Evidence:
@@ -310,10 +283,10 @@ def _worst_of(found: list[Evidence]) -> Evidence:
         counts[word] = counts.get(word, 0) + 1
     worst = found[0]
     said = ", ".join(f"{n} {word}" for word, n in counts.items())
-    place = f"{worst.scope} {worst.group}: " if worst.group else ""
+    where = f"{worst.scope} {worst.group}: " if worst.group else ""
     return msgspec.structs.replace(
         worst,
-        reason=f"{place}{worst.reason}; of {len(found)} {worst.scope}s: {said}",
+        reason=f"{where}{worst.reason}; of {len(found)} {worst.scope}s: {said}",
         counts=counts,
         groups=tuple(found[:MAX_GROUPS]),
     )
@@ -327,7 +300,3 @@ def _rank(evidence: Evidence) -> int:
 
 def _margin(evidence: Evidence) -> float:
     return 0.0 if evidence.margin is None else evidence.margin
-
-
-def _samples(count: int) -> str:
-    return "1 sample" if count == 1 else f"{count} samples"

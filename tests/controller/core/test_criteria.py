@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from tshrag_common.criteria import MAX_GROUPS, Criterion, Evidence, compile_criterion
+from tshrag_common.criteria import MAX_GROUPS, Criterion, Evidence
+from tshrag_common.criteria_compile import compile_criterion
 from tshrag_common.metrics import MetricInfo
 from tshrag_controller.core.criteria import Source, judge
 
