@@ -199,4 +199,5 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     severity: Severity = "major"
     parts: tuple["Evidence", ...] = ()
     p_value: float | None = None  # that a change as large came by chance
+    against: str = ""  # the run that was the baseline
     live: str = ""  # what was said while it ran, where that was something else

@@ -74,6 +74,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     loads: dict[str, LocalLoad] = msgspec.field(default_factory=dict[str, LocalLoad])
     park: bool = False  # keep what nobody can serve yet
     retry_of: str = ""
+    baseline: str = ""  # a run; "none"; empty: the newest of this name that passed
 
 
 class SubmitAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -52,15 +52,14 @@ class Judging:
             await self._engine.ask(partial(_tell, run, evidence, trouble))
 
     async def _judge_one(self, run: RunId) -> tuple[Evidence, ...]:
-        criteria = await self._engine.ask(
-            lambda decision: decision.lab.runs[run].criteria if run in decision.lab.runs else ()
-        )
+        criteria, baseline = await self._engine.ask(partial(_asked, run))
         if not criteria:
             return ()
         found = await self._read(run, criteria)
-        return await asyncio.to_thread(judge_all, criteria, found)
+        before = await self._read(baseline, criteria) if baseline else None
+        return await asyncio.to_thread(judge_all, criteria, found, baseline, before)
 
-    async def _read(self, run: RunId, criteria: tuple[CompiledCriterion, ...]) -> Judged:
+    async def _read(self, run: str, criteria: tuple[CompiledCriterion, ...]) -> Judged:
         """Read the samples; while the store is behind or away, wait: no verdict without them."""
         while True:
             try:
@@ -78,15 +77,34 @@ def _tell(
     on_evidence(decision, run, evidence, trouble)
 
 
-def judge_all(criteria: tuple[CompiledCriterion, ...], found: Judged) -> tuple[Evidence, ...]:
+def _asked(run: RunId, decision: Decision) -> tuple[tuple[CompiledCriterion, ...], str]:
+    """Return the criteria of a run and the run that they compare with."""
+    known = decision.lab.runs.get(run)
+    return (known.criteria, known.baseline) if known is not None else ((), "")
+
+
+def judge_all(
+    criteria: tuple[CompiledCriterion, ...],
+    found: Judged,
+    baseline: str = "",
+    before: Judged | None = None,
+) -> tuple[Evidence, ...]:
     """Return the evidence of every criterion, in their order.
 
     All of it stands in one event: where that is too large, groups are told by their counts only.
     """
+    sources = before.sources if before is not None else None
     evidence = tuple(
-        judge(criterion, found.sources, expected)
+        _against(judge(criterion, found.sources, expected, sources), criterion, baseline)
         for criterion, expected in zip(criteria, found.expected, strict=True)
     )
     if len(msgspec.msgpack.encode(evidence)) > MOST_EVIDENCE_BYTES:
         return tuple(msgspec.structs.replace(each, groups=()) for each in evidence)
     return evidence
+
+
+def _against(evidence: Evidence, criterion: CompiledCriterion, baseline: str) -> Evidence:
+    """Name the run that was compared with."""
+    if not criterion.needs_baseline:
+        return evidence
+    return msgspec.structs.replace(evidence, against=baseline)

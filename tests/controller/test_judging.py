@@ -17,7 +17,8 @@ from tshrag_common.ids import RunId
 from tshrag_common.jobs import JobSpec
 from tshrag_common.metrics import MetricInfo
 from tshrag_common.reports import MetricNotice
-from tshrag_controller.core.criteria import Source
+from tshrag_controller.core.criteria import Expected
+from tshrag_controller.core.source import Source
 from tshrag_controller.judging import judge_all
 from tshrag_controller.log.frames import MOST_EVENT_BYTES
 from tshrag_controller.store.sources import Judged, judged
@@ -135,7 +136,7 @@ async def test_a_job_that_never_started_owes_nothing(store: Store) -> None:
     lab.ended(lab.fence(run))
     await lab.write()
     found = await store.query(lambda db: judged(db, run, (at_most(5, "job"),)))
-    assert found.expected == ((ids.job_of(run, 1),),)
+    assert found.expected == (Expected((ids.job_of(run, 1),)),)
 
 
 async def test_only_the_newest_attempt_of_a_job_counts(store: Store) -> None:
@@ -220,7 +221,7 @@ def test_evidence_that_no_event_can_hold_tells_groups_by_their_counts() -> None:
     )  # fmt: skip
     jobs = tuple(ids.job_of(ids.new_run(1, 1), serial) for serial in range(1, 31))
     sources = tuple(Source(key="k." + "x" * 190, times=[T0], values=[1.0], job=job) for job in jobs)
-    evidence = judge_all(criteria, Judged(sources, ((),) * 200))
+    evidence = judge_all(criteria, Judged(sources, (Expected(),) * 200))
     assert len(msgspec.msgpack.encode(evidence)) < MOST_EVENT_BYTES
     assert evidence[0].counts == {"pass": 30}
     assert evidence[0].groups == ()

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 
 from tshrag_common import ids, requests as r
+from tshrag_common.criteria import CompiledCriterion
 from tshrag_common.criteria_compile import compile_criteria
 from tshrag_common.documents import MAX_BYTES
 from tshrag_common.errors import Invalid, NotFound, Problem, Refused, shown
@@ -28,6 +29,8 @@ from tshrag_controller.log.frames import MOST_EVENT_BYTES
 from tshrag_controller.resolving import Resolving
 from tshrag_controller.store import queries
 from tshrag_controller.store.store import Store
+
+NO_BASELINE = "none"
 
 
 class RunAnswers:
@@ -90,6 +93,7 @@ class RunAnswers:
         criteria = compile_criteria(profile.criteria, declared)
         made = narrowed(await asyncio.to_thread(plan, profile, loads, asked.env), asked)
         duration_s = asked.duration_s or profile.limits.duration or 0.0
+        baseline = await self._baseline(asker.org, asked, profile.name, criteria)
         admitted = RunAdmitted(
             run=ids.run_id(asked.run),
             org=asker.org,
@@ -107,9 +111,26 @@ class RunAnswers:
             duration_us=round(duration_s * 1e6),
             seed=asked.seed,
             retry_of=asked.retry_of,
+            baseline=baseline,
         )
         await asyncio.to_thread(_check_size, admitted)
         return admitted
+
+    async def _baseline(
+        self, org: OrgId, asked: r.Submit, name: str, criteria: tuple[CompiledCriterion, ...]
+    ) -> str:
+        """Return the run to compare with, fixed when the run is accepted; "": there is none."""
+        if asked.baseline == NO_BASELINE or not any(each.needs_baseline for each in criteria):
+            return ""
+        await self._store.wait_applied(self._engine.sequence)
+        if asked.baseline:
+            view = await self._view(org, ids.run_id(asked.baseline))
+            if not view.ended_at:
+                fix = "wait for it, or name another run"
+                raise Refused("baseline", f"{view.id} has not ended", fix, code="not_ended")
+            return view.id
+        found = await self._store.query(lambda db: queries.last_passed(db, org, name))
+        return found or ""
 
     async def cancel(self, asker: Asker, asked: r.Cancel) -> r.CancelAnswer:
         """Cancel, then wait a while for the agents to say what they stopped."""

@@ -46,6 +46,11 @@ _WINDOW = (
     ),
     click.option("--key", default="", help="The same key again is the same run."),
     click.option("--park", is_flag=True, help="Keep it waiting where no place could ever fit."),
+    click.option(
+        "--baseline",
+        metavar="RUN",
+        help="Compare with this run, or 'none'; else the newest of its name that passed.",
+    ),
 )
 _AFTERWARDS = (
     click.option("--wait", "waits", is_flag=True, help="Wait; the exit code is the verdict."),
@@ -114,6 +119,7 @@ def _request(draft: Draft, given: dict[str, Any]) -> r.Submit:
         deadline=given.get("end_time") or 0,
         seed=given["seed"],
         park=given.get("park", False),
+        baseline=given.get("baseline") or "",
     )
 
 

@@ -66,6 +66,7 @@ def _run_admitted(lab: Lab, event: e.RunAdmitted, at: int) -> None:
         duration_us=event.duration_us,
         seed=event.seed,
         open_jobs=len(event.plan.jobs),
+        baseline=event.baseline,
     )
     lab.runs[run.id] = run
     if event.key:

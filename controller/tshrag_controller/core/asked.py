@@ -4,7 +4,6 @@ Each kind of question gives a Finding: the value that counts, the bound that dec
 for both. Whatever stands in the way of an answer raises NoVerdict; that is an error, never a pass.
 """
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -183,17 +182,22 @@ def _change(criterion: CompiledCriterion, sources: list[Source], others: list[So
         for bound in criterion.bounds
     ]
     worst = decisive(bounds, change.value, change.value)
-    excused = bool(
-        worst.margin < 0
-        and criterion.significance
-        and (change.p_value is None or change.p_value >= criterion.significance)
-    )
-    said = _change_sentence(criterion, sources, change, worst)
+    excused = False
+    if worst.margin < 0 and criterion.significance:
+        if change.p_value is None:
+            counts = f"{change.samples} and {change.other_samples} samples"
+            raise NoVerdict(f"{counts} of {criterion.key} do not suffice to test a change")
+        excused = change.p_value >= criterion.significance
+    said = _change_sentence(criterion, sources, change, worst, excused)
     return Finding(held=worst, unit=unit, said=said, excused=excused, p_value=change.p_value)
 
 
 def _change_sentence(
-    criterion: CompiledCriterion, sources: list[Source], change: Change, worst: Held
+    criterion: CompiledCriterion,
+    sources: list[Source],
+    change: Change,
+    worst: Held,
+    excused: bool,
 ) -> str:
     own = unit_of(criterion.statistic, sources[0].unit)
     unit = "%" if criterion.relative else own
@@ -207,9 +211,8 @@ def _change_sentence(
         f"{other} has {printed(change.other, own)}: {sign}{printed(change.value, unit)}, "
         f"{place(worst, unit)} ({change.samples} and {change.other_samples} samples, {chance})"
     )
-    if worst.margin < 0 and criterion.significance and not math.isnan(change.value):
-        is_sure = change.p_value is not None and change.p_value < criterion.significance
-        said += "" if is_sure else f"; not significant at {criterion.significance:g}"
+    if excused:
+        said += f"; not significant at {criterion.significance:g}"
     return said
 
 

@@ -48,6 +48,7 @@ class RunAdmitted(Event, frozen=True, kw_only=True, array_like=True, tag="run_ad
     duration_us: int = 0  # of the whole run, from its first job; 0: no limit
     seed: int = 4242
     retry_of: str = ""
+    baseline: str = ""  # the run that criteria with ``vs: baseline`` compare with; "" : none
 
 
 class RolesBound(Event, frozen=True, kw_only=True, array_like=True, tag="roles_bound"):

@@ -171,7 +171,7 @@ def on_evidence(
     if run is None or run.state is not RunState.EVALUATING:
         return
     cause = worst(set(run.ended))
-    words = {item.verdict for item in evidence}
+    words = {item.verdict for item in evidence if item.severity != "minor"}
     reason = ""
     if trouble is not None or "error" in words:
         cause = RunCause.BREAK
@@ -184,5 +184,9 @@ def on_evidence(
 
 
 def _reasons(evidence: tuple[Evidence, ...], verdict: str) -> str:
-    said = [f"{item.criterion}: {item.reason}" for item in evidence if item.verdict == verdict]
+    said = [
+        f"{item.criterion}: {item.reason}"
+        for item in evidence
+        if item.verdict == verdict and item.severity != "minor"
+    ]
     return "; ".join(said)[:2000]

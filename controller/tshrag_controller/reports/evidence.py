@@ -7,7 +7,16 @@ from tshrag_common.units import UNITS
 from tshrag_controller.reports.text import clean
 
 _NO_VALUE = ("count", "sum", "stdev", "rate")  # other numbers than those of the samples
-_SIGNS = {"min": "≥", "max": "≤", "equals": "=", "warn_min": "≥", "warn_max": "≤"}
+_SIGNS = {
+    "min": "≥",
+    "max": "≤",
+    "equals": "=",
+    "warn_min": "≥",
+    "warn_max": "≤",
+    "for": "<",
+    "silence": "≤",
+    "absent": "=",
+}
 
 
 def value_text(evidence: Evidence) -> str:
@@ -30,6 +39,8 @@ def margin_text(evidence: Evidence) -> str:
 
 def asked_text(evidence: Evidence) -> str:
     """Return ``avg of network.latency``: what was asked."""
+    if evidence.parts:
+        return f"{clean(evidence.statistic)} of {len(evidence.parts)} criteria"
     where = f" of {clean(evidence.scope)} {clean(evidence.group)}" if evidence.group else ""
     return f"{clean(evidence.statistic)} of {clean(evidence.metric)}{where}"
 

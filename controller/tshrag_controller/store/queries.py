@@ -82,6 +82,13 @@ def number_of(db: sqlite3.Connection, org: OrgId, run: str) -> int:
     return int(db.execute("SELECT no FROM runs WHERE id=?", (run,)).fetchone()[0])
 
 
+def last_passed(db: sqlite3.Connection, org: OrgId, name: str) -> str | None:
+    """Return the newest run of that name that passed."""
+    sql = "SELECT id FROM runs WHERE org=? AND name=? AND state='passed' ORDER BY no DESC LIMIT 1"
+    found = db.execute(sql, (org, name)).fetchone()
+    return str(found[0]) if found else None
+
+
 def list_jobs(db: sqlite3.Connection, org: OrgId, asked: ListJobs) -> JobsAnswer:
     """Return a page of the jobs of a run, or the one job that is named."""
     is_job = asked.id.startswith("job-")

@@ -16,7 +16,8 @@ from tshrag_common.ids import RunId
 from tshrag_common.jobs import JobSpec
 from tshrag_common.metrics import metric_key
 from tshrag_common.reports import Ended, MetricNotice
-from tshrag_controller.core.criteria import Source
+from tshrag_controller.core.criteria import Expected
+from tshrag_controller.core.source import Source
 from tshrag_controller.store.columns import Column, columns
 from tshrag_controller.store.hot import REST
 
@@ -31,7 +32,7 @@ class Judged(msgspec.Struct, frozen=True):
     """All that the criteria of a run are held against; ``expected`` has one entry for each."""
 
     sources: tuple[Source, ...]
-    expected: tuple[tuple[str, ...], ...]
+    expected: tuple[Expected, ...]
 
 
 class _Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +66,7 @@ def judged(db: sqlite3.Connection, run: str, criteria: Iterable[CompiledCriterio
             missing = _missing(attempt, key) + _not_taken(refused, column.serial, key)
             sources.append(_source(run, attempt, column, missing))
         sources += _silent(run, key, attempts, refused, told)
-    expected = tuple(_expected(run, each, attempts) for each in criteria)
+    expected = tuple(_expected_in(run, each, attempts) for each in criteria)
     return Judged(tuple(sources), expected)
 
 
@@ -178,6 +179,11 @@ def _canonical(key: str) -> str:
         return metric_key(key)
     except LabError:
         return key
+
+
+def _expected_in(run: str, criterion: CompiledCriterion, attempts: dict[int, _Attempt]) -> Expected:
+    parts = tuple(_expected_in(run, part, attempts) for part in criterion.parts)
+    return Expected(() if parts else _expected(run, criterion, attempts), parts)
 
 
 def _expected(

@@ -2,7 +2,7 @@
 
 import math
 import statistics as oracle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import pytest
@@ -20,7 +20,7 @@ TEMPERATURE = MetricInfo(key="cpu.temp", unit="V")
 
 
 def asked(
-    fields: dict[str, object],
+    fields: Mapping[str, object],
     sources: Sequence[Source],
     expected: Sequence[str] = (),
     baseline: Sequence[Source] | None = None,
@@ -156,6 +156,8 @@ def test_a_change_that_may_be_chance_passes_and_says_so() -> None:
     assert (found.verdict, found.marginal) == ("pass", True)
     assert found.reason.endswith("; not significant at 0.01")
     assert found.p_value is not None and found.p_value > 0.01
+    few = asked(fields, [a_source([0.3])], baseline=[a_source([0.1])])
+    assert few.verdict == "error" and "do not suffice to test a change" in few.reason
     sure = asked(fields, [a_source([v + 0.2 for v in now])], baseline=[a_source(before)])
     assert sure.verdict == "fail"
 
