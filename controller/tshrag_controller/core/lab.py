@@ -95,11 +95,8 @@ class Run:
     live: int = 0  # attempts that hold something
     bound: dict[str, tuple[AgentId, DutId]] = field(default_factory=dict)  # role -> its DUT
     evidence: tuple[Evidence, ...] = ()
-<<<<<<< HEAD
     avoid: dict[str, tuple[str, ...]] = field(default_factory=dict)  # role -> where it went wrong
-=======
     baseline: str = ""
->>>>>>> 7fafd34 (criteria: compare with a baseline run, forgive what may be chance)
 
     def spec(self, job: Job) -> JobSpec:
         return self.plan.specs[job.spec]
