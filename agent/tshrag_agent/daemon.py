@@ -9,6 +9,7 @@ from typing import Any
 
 from tshrag_agent.attempts.attempt import Attempt, Office
 from tshrag_agent.attempts.choose import Ways
+from tshrag_agent.attempts.contact import Contact
 from tshrag_agent.attempts.fences import Fences
 from tshrag_agent.attempts.host import Shepherd
 from tshrag_agent.attempts.prepare import Kit
@@ -77,6 +78,7 @@ class Daemon:
         self.facts = gather(self.agent, settings, secrets.token_hex(8), VERSION)
         self.leases = Leases(self._clock, kept_leases(journal))
         self.roster = Roster(slots_of(settings, self.facts), self.leases)
+        self._contact = Contact(self.roster.live, shepherd, self._clock)
         self._early = EarlyReports(journal)
         self._office = Office(journal, self._early, self.roster, self._clock)
         self.channels = Channels(self.agent, lambda: self._online.bus, self._spawn)
@@ -99,6 +101,7 @@ class Daemon:
             clock=self._clock,
             beat_s=settings.agent.beat_s,
             attend=self.channels.attend,
+            renew=self._contact.renew,
         )
         blobs = BlobClient(self.agent, lambda: self._online.bus)
         self._loads = LoadCache(
@@ -108,24 +111,29 @@ class Daemon:
         self._boards = Boards(settings.dut, self._duts, settings.boards)
         self._host_tap = HostTap(journal, self._clock)
         self._sampler = self._new_sampler(settings.agent.sample_s)
-        self._site = Site(
+        self._site = self._made_site()
+        self._ways = Ways(self._site, self._duts, self._boards)
+        self._attempts: asyncio.TaskGroup | None = None
+
+    def _made_site(self) -> Site:
+        settings = self._settings
+        return Site(
             agent=self.agent,
             store=settings.store,
             cache=settings.cache,
             http=settings.agent.http,
-            journal=journal,
+            journal=self._journal,
             clock=self._clock,
             kit=Kit(self._loads, self.facts.os, self.facts.arch),
-            shepherd=shepherd,
-            exits=Exits(shepherd),
+            shepherd=self._shepherd,
+            exits=Exits(self._shepherd),
             sockets=MetricSockets(settings.store / "sockets", self._clock),
             spawn=self._spawn,
             sampler=self._sampler,
             sample_s=settings.agent.sample_s,
             blame=self._blame,
+            contact=self._contact,
         )
-        self._ways = Ways(self._site, self._duts, self._boards)
-        self._attempts: asyncio.TaskGroup | None = None
 
     def stop(self, handover: bool = False) -> None:
         """Take nothing new, end in order; with `handover` leave what the next agent can adopt."""
@@ -152,6 +160,7 @@ class Daemon:
                 group.create_task(self._shepherd.run(), name="shepherd")
                 group.create_task(self._site.exits.run(), name="exits")
                 group.create_task(self._expire(), name="expire")
+                group.create_task(self._contact.run(), name="contact")
                 group.create_task(self._early.pump(), name="early reports")
                 group.create_task(self._duts.run(), name="consoles")
                 group.create_task(self.leases.watch(), name="leases")
@@ -197,6 +206,7 @@ class Daemon:
         return attempt
 
     def _begin(self, attempt: Attempt) -> None:
+        self._contact.entered()
         self._group.create_task(attempt.conduct(), name=attempt.start.job)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

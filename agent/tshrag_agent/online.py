@@ -67,11 +67,13 @@ class Online:
         beat_s: float,
         attend: Callable[[Bus], Awaitable[None]] | None = None,
         connect: Connect = connect,
+        renew: Callable[[float], None] = lambda sent_at: None,
     ) -> None:
         self.facts, self._bundle = facts, bundle
         self._journal, self._roster, self._intake = journal, roster, intake
         self._clock, self._beat_s, self._connect = clock, beat_s, connect
         self._attend = attend
+        self._renew = renew
         self.bus: Bus | None = None
         self.outbounds: dict[SpoolName, Outbound] = {}
         self._saw_hello = False
@@ -164,6 +166,7 @@ class Online:
             outbounds=self.outbounds,
             clock=self._clock,
             beat_s=self._beat_s,
+            renew=self._renew,
         )
         bus.on_reconnect(pulse.soon)
         await bus.subscribe(subjects.command(agent), self._intake.hear)

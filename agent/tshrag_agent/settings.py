@@ -201,6 +201,10 @@ def _examine(data: object, findings: Findings) -> None:
         if not {"ssh", "serial", "local"} & table.keys():
             fix = "add [dut.ssh], [dut.serial] or [dut.local]"
             findings.add("no_transport", ("dut", number), "there is no way to this DUT", fix)
+        if table.get("shared") is True and {"serial", "local"} & table.keys():
+            what = "a DUT that several agents reach has no console and is no host of its own"
+            fix = "leave out shared, or the serial way: a console has one owner"
+            findings.add("not_shareable", ("dut", number, "shared"), what, fix)
 
 
 def _overridden(settings: AgentSettings, environ: Mapping[str, str], folder: Path) -> AgentSettings:

@@ -28,6 +28,7 @@ class StartAttempt(msgspec.Struct, frozen=True, kw_only=True, array_like=True, t
     run_hosts: tuple[str, ...] = ()
     run_duts: tuple[str, ...] = ()
     seed: int = 4242
+    lease_s: float = 0.0  # without an answered heartbeat; 0: until its own time limit
 
 
 class CancelAttempt(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="cancel"):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tshrag_common import ids
+from tshrag_common import contact, ids
 from tshrag_common.times import duration_s
 from tshrag_common.units import BadQuantity, quantity
 
@@ -109,6 +109,15 @@ Timeout = Annotated[
     float, Meta(extra={"parse": partial(duration_s, where="")}, extra_json_schema=_QUANTITY_TEXT)
 ]
 """Seconds, of a job: 1s..7d."""
+
+Disconnect = Annotated[
+    float,
+    Meta(
+        extra={"parse": partial(duration_s, where="", least_s=contact.LEAST_S)},
+        extra_json_schema=_QUANTITY_TEXT,
+    ),
+]
+"""Seconds that a job goes on without the bus: 20s..7d."""
 
 LongTimeout = Annotated[
     float,

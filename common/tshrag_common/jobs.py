@@ -88,6 +88,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     namespace: str = ""  # metrics of the job live below it; empty: any key
     metrics: tuple[MetricInfo, ...] = ()
     board: Action | None = None  # what is done with the DUT itself
+    disconnect_s: float = 0.0  # without the bus it is given up after so long; 0: by what it holds
 
     @property
     def is_placed(self) -> bool:

@@ -14,6 +14,7 @@ from tshrag_common.criteria import Criterion
 from tshrag_common.fields import (
     CommandLine,
     CommandWords,
+    Disconnect,
     EnvName,
     LongTimeout,
     Name,
@@ -74,6 +75,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout: Timeout = 1800.0  # of a job, from the start of an attempt
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
     output: OutputSize = 64.0 * 2**20  # bytes of each output stream of a job
+    disconnect: Disconnect | UnsetType = UNSET  # of a job, without the bus; unset: by what it holds
 
 
 class ReportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -29,6 +29,7 @@ Verb = Literal[
     "duts", "logs", "metrics", "series", "watch", "blob_has", "blob_put",
     "lease_take", "lease_renew", "lease_release", "lease_share", "lease_transfer", "leases",
     "channel",
+    "resolve",
 ]  # fmt: skip
 
 

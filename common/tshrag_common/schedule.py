@@ -9,8 +9,8 @@
     {"sleep": "10s"}   {"comment": "now the long part"}   {"nop": true}
     {"power": "cycle"}   {"boot": "shell"}   {"shell": "dmesg"}   and more of a board: `actions`
 
-``env``, ``cwd``, ``target``, ``timeout``, ``attempts`` and ``on_fail`` of a step hold for all that
-is below it, until a step says its own.
+``env``, ``cwd``, ``target``, ``timeout``, ``attempts``, ``on_fail`` and ``disconnect`` of a step
+hold for all that is below it, until a step says its own.
 """
 
 from collections.abc import Iterator
@@ -25,6 +25,7 @@ from tshrag_common.fields import (
     VARIABLE,
     CommandLine,
     CommandWords,
+    Disconnect,
     EnvName,
     Name,
     Path,
@@ -114,6 +115,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout: Timeout | UnsetType = UNSET
     attempts: Annotated[int, Meta(ge=1, le=10)] | UnsetType = UNSET
     on_fail: OnFail | UnsetType = UNSET
+    disconnect: Disconnect | UnsetType = UNSET
     needs: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
 
     @property

@@ -90,6 +90,7 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: str
     stopped: tuple[str, ...] = ()
     pending: bool = False  # its agent has not answered yet
+    note: str = ""  # why it takes longer: the agent is away
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -166,6 +167,7 @@ class DutView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     owner: str = ""  # org/name of the person who holds it, or org of the job
     since: int = 0  # of the hold
     until: int = 0  # of a lease
+    ways: tuple[str, ...] = ()  # every agent that reaches it, of a shared one
 
 
 class SeriesView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -211,4 +211,5 @@ def start_of(lab: Lab, fence: Fence, specs: Specs) -> StartAttempt:
         run_hosts=tuple(hosts),
         run_duts=tuple(duts),
         seed=run.seed,
+        lease_s=attempt.lease_s,
     )

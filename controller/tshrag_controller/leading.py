@@ -37,6 +37,7 @@ from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.data import DataAnswers
 from tshrag_controller.answers.lab import About, LabAnswers
 from tshrag_controller.answers.leases import LeaseAnswers
+from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
 from tshrag_controller.blobs import ObjectBlobs
 from tshrag_controller.broker import Broker
@@ -70,6 +71,7 @@ from tshrag_controller.verbs import (
     data_verbs,
     lab_verbs,
     lease_verbs,
+    resolve_verbs,
     run_verbs,
 )
 
@@ -156,6 +158,7 @@ class Leading:
             **channel_verbs(ChannelAnswers(engine)),
             **blob_verbs(BlobAnswers(self._loads)),
             **lease_verbs(self._leases),
+            **resolve_verbs(ResolveAnswers(engine)),
         }
 
     async def lead(self, on_ready: Callable[[], None]) -> None:

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 
 from tshrag_common import lease_requests as lr, requests as r
 from tshrag_common.channel_requests import OpenChannel
+from tshrag_common.resolve_requests import Resolve
 from tshrag_controller.answers.blobs import BlobAnswers
 from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.data import DataAnswers
 from tshrag_controller.answers.lab import LabAnswers
 from tshrag_controller.answers.leases import LeaseAnswers
+from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
 from tshrag_controller.intake.requests import Verb
 
@@ -63,3 +65,7 @@ def blob_verbs(put: BlobAnswers) -> Mapping[str, Verb]:
 
 def channel_verbs(channels: ChannelAnswers) -> Mapping[str, Verb]:
     return {"channel": Verb(OpenChannel, channels.open)}
+
+
+def resolve_verbs(answers: ResolveAnswers) -> Mapping[str, Verb]:
+    return {"resolve": Verb(Resolve, answers.resolve)}

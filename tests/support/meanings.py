@@ -32,6 +32,8 @@ MEANINGS = {
     "Limits.timeout": "of a job, from the start of an attempt",
     "Limits.attempts": "in all, where the lab is at fault; a failed job is not tried again",
     "Limits.output": "of each output stream of a job; what is beyond is cut and marked",
+    "Limits.disconnect": "of a job without the bus, 20s at least; left out: 20 s on a shared DUT, "
+    "else its own time limit; see [leases](../explanation/reliability.md#leases-and-their-times)",
     "ReportOptions.criteria": "criteria may stand here instead",
     "ReportOptions.title": "of the run report",
     "ReportOptions.formats": "to make",
@@ -79,6 +81,7 @@ MEANINGS = {
     "Step.timeout": "of each job below",
     "Step.attempts": "of each job below",
     "Step.on_fail": "whether what comes after goes on",
+    "Step.disconnect": "of each job below: how long it goes on without the bus",
     "Step.needs": "names of steps that must have ended first",
     "Repeat.times": "how often",
     "Repeat.of": "the step; `${TSHRAG_REPEAT}` counts from 1",

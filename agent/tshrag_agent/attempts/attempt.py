@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from tshrag_agent.attempts.contact import CODE as LEASE_OVER
 from tshrag_agent.attempts.record import AttemptRecord
 from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.journal.journal import Journal
@@ -109,6 +110,12 @@ class Attempt:
         """Say that its first process runs; `at` where that is known better than now."""
         self.record.started_at = at or self._office.clock.now()
         self._office.early.tell(Started(at=self.record.started_at, fence=self.start.fence))
+
+    @property
+    def has_lost_its_lease(self) -> bool:
+        """Tell whether what it held may be another's by now: it must not be touched any more."""
+        error = self._stop[1] if self._stop is not None else self.record.error
+        return error is not None and error.code == LEASE_OVER
 
     @property
     def is_over(self) -> bool:

@@ -93,12 +93,10 @@ class DutSteps:
 
     async def clean_up(self) -> None:
         """Execute the cleanup of the load, bring back what it made, leave nothing there."""
-        command = self._command
-        if command is not None and command.cleanup:
-            await self._cleanup(command.cleanup)
-        if self._is_there:
-            await self._bring_back()
-            self._tap.follow(self._dir.metrics)
+        if self._attempt.has_lost_its_lease:
+            self._attempt.record.dut_notes.append("left as it was: the lease was over")
+        else:
+            await self._leave_in_order()
         for log in self._raw.values():
             log.close()
         if self._raw:
@@ -106,6 +104,14 @@ class DutSteps:
             self._note_cut()
         stale = self._sampler.notices() if self._sampler is not None else ()
         self._attempt.record.notices = (*self._tap.gate.notices(), *stale)
+
+    async def _leave_in_order(self) -> None:
+        command = self._command
+        if command is not None and command.cleanup:
+            await self._cleanup(command.cleanup)
+        if self._is_there:
+            await self._bring_back()
+            self._tap.follow(self._dir.metrics)
 
     async def _read_proc(self) -> Mapping[str, str]:
         return await self._place.transport.read_proc(timeout_s=READ_S)

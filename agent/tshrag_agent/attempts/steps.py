@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tshrag_agent.attempts import workdir
 from tshrag_agent.attempts.attempt import Attempt
+from tshrag_agent.attempts.contact import CODE as LEASE_OVER, Contact
 from tshrag_agent.attempts.environment import (
     Places,
     environment,
@@ -84,6 +85,7 @@ class Site:
     sampler: Sampler | None  # none: no samples of processes
     sample_s: float = 0.0  # of DUTs; 0: none
     blame: Blame = _nobody
+    contact: Contact | None = None  # none: nothing ends when nobody answers
 
 
 class HostSteps:
@@ -132,11 +134,15 @@ class HostSteps:
             self._site.sampler.unwatch(self._tap.source)
         for key in sorted(self._alive - self._over):
             await self._end(key)
-        if self._command is not None and self._command.cleanup:
+        is_ours = not self._attempt.has_lost_its_lease
+        if is_ours and self._command is not None and self._command.cleanup:
             await self._execute_cleanup(self._command.cleanup)
         if self._has_dir:
             await self._pump.finish()
         self._attempt.record.notices = self._tap.gate.notices()
+        if self._site.contact is not None:
+            for key in self._alive:
+                self._site.contact.drop(key)
         self._site.exits.forget(self._alive)
 
     async def _prepare(self) -> None:
@@ -179,8 +185,10 @@ class HostSteps:
             stdout_path=str(self._dir.stdout),
             stderr_path=str(self._dir.stderr),
             limits=HostLimits(wall_s=limit_s, output_bytes=spec.output_bytes),
+            lease_s=self._lease_left_s(),
         )
         self._alive.add(key)
+        self._hold(key)
         try:
             started = await self._site.shepherd.start(asked)
         except StartRefused:
@@ -190,6 +198,15 @@ class HostSteps:
             self._attempt.launched(started.started_at)
         if self._site.sampler is not None:
             self._site.sampler.watch(self._tap.source, tree_pids(started.pid))
+
+    def _lease_left_s(self) -> float | None:
+        contact = self._site.contact
+        return contact.left_s(self._attempt.start.lease_s) if contact is not None else None
+
+    def _hold(self, key: str) -> None:
+        """Have the shepherd's lease renewed with ours."""
+        if self._site.contact is not None:
+            self._site.contact.hold(key, self._attempt.start.lease_s)
 
     def _working_directory(self) -> str:
         """Return where a process begins; below the job's directory, which is new, it is made."""
@@ -210,6 +227,7 @@ class HostSteps:
     async def _adopt(self) -> None:
         """Go on with what another agent has begun; its end may be waiting already."""
         self._alive.add(self.main_key)
+        self._hold(self.main_key)
         left = self._attempt.left
         self._tap.follow(self._dir.metrics, left.files if left is not None else "{}")
         self._env = self._environment(await self._tap.open(self._dir.path, self._site.sockets))
@@ -277,6 +295,9 @@ def _failure(step: str, exit: HostExit) -> tuple[Outcome, ErrorReport] | None:
             outcome: Outcome = "failed" if step == "main" else "error"
             code = "exit" if step == "main" else f"{step}_failed"
             return outcome, ErrorReport(code=code, message=where + how)
+        case "lease":
+            message = f"{where}no heartbeat was answered; its lease is over"
+            return "error", ErrorReport(code=LEASE_OVER, message=message, retryable=True)
         case "timeout":
             return "timeout", ErrorReport(code="timeout", message=f"{where}the limit is over")
         case _:

@@ -45,11 +45,12 @@ class Pulse:
         outbounds: Mapping[SpoolName, Outbound],
         clock: Clock,
         beat_s: float = BEAT_S,
+        renew: Callable[[float], None] = lambda sent_at: None,
     ) -> None:
         self._facts = facts
         self._bus, self._journal, self._roster = bus, journal, roster
         self._intake, self._outbounds, self._clock = intake, outbounds, clock
-        self._beat_s = beat_s
+        self._beat_s, self._renew = beat_s, renew
         self._soon = asyncio.Event()
         self._epoch = 0
         self._refused_at = 0.0  # since when another agent has our name, monotonic
@@ -99,10 +100,11 @@ class Pulse:
             self._refused(answer.refused)
             return
         self._refused_at = 0.0
-        if answer.epoch < self._epoch:
-            return
+        if answer.epoch < max(self._epoch, self._intake.heard[0]):
+            return  # a deposed leader: what it renews may be another's
         self._epoch, self.answered_at = Epoch(answer.epoch), sent_at
         failpoint("beat.answered")
+        self._renew(sent_at)
         try:
             async with asyncio.timeout(_OBEY_S):
                 await self._obey(answer)

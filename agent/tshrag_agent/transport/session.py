@@ -152,7 +152,7 @@ class Session:
         if output:
             self._on_output(stream, output)
         for line in lines:
-            if line.startswith("started ") and line[8:].isdigit():
+            if line.startswith("started ") and line[8:].isdecimal():
                 self._pid = int(line[8:])
             self.end = ended(line) or self.end
 

@@ -274,7 +274,7 @@ class GuardedShell:
         """Say why the wrapper has not started anything."""
         last = said.strip().rpartition("\n")[2]
         word, _, seen = last.partition(" ")
-        if status == STALE and word == "stale_fence" and seen.isdigit():
+        if status == STALE and word == "stale_fence" and seen.isdecimal():
             return StaleFence(fence, int(seen))
         if status == NOT_ENDED:
             return self.failed("not_ended", shown(last), "power-cycle the DUT")

@@ -5,12 +5,12 @@ from functools import partial
 
 from tshrag_common import requests as r
 from tshrag_common.clock import Clock
-from tshrag_common.ids import DEFAULT_ORG, AgentId, OrgId
-from tshrag_common.states import AgentState
+from tshrag_common.ids import DEFAULT_ORG, OrgId
 from tshrag_common.views import AgentView, DutView
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.lab import DutRow, Lab
+from tshrag_controller.core.ways import is_reachable
 from tshrag_controller.engine import Engine
 from tshrag_controller.intake.beats import Beats
 from tshrag_controller.store import queries
@@ -108,8 +108,7 @@ def dut_state(lab: Lab, row: DutRow) -> str:
     """Return available, leased, faulty or unreachable."""
     if row.faulty:
         return "faulty"
-    agent = lab.agents.get(AgentId(row.agent))
-    if agent is None or agent.state in (AgentState.LOST, AgentState.OFFLINE):
+    if not is_reachable(lab, row):
         return "unreachable"
     return "leased" if row.holder or row.kept_by else "available"
 
@@ -130,6 +129,7 @@ def _dut_view(lab: Lab, row: DutRow) -> DutView:
         owner=owner,
         since=since,
         until=lease.until if lease else 0,
+        ways=row.ways,
     )
 
 

@@ -11,6 +11,7 @@ from tshrag_controller.core.events import RunAdmitted
 from tshrag_controller.core.lab import Agent, DutRow, Lab
 from tshrag_controller.core.needs import blocked, misfits
 from tshrag_controller.core.specs import what_it_does
+from tshrag_controller.core.ways import ways
 
 MOST_PLACES = 5000
 """Told in all; jobs beyond that say where they would go, but not why nowhere else."""
@@ -85,7 +86,7 @@ def places_of(lab: Lab, need: Need) -> tuple[PlaceView, ...]:
     places: list[PlaceView] = []
     if need.wants_dut:
         for _, row in sorted(lab.duts.items()):
-            places.append(_place(need, lab.agents[row.agent], row, row.dut))
+            places += [_place(need, agent, row, dut) for agent, dut in ways(lab, row)]
     else:
         for _, agent in sorted(lab.agents.items()):
             places.append(_place(need, agent, None, None))

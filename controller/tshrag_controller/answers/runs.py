@@ -20,6 +20,7 @@ from tshrag_controller.answers.turns import Turns
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.events import RunAdmitted
 from tshrag_controller.core.lab import Lab
+from tshrag_controller.core.on_lease import unreachable
 from tshrag_controller.core.on_run import AlreadyFinal, Stopping, on_cancel, on_submit, taken
 from tshrag_controller.core.plan import plan
 from tshrag_controller.core.why import Explanation, explain
@@ -141,9 +142,12 @@ class RunAnswers:
         except NotFound:
             await self._refuse_ended(asker.org, asked.id)
             raise
-        if ends:
-            await asyncio.wait(ends.values(), timeout=min(max(0.0, asked.wait_s), 60.0))
-        jobs = tuple(_stopped(job, ends.get(job)) for job in stopping.jobs)
+        here = [end for job, end in ends.items() if job not in stopping.away]
+        if here:
+            await asyncio.wait(here, timeout=min(max(0.0, asked.wait_s), 60.0))
+        jobs = tuple(
+            _stopped(job, ends.get(job), stopping.away.get(job, "")) for job in stopping.jobs
+        )
         return r.CancelAnswer(run=stopping.run, jobs=jobs)
 
     def _cancel(
@@ -152,7 +156,13 @@ class RunAnswers:
         stopping = on_cancel(decision, org, name)
         attempts = (decision.lab.attempts[fence] for fence in stopping.fences)
         ends = {attempt.job: self._feed.end_of(attempt.fence) for attempt in attempts}
-        return stopping, ends
+        away = {
+            job: note
+            for fence in stopping.fences
+            if (note := unreachable(decision.lab, fence, decision.now))
+            for job in (decision.lab.attempts[fence].job,)
+        }
+        return msgspec.structs.replace(stopping, away=away), ends
 
     async def _refuse_ended(self, org: OrgId, name: str) -> None:
         """Say how something ended that is no longer in memory."""
@@ -250,11 +260,11 @@ def _check(asked: r.Submit) -> None:
         raise Invalid(problems)
 
 
-def _stopped(job: JobId, end: "asyncio.Future[Ended | None] | None") -> Stopped:
+def _stopped(job: JobId, end: "asyncio.Future[Ended | None] | None", away: str) -> Stopped:
     if end is None:
         return Stopped(job=job, state="cancelled")
     if not end.done():
-        return Stopped(job=job, state="cancelled", pending=True)
+        return Stopped(job=job, state="cancelled", pending=True, note=away)
     ended = end.result()
     return Stopped(job=job, state="cancelled", stopped=ended.stopped if ended else ())
 

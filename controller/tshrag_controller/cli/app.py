@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "watch": ("follow:watch", "Watch a run live until it ends."),
     "wait": ("follow:wait", "Wait for a run; the exit code is its verdict."),
     "cancel": ("runs:cancel", "Cancel a run or a job, and show what was stopped."),
+    "resolve": ("resolve:resolve", "Give up an attempt whose agent is away."),
     "retry": ("submit:retry", "Submit an earlier run again, with the same bytes."),
     "why": ("runs:why", "Say why a job is where it is, place by place."),
     "logs": ("logs:logs", "Show the output of a job."),

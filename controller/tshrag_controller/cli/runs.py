@@ -230,7 +230,8 @@ def _print_stopped(out: Console, answer: r.CancelAnswer) -> None:
 
 def _stopped(job: Stopped) -> Text:
     if job.pending:
-        return Text("its agent has not answered yet; it is stopped when it does", "yellow")
+        said = job.note or "its agent has not answered yet; it is stopped when it does"
+        return render.text(said, style="yellow")
     return render.text(", ".join(job.stopped))
 
 

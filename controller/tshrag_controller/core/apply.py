@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tshrag_common import ids
-from tshrag_common.ids import Fence, RunId
+from tshrag_common.contact import lease_s
+from tshrag_common.ids import RunId
 from tshrag_common.states import (
     AGENT,
     ATTEMPT,
@@ -20,12 +21,11 @@ from tshrag_common.states import (
     JobState,
 )
 from tshrag_controller.core import apply_leases, events as e
-from tshrag_controller.core.holds import drop_if_gone, release, release_role, take
+from tshrag_controller.core.holds import attempt_resolved, release, release_role, take
 from tshrag_controller.core.idle import note_agent, note_dut
 from tshrag_controller.core.lab import (
     Agent,
     Attempt,
-    DutRow,
     Job,
     Lab,
     Run,
@@ -33,7 +33,9 @@ from tshrag_controller.core.lab import (
     set_timer,
 )
 from tshrag_controller.core.queues import enqueue, index_run, unindex_run
+from tshrag_controller.core.resolve_events import AttemptResolved
 from tshrag_controller.core.sched_apply import APPLY as SCHED
+from tshrag_controller.core.ways import settle_all, tell
 
 RETIRED_SPOOLS = 16
 
@@ -115,8 +117,10 @@ def _job_assigned(lab: Lab, event: e.JobAssigned, at: int) -> None:
     job.state = JOB.next(job.state, JobCause.ASSIGN)
     lab.attempts.pop(job.fence, None)  # the one before has ended: a late report of it is stale
     job.attempts, job.fence = event.attempt, event.fence
+    row = lab.duts.get(event.dut) if event.dut else None
+    held_s = lease_s(run.spec(job).disconnect_s, shared=row is not None and bool(row.ways))
     lab.attempts[event.fence] = Attempt(
-        event.fence, job.id, event.attempt, event.agent, event.dut, at
+        event.fence, job.id, event.attempt, event.agent, event.dut, at, lease_s=held_s
     )
     lab.turn_fences += 1
     run.live += 1
@@ -259,16 +263,7 @@ def _agent_seen(lab: Lab, event: e.AgentSeen, at: int) -> None:
     else:
         agent.facts, agent.since = facts, at
         agent.state = AGENT.next(agent.state, AgentCause.HELLO)
-    for dut in facts.duts:
-        row = lab.duts.get(dut.id)
-        if row is None or row.agent == facts.agent:
-            holder, keeper = (row.holder, row.kept_by) if row else (Fence(0), None)
-            lab.duts[dut.id] = DutRow(dut, facts.agent, holder, keeper, dut.faulty)
-    told = {dut.id for dut in facts.duts}
-    for name, row in list(lab.duts.items()):
-        if row.agent == facts.agent and name not in told:
-            row.gone = True
-            drop_if_gone(lab, row)
+    tell(lab, facts)
     note_agent(lab, lab.agents[facts.agent])
 
 
@@ -276,6 +271,7 @@ def _agent_moved(lab: Lab, event: e.AgentMoved, at: int) -> None:
     agent = lab.agents[event.agent]
     agent.state = AGENT.next(agent.state, event.cause)
     agent.since = at
+    settle_all(lab, agent.facts)
 
 
 def _dut_marked(lab: Lab, event: e.DutMarked, at: int) -> None:
@@ -316,4 +312,5 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     e.ReportRefused: _report_refused,
     **apply_leases.APPLY,
     **SCHED,
+    AttemptResolved: attempt_resolved,
 }

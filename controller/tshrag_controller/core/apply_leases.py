@@ -5,9 +5,10 @@ from typing import Any
 
 from tshrag_common.ids import Fence
 from tshrag_controller.core import lease_events as e
-from tshrag_controller.core.holds import drop_if_gone, let_go
+from tshrag_controller.core.holds import let_go
 from tshrag_controller.core.lab import NO_FENCE, Lab, set_timer
 from tshrag_controller.core.people import Ask, Lease
+from tshrag_controller.core.ways import drop_if_gone, settle
 
 
 def _asked(lab: Lab, event: e.LeaseAsked, at: int) -> None:
@@ -104,6 +105,7 @@ def _ended(lab: Lab, event: e.LeaseEnded, at: int) -> None:
     if row is not None and row.holder == lease.fence:
         row.holder = Fence(NO_FENCE)
         let_go(lab, row)
+        settle(lab, row)
         drop_if_gone(lab, row)
 
 

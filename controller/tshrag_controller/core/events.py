@@ -19,6 +19,7 @@ from tshrag_common.reports import Ended
 from tshrag_common.states import AgentCause, JobCause, RunCause
 from tshrag_controller.core.event import Event
 from tshrag_controller.core.lease_events import LeaseEvent
+from tshrag_controller.core.resolve_events import AttemptResolved as AttemptResolved
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 
 
@@ -196,4 +197,5 @@ AnyEvent = (
     | LeaseEvent
     | PolicySet
     | RoleReleased
+    | AttemptResolved
 )

@@ -2,9 +2,11 @@
 
 from tshrag_common.ids import Fence
 from tshrag_common.jobs import Need
-from tshrag_controller.core.idle import forget_dut, note_dut, note_host
+from tshrag_controller.core.idle import note_dut, note_host
 from tshrag_controller.core.lab import Attempt, DutRow, Lab, Run
 from tshrag_controller.core.order import note_given_back, note_taken
+from tshrag_controller.core.resolve_events import AttemptResolved
+from tshrag_controller.core.ways import AWAY, described, drop_if_gone, lead_over, settle
 
 
 def size_of(need: Need) -> int:
@@ -20,6 +22,10 @@ def take(lab: Lab, run: Run, attempt: Attempt) -> None:
     if attempt.dut is not None:
         row = lab.duts[attempt.dut]
         row.holder = attempt.fence
+        lead_over(lab, row, attempt.agent)
+        for role, (_, dut) in run.bound.items():
+            if dut == attempt.dut:
+                run.bound[role] = (attempt.agent, dut)
         note_dut(lab, row)
     else:
         agent.host_slots += need.slots
@@ -43,7 +49,24 @@ def release(lab: Lab, attempt: Attempt, at: int) -> None:
     if row is not None and row.holder == attempt.fence:
         row.holder = Fence(0)
         let_go(lab, row)
+        settle(lab, row)
         drop_if_gone(lab, row)
+
+
+def attempt_resolved(lab: Lab, event: AttemptResolved, at: int) -> None:
+    """Give the DUT of a host that is away to another agent that tells of it.
+
+    Only a person can do that for an owned DUT: he has seen that it is free.
+    """
+    attempt = lab.attempts[event.fence]
+    row = lab.duts.get(attempt.dut) if attempt.dut else None
+    if row is None or row.ways:
+        return
+    for name in sorted(lab.agents):
+        is_here = lab.agents[name].state not in AWAY
+        if is_here and described(lab.agents[name].facts, row.dut.id) is not None:
+            lead_over(lab, row, name)
+            return
 
 
 def release_role(lab: Lab, run: Run, role: str) -> None:
@@ -66,16 +89,3 @@ def let_go(lab: Lab, row: DutRow) -> None:
         if not any(lab.indexes.role_users.get((run.id, role), 0) for role in roles):
             row.kept_by = None
     note_dut(lab, row)
-
-
-def drop_if_gone(lab: Lab, row: DutRow) -> None:
-    """Let go of a DUT that nobody tells of and nobody has; another agent may tell of it now."""
-    if not row.gone or row.holder or row.kept_by or lab.duts.get(row.dut.id) is not row:
-        return
-    del lab.duts[row.dut.id]
-    forget_dut(lab, row.dut.id)
-    for name in sorted(lab.agents):
-        for dut in lab.agents[name].facts.duts:
-            if dut.id == row.dut.id and dut.id not in lab.duts:
-                lab.duts[dut.id] = DutRow(dut, name, faulty=dut.faulty)
-                note_dut(lab, lab.duts[dut.id])

@@ -73,6 +73,7 @@ def note_dut(lab: Lab, row: DutRow) -> None:
             idle.duts[key] = []
             idle.dut_samples[key] = (lab.agents[row.agent].facts, row.dut)
             idle.classes.clear()
+    (idle.shared.add if row.ways else idle.shared.discard)(name)
     if row.kept_by and not row.holder:
         idle.kept.add(name)
         lab.indexes.look.add(row.kept_by)
@@ -128,6 +129,7 @@ def forget_dut(lab: Lab, name: DutId) -> None:
     idle.dut_class.pop(name, None)
     idle.in_heap.discard(name)
     idle.kept.discard(name)
+    idle.shared.discard(name)
 
 
 def top_dut(lab: Lab, key: bytes) -> tuple[bool, DutId] | None:

@@ -66,6 +66,7 @@ class Attempt:
     samples_upto: int = 0
     output_upto: int = 0
     outcome: str = ""
+    lease_s: float = 0.0  # without an answered heartbeat; 0: until its own time limit
 
 
 @dataclass(slots=True)
@@ -123,10 +124,11 @@ class Agent:
 
 @dataclass(slots=True)
 class DutRow:
-    """A DUT behind one agent. ``holder`` is the attempt or the lease, ``kept_by`` the run that
-    has it bound.
+    """A DUT. ``holder`` is the attempt or the lease, ``kept_by`` the run that has it bound.
 
-    ``gone``: its agent does not tell of it any more; the row stays for those who have it.
+    ``agent`` is the one that has it, or had it last; ``ways`` are all that reach a shared DUT,
+    by name; an owned one has none but ``agent``. ``gone``: nobody tells of it any more; the row
+    stays for those who have it.
     """
 
     dut: Dut
@@ -135,6 +137,7 @@ class DutRow:
     kept_by: RunId | None = None
     faulty: str = ""
     gone: bool = False
+    ways: tuple[AgentId, ...] = ()
 
 
 @dataclass(slots=True)
@@ -198,6 +201,7 @@ class Idle:
     duts: dict[bytes, list[tuple[bool, DutId]]] = field(default_factory=dict)  # heaps
     in_heap: set[DutId] = field(default_factory=set)
     kept: set[DutId] = field(default_factory=set)  # kept by a run and without an attempt
+    shared: set[DutId] = field(default_factory=set)  # reached by several agents, or meant to be
     host_class: dict[AgentId, bytes] = field(default_factory=dict)
     hosts: dict[bytes, list[tuple[int, AgentId]]] = field(default_factory=dict)  # heaps
     listed: dict[AgentId, int] = field(default_factory=dict)  # free slots, as its entry has them

@@ -25,6 +25,7 @@ from tshrag_controller.core.follow import end_job
 from tshrag_controller.core.lab import Lab, set_timer
 from tshrag_controller.core.on_attempt import lose, on_accepted, on_ended, on_started
 from tshrag_controller.core.on_run import open_jobs
+from tshrag_controller.core.ways import AWAY, is_reachable, reaches
 
 GONE_US = 600_000_000
 """How long a run waits for the host of a DUT that it keeps."""
@@ -127,7 +128,7 @@ def on_goodbye(decision: Decision, agent: AgentId, report: Goodbye) -> None:
 
 def on_dut(decision: Decision, agent: AgentId, seq: int, report: DutChanged) -> None:
     row = decision.lab.duts.get(report.dut)
-    if row is None or row.agent != agent:
+    if row is None or not reaches(row, agent):
         decision.happen(ReportRefused(agent=agent, seq=seq, code="unknown_dut", what=report.dut))
     else:
         decision.happen(DutMarked(agent=agent, dut=report.dut, faulty=report.faulty))
@@ -169,9 +170,10 @@ def on_gone(decision: Decision, agent: AgentId) -> None:
     They cannot go elsewhere: what earlier jobs of the run did was done on that very DUT.
     """
     lab = decision.lab
-    if lab.agents[agent].state not in (AgentState.LOST, AgentState.OFFLINE):
+    if lab.agents[agent].state not in AWAY:
         return
-    kept = {row.kept_by: row for row in lab.duts.values() if row.agent == agent and not row.holder}
+    own = (row for row in lab.duts.values() if reaches(row, agent) and not row.holder)
+    kept = {row.kept_by: row for row in own if not is_reachable(lab, row)}
     for name, row in kept.items():
         run = lab.runs.get(name) if name else None
         if run is None:
@@ -203,5 +205,5 @@ def on_overdue(decision: Decision, fence: Fence) -> None:
     agent = decision.lab.agents[attempt.agent]
     if give_up_at(decision.lab, fence) > decision.now:  # it started after the timer was set
         watch_overdue(decision.lab, fence, decision.now)
-    elif agent.state in (AgentState.LOST, AgentState.OFFLINE):
+    elif agent.state in AWAY:
         lose(decision, fence, f"agent {attempt.agent} is {agent.state}, the time limit is over")

@@ -40,6 +40,7 @@ class Stopping(msgspec.Struct, frozen=True):
     run: RunId
     jobs: tuple[JobId, ...]
     fences: tuple[Fence, ...]
+    away: dict[JobId, str] = {}  # jobs whose agents are away, and what that means
 
 
 def on_submit(decision: Decision, admitted: RunAdmitted, park: bool = False) -> Submitted:

@@ -14,14 +14,14 @@ from tshrag_controller.core.lab import DutRow, Job, Lab, NeedKey, Run
 from tshrag_controller.core.needs import Reason, away, blocked, misfits
 from tshrag_controller.core.queues import roles_to_bind
 from tshrag_controller.core.quotas import Quotas
+from tshrag_controller.core.ways import way_for
 
 Avoid = tuple[str, ...]
 
 
 def is_free(lab: Lab, need: Need, run: Run, row: DutRow) -> bool:
     """Tell whether `run` could have a DUT now."""
-    agent = lab.agents[row.agent]
-    return not blocked(need, agent, row, run.id) and not misfits(need, agent.facts, row.dut)
+    return way_for(lab, need, row, run.id) is not None
 
 
 def free_duts(lab: Lab, need: Need, run: Run) -> list[DutId]:
@@ -88,7 +88,7 @@ class Places:
         if named is not None:
             found = [row.dut.id for row in named if is_free(lab, need, run, row)]
         else:
-            found = self._first(key, need, run, avoid, most)
+            found = self._first(key, need, run, avoid, most) or self._other_ways(need, run)
         ranked = sorted({*own, *found}, key=lambda name: (name in avoid, self._carries(name), name))
         if avoid:
             ranked = [name for name in ranked if not is_shunned(lab, need, avoid, name)]
@@ -114,6 +114,11 @@ class Places:
             names = [dut.id for host in hosts if host is not None for dut in host.facts.duts]
             return [rows[name] for name in names if name in rows]
         return None
+
+    def _other_ways(self, need: Need, run: Run) -> list[DutId]:
+        """Return shared DUTs that fit through another agent than the one they are with."""
+        rows = (self._lab.duts.get(name) for name in sorted(self._lab.indexes.idle.shared))
+        return [row.dut.id for row in rows if row and is_free(self._lab, need, run, row)]
 
     def _first(self, key: NeedKey, need: Need, run: Run, avoid: Avoid, most: int) -> list[DutId]:
         lab, idle = self._lab, self._lab.indexes.idle

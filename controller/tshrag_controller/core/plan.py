@@ -119,6 +119,7 @@ class _Builder:
             timeout_s=profile.limits.timeout,
             attempts=profile.limits.attempts,
             on_fail="continue" if profile.tolerant else "stop",
+            disconnect_s=profile.limits.disconnect or 0.0,
         )
         last: Jobs = ()
         if profile.distribution:

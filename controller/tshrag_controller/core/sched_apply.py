@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tshrag_controller.core import sched_events as e
-from tshrag_controller.core.holds import drop_if_gone
 from tshrag_controller.core.idle import note_dut
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.queues import rebind, reorder
+from tshrag_controller.core.ways import drop_if_gone
 
 
 def _policy_set(lab: Lab, event: e.PolicySet, at: int) -> None:

@@ -17,10 +17,10 @@ from tshrag_controller.core.events import JobAssigned, JobMoved, RolesBound, Run
 from tshrag_controller.core.follow import after_end
 from tshrag_controller.core.lab import Job, Lab, NeedKey, Order, Run
 from tshrag_controller.core.line import serve_line
-from tshrag_controller.core.needs import blocked
 from tshrag_controller.core.order import Shares
 from tshrag_controller.core.places import Places, is_free
 from tshrag_controller.core.quotas import Quotas
+from tshrag_controller.core.ways import way_for
 
 MOST_PER_TURN = 4096
 """Assignments in one frame; the next turn goes on."""
@@ -103,9 +103,9 @@ def _is_idle(lab: Lab, dut: DutId) -> bool:
 def _start_on_kept(decision: Decision, run: Run, job: Job) -> bool:
     lab = decision.lab
     need = run.spec(job).need
-    agent, dut = run.bound[need.role]
-    row = lab.duts.get(dut)
-    if row is None or blocked(need, lab.agents[agent], row, run.id):
+    row = lab.duts.get(dut := run.bound[need.role][1])
+    agent = way_for(lab, need, row, run.id) if row is not None else None
+    if agent is None:
         return False
     _assign(decision, run, job, agent, dut)
     return True
@@ -248,7 +248,8 @@ class _Pass:
             if not self._quotas.allows(run.org, 1):
                 return False
             self._quotas.note(run.org, 1)
-        _assign(self._decision, run, job, row.agent, found[0])
+        way = way_for(lab, need, row, run.id) or row.agent
+        _assign(self._decision, run, job, way, found[0])
         return True
 
     def _start_on_own(self, key: NeedKey, queue: JobQueue) -> None:
@@ -266,7 +267,8 @@ class _Pass:
             for entry in sorted(own if is_free(lab, need, run, row) else ()):
                 job = lab.jobs[entry[1]]
                 if _is_startable(job, self._decision.now):
-                    _assign(self._decision, run, job, row.agent, name)
+                    way = way_for(lab, need, row, keeper) or row.agent
+                    _assign(self._decision, run, job, way, name)
                     break
 
 

@@ -27,6 +27,7 @@ class Core:
     timeout_s: float
     attempts: int
     on_fail: OnFail
+    disconnect_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ def _overlaid(step: Step, around: Scope) -> Core:
         timeout_s=step.timeout or core.timeout_s,
         attempts=step.attempts or core.attempts,
         on_fail=step.on_fail or core.on_fail,
+        disconnect_s=step.disconnect or core.disconnect_s,
     )
 
 

@@ -136,6 +136,7 @@ class Specs:
             attempts=core.attempts,
             on_fail=core.on_fail,
             output_bytes=int(self._profile.limits.output),
+            disconnect_s=core.disconnect_s,
         )
 
     def _inline(self, step: Step) -> str | tuple[str, ...]:

@@ -3,6 +3,7 @@
 import msgspec
 
 from tshrag_common import ids
+from tshrag_common.inventory import Dut
 from tshrag_common.states import JOB, JobState
 from tshrag_controller.core.binding import match_roles
 from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run
@@ -11,6 +12,7 @@ from tshrag_controller.core.needs import Reason, blocked, misfits
 from tshrag_controller.core.order import order_of
 from tshrag_controller.core.places import free_duts, restraints
 from tshrag_controller.core.queues import is_waiting_for_binding, roles_to_bind
+from tshrag_controller.core.ways import ways
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,21 +101,27 @@ def _places(lab: Lab, run: Run, job: Job) -> list[Place]:
     kept = run.bound.get(need.role) if need.wants_dut else None
     if kept is not None:
         row = lab.duts.get(kept[1])
-        return [_place(lab, run, job, lab.agents[kept[0]], row)] if row else []
+        return _ways_to(lab, run, job, row) if row else []
     if not need.wants_dut:
         agents = sorted(lab.agents.items())
-        return [_place(lab, run, job, agent, None) for _, agent in agents]
-    with_duts = {row.agent for row in lab.duts.values()}
-    rows = [
-        _place(lab, run, job, lab.agents[row.agent], row) for _, row in sorted(lab.duts.items())
-    ]
+        return [_place(lab, run, job, agent, None, None) for _, agent in agents]
+    with_duts = {name for row in lab.duts.values() for name in (row.agent, *row.ways)}
+    rows = [each for _, row in sorted(lab.duts.items()) for each in _ways_to(lab, run, job, row)]
     bare = [agent for name, agent in sorted(lab.agents.items()) if name not in with_duts]
-    return rows + [_place(lab, run, job, agent, None) for agent in bare]
+    return rows + [_place(lab, run, job, agent, None, None) for agent in bare]
 
 
-def _place(lab: Lab, run: Run, job: Job, agent: Agent, row: DutRow | None) -> Place:
+def _ways_to(lab: Lab, run: Run, job: Job, row: DutRow) -> list[Place]:
+    """Return a place for every agent that reaches the DUT."""
+    known = list(ways(lab, row)) or [(lab.agents[row.agent], row.dut)]
+    return [_place(lab, run, job, agent, row, dut) for agent, dut in known]
+
+
+def _place(
+    lab: Lab, run: Run, job: Job, agent: Agent, row: DutRow | None, dut: Dut | None
+) -> Place:
     need = run.spec(job).need
-    wrong = misfits(need, agent.facts, row.dut if row else None)
+    wrong = misfits(need, agent.facts, dut)
     now_wrong = blocked(need, agent, row, run.id) if not wrong else ()
     if row is not None and not wrong and not now_wrong:
         now_wrong = restraints(lab, run, job, row)

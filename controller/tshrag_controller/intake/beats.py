@@ -21,6 +21,7 @@ from tshrag_common.times import printed_instant
 from tshrag_controller.core.decision import Decision, SendSync
 from tshrag_controller.core.leases import marks_of, note_activity
 from tshrag_controller.core.on_agent import on_beat, on_silence
+from tshrag_controller.core.on_lease import on_leases_over
 from tshrag_controller.engine import Engine
 from tshrag_controller.intake.spools import Spools
 
@@ -183,3 +184,5 @@ class Beats:
                 on_silence(decision, name, AgentCause.LOSE)
             elif silent >= SUSPECT_S and agent.state is AgentState.ONLINE:
                 on_silence(decision, name, AgentCause.DOUBT)
+            if silent >= LOST_S and agent.fences:
+                on_leases_over(decision, name, silent)

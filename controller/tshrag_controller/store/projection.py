@@ -203,6 +203,10 @@ class _Writing:
         self._projection.places.pop(event.fence, None)
         self.count("attempts.lost")
 
+    def attempt_resolved(self, event: e.AttemptResolved) -> None:
+        run, serial = self._projection.place(event.fence)
+        self.note(run, "resolved", f"job {serial}: by {event.by}: {event.reason}")
+
     def job_judged(self, event: e.JobJudged) -> None:
         run, serial = self.key(event.job)
         state = JOB_AFTER[event.cause]
@@ -292,4 +296,5 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     e.SpoolApplied: _Writing.spool_applied,
     e.ReportRefused: _Writing.nothing,
     **lease_rows.WRITERS,
+    e.AttemptResolved: _Writing.attempt_resolved,
 }
