@@ -13,6 +13,7 @@ import msgspec
 from tshrag_common import ids
 from tshrag_common.states import JOB, RUN, JobCause, JobState, RunState
 from tshrag_controller.core import events as e
+from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.specs import what_it_does
 from tshrag_controller.log.frames import Frame
 from tshrag_controller.store import lease_rows
@@ -295,6 +296,8 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     e.DutMarked: _Writing.nothing,
     e.SpoolApplied: _Writing.spool_applied,
     e.ReportRefused: _Writing.nothing,
+    PolicySet: _Writing.nothing,
+    RoleReleased: _Writing.nothing,
     **lease_rows.WRITERS,
     e.AttemptResolved: _Writing.attempt_resolved,
 }
