@@ -21,6 +21,7 @@ from tshrag_common.bus.messages import Message
 from tshrag_common.errors import Unavailable
 from tshrag_common.ids import DEFAULT_ORG, OrgId
 from tshrag_common.lease_client import LeaseAsking
+from tshrag_common.operating import Operating
 from tshrag_common.resolve_client import Resolves
 from tshrag_common.states import RUN, RunState
 from tshrag_common.views import News, RunView
@@ -30,7 +31,7 @@ WATCH_AGAIN_S = 15.0
 _NEWS = msgspec.json.Decoder(News)
 
 
-class Client(LeaseAsking, Resolves):
+class Client(LeaseAsking, Operating, Resolves):
     """One method a request; the requests of other areas come in as classes of their own."""
 
     async def submit(self, request: r.Submit) -> r.SubmitAnswer:

@@ -28,6 +28,7 @@ Verb = Literal[
     "submit", "plan", "cancel", "runs", "run", "jobs", "why", "stats", "health", "agents",
     "duts", "logs", "metrics", "series", "watch", "blob_has", "blob_put",
     "lease_take", "lease_renew", "lease_release", "lease_share", "lease_transfer", "leases",
+    "set_intent",
     "channel",
     "resolve",
 ]  # fmt: skip

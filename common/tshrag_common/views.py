@@ -153,6 +153,8 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     jobs: tuple[str, ...] = ()
     heard_at: int = 0
     spool_bytes: int = 0
+    intent: str = ""  # what people want of it: cordoned by radio/op: why
+    intent_until: int = 0
 
 
 class DutView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -168,6 +170,8 @@ class DutView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: int = 0  # of the hold
     until: int = 0  # of a lease
     ways: tuple[str, ...] = ()  # every agent that reaches it, of a shared one
+    intent: str = ""  # what people want of it, or of its host
+    intent_until: int = 0
 
 
 class SeriesView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -35,6 +35,7 @@ from tshrag_controller import witness
 from tshrag_controller.answers.blobs import AgentBlobs, BlobAnswers
 from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.data import DataAnswers
+from tshrag_controller.answers.intents import IntentAnswers
 from tshrag_controller.answers.lab import About, LabAnswers
 from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
@@ -69,6 +70,7 @@ from tshrag_controller.verbs import (
     blob_verbs,
     channel_verbs,
     data_verbs,
+    intent_verbs,
     lab_verbs,
     lease_verbs,
     resolve_verbs,
@@ -159,6 +161,7 @@ class Leading:
             **blob_verbs(BlobAnswers(self._loads)),
             **lease_verbs(self._leases),
             **resolve_verbs(ResolveAnswers(engine)),
+            **intent_verbs(IntentAnswers(engine, self._lab_clock)),
         }
 
     async def lead(self, on_ready: Callable[[], None]) -> None:

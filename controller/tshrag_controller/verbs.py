@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
-from tshrag_common import lease_requests as lr, requests as r
+from tshrag_common import intent_requests as ir, lease_requests as lr, requests as r
 from tshrag_common.channel_requests import OpenChannel
 from tshrag_common.resolve_requests import Resolve
 from tshrag_controller.answers.blobs import BlobAnswers
 from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.data import DataAnswers
+from tshrag_controller.answers.intents import IntentAnswers
 from tshrag_controller.answers.lab import LabAnswers
 from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
@@ -54,6 +55,10 @@ def lease_verbs(leases: LeaseAnswers) -> Mapping[str, Verb]:
         "lease_transfer": Verb(lr.LeaseTransfer, leases.transfer),
         "leases": Verb(lr.ListLeases, leases.list),
     }
+
+
+def intent_verbs(intents: IntentAnswers) -> Mapping[str, Verb]:
+    return {"set_intent": Verb(ir.SetIntent, intents.set)}
 
 
 def blob_verbs(put: BlobAnswers) -> Mapping[str, Verb]:

@@ -133,6 +133,24 @@ def test_a_command_holds_a_board_while_it_works(tshrag: Tshrag) -> None:
     assert "command: /no/such/program" in refused.stderr
 
 
+def test_a_rack_is_taken_out_of_service_and_back_by_an_operator(tshrag: Tshrag) -> None:
+    refused = tshrag("jo", "dut", "quarantine", ALPHA)
+    assert refused.returncode == 2
+    assert "radio/jo is no operator of this lab" in refused.stderr
+    words = ("--label", "rack=1", "--reason", "new cables", "--for", "1h")
+    changed = said(tshrag("op", "dut", "maintenance", *words, "--json"))["things"]
+    assert isinstance(changed, list)
+    assert {each["name"] for each in changed} == set(BOARDS)
+    table = tshrag("jo", "dut", "list").stdout
+    assert table.count("maintenance by radio/op: new cables") == 2
+    assert "available" in table, "what is observed stays what it is"
+    assert "maintenance by radio/op" in tshrag("jo", "lease", ALPHA).stderr
+    assert tshrag("op", "lease", ALPHA).returncode == 0, "somebody has to mend it"
+    assert tshrag("op", "dut", "return", *BOARDS).returncode == 0
+    assert tshrag("jo", "lease", BETA).returncode == 0
+    assert "unknown_agent: 'rack-9'" in tshrag("op", "agent", "drain", "rack-9").stderr
+
+
 def test_what_is_wrong_is_said_in_one_line(tshrag: Tshrag) -> None:
     for words, expected in (
         (("lease", "take"), "dut: which board?"),

@@ -40,11 +40,13 @@ from tshrag_controller.core.events import (
     LeaderChosen,
     RunAdmitted,
 )
+from tshrag_controller.core.intent_events import IntentSet, Kind
 from tshrag_controller.core.lab import Lab, is_kept
 from tshrag_controller.core.lease_events import LeaseAsked, LeaseGranted, LeaseHanded
 from tshrag_controller.core.leases import on_release, on_renew, on_share, on_take, on_transfer
 from tshrag_controller.core.on_agent import GapError, on_beat, on_reports, on_silence
 from tshrag_controller.core.on_attempt import on_stored
+from tshrag_controller.core.on_intent import on_clear, on_set
 from tshrag_controller.core.on_run import on_cancel, on_evidence, on_submit
 from tshrag_controller.core.on_tick import on_tick
 from tshrag_controller.core.people import Ask, Lease
@@ -160,6 +162,8 @@ class Drill:
         apply_frame(self.replayed, sequence, frame.at, frame.ev_hi, frame.events)
 
     def _watch(self, event: object) -> None:
+        if isinstance(event, JobAssigned | LeaseGranted) and event.dut is not None:
+            self._watch_service(event)
         if isinstance(event, JobAssigned | JobMoved | JobJudged):
             assert event.job not in self.final, f"{event} after {self.final[event.job]}"
         if isinstance(event, JobAssigned | LeaseGranted | LeaseHanded):
@@ -169,6 +173,15 @@ class Drill:
         if isinstance(event, JobAssigned | LeaseGranted) and event.dut is not None:
             assert event.fence > self.newest.get(event.dut, 0), "fences of a DUT only grow"
             self.newest[event.dut] = event.fence
+
+    def _watch_service(self, event: JobAssigned | LeaseGranted) -> None:
+        """Let nothing new go to what is out of service, but for runs that have it already."""
+        intents = self.lab.people.intents
+        for name in (f"agent/{event.agent}", f"dut/{event.dut}"):
+            intent = intents.get(name)
+            kept = self.lab.duts[event.dut].kept_by if event.dut in self.lab.duts else None
+            own = isinstance(event, JobAssigned) and kept == ids.run_of(event.job)
+            assert intent is None or (own and intent.what == "cordoned"), f"{event}: {intent}"
 
     def lead(self) -> None:
         """Begin an epoch, as a controller does that has just started."""
@@ -301,6 +314,15 @@ class Drill:
             case "share":
                 return self.turn(lambda each: on_share(each, one.org, one.by, one.id, ("radio",)))
         return self.turn(lambda each: on_release(each, one.org, one.by, one.id))
+
+    def intend(self, thing: str, what: str, for_s: int, now_too: bool) -> Any:
+        """Take a host or a DUT out of service, or back."""
+        kind: Kind = "agent" if thing in AGENTS else "dut"
+        if what == "in_service":
+            return self.turn(lambda each: on_clear(each, kind, thing, "op"))
+        until = self.now + for_s * S if for_s else 0
+        asked = IntentSet(kind=kind, name=thing, what=what, by="op", until=until)
+        return self.turn(lambda each: on_set(each, asked, now_too))
 
     def judge(self, number: int, verdict: str) -> None:
         waiting = [run for run in self.lab.runs.values() if run.state is RunState.EVALUATING]
@@ -493,6 +515,8 @@ class Drill:
 
     def heal(self) -> None:
         """Let everybody come back and work; every accepted run must end."""
+        for thing in (*AGENTS, *ALL_DUTS):
+            self.intend(thing, "in_service", 0, False)
         for _ in range(60):
             for name in AGENTS:
                 self.hello(name, slots=4)

@@ -10,6 +10,7 @@ from tshrag_common.views import AgentView, DutView
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.lab import DutRow, Lab
+from tshrag_controller.core.needs import unwanted
 from tshrag_controller.core.ways import is_reachable
 from tshrag_controller.engine import Engine
 from tshrag_controller.intake.beats import Beats
@@ -51,6 +52,8 @@ class LabAnswers:
                     jobs=tuple(sorted(lab.attempts[fence].job for fence in agent.fences)),
                     heard_at=now - silent_us if beat else 0,
                     spool_bytes=beat.spool_bytes if beat else 0,
+                    intent=agent.intent.text if agent.intent else "",
+                    intent_until=agent.intent.until if agent.intent else 0,
                 )
             )
         return tuple(views)
@@ -130,6 +133,8 @@ def _dut_view(lab: Lab, row: DutRow) -> DutView:
         since=since,
         until=lease.until if lease else 0,
         ways=row.ways,
+        intent="; ".join(reason.text for reason in unwanted(lab.agents[row.agent], row)),
+        intent_until=row.intent.until if row.intent else 0,
     )
 
 

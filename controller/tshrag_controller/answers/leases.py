@@ -47,7 +47,7 @@ class LeaseAnswers:
         event = _asked(asker, asked, self._clock.now() + ALIVE_US)
         if asked.takeover:
             return await self._take_over(asker, event)
-        answer = await self._take(event, asked.wait_s > 0)
+        answer = await self._take(event, asked.wait_s > 0, asker.is_operator)
         if answer.state == "waiting" and asked.wait_s > 0:
             granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(asked.lease, []).append(granted)
@@ -63,9 +63,9 @@ class LeaseAnswers:
         else:
             self._waiting.pop(name, None)
 
-    async def _take(self, event: LeaseAsked, wait: bool) -> lr.LeaseAnswer:
+    async def _take(self, event: LeaseAsked, wait: bool, is_operator: bool) -> lr.LeaseAnswer:
         return await self._engine.ask(
-            lambda decision: answer_of(decision.lab, on_take(decision, event, wait))
+            lambda decision: answer_of(decision.lab, on_take(decision, event, wait, is_operator))
         )
 
     async def _take_over(self, asker: Asker, event: LeaseAsked) -> lr.LeaseAnswer:

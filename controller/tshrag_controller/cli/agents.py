@@ -11,7 +11,7 @@ from tshrag_common.errors import NotFound
 from tshrag_common.ids import OrgId, org_id
 from tshrag_common.keys import Bundle, write_secret
 from tshrag_common.views import AgentView
-from tshrag_controller.cli import options, render
+from tshrag_controller.cli import intents, options, render
 from tshrag_controller.cli.ask import ask
 from tshrag_controller.cli.context import Connection, state_folder
 from tshrag_controller.cli.enrolling import keyring
@@ -53,10 +53,21 @@ def _print_agents(out: Console, answer: r.AgentsAnswer) -> None:
             f"{each.facts.os}/{each.facts.arch}",
             each.facts.version,
             Text(render.when(each.heard_at)),
+            each.intent,
         )
         for each in answer.agents
     ]
-    heads = ("agent", "state", "free", "jobs", "duts", "platform", "version", "heard")
+    heads = (
+        "agent",
+        "state",
+        "free",
+        "jobs",
+        "duts",
+        "platform",
+        "version",
+        "heard",
+        "out of service",
+    )
     out.print(render.table(heads, rows, ("free", "jobs")))
 
 
@@ -81,6 +92,8 @@ def _print_agent(out: Console, found: AgentView) -> None:
         ("agent", facts.agent),
         ("state", render.state(found.state)),
         ("since", render.when(found.since)),
+        ("wanted", found.intent or "in service"),
+        ("back", render.when(found.intent_until)),
         ("heard", render.when(found.heard_at)),
         ("host", f"{facts.hostname}, {facts.os}/{facts.arch}, {plural(facts.cores, 'core')}"),
         ("memory", size(facts.memory_bytes) if facts.memory_bytes else "-"),
@@ -181,3 +194,6 @@ def _hand_out(bundle: Bundle, out: Path | None, plain: bool, loopback: bool) -> 
         render.note("the bus has no accounts: this file carries no right of its own")
     if loopback:
         render.note(f"{bundle.url} is this machine; --address says how another one reaches it")
+
+
+intents.add_to(agent, "agent")

@@ -10,7 +10,7 @@ from rich.text import Text
 from tshrag_common import requests as r
 from tshrag_common.errors import NotFound
 from tshrag_common.views import DutView
-from tshrag_controller.cli import options, render
+from tshrag_controller.cli import intents, options, render
 from tshrag_controller.cli.ask import ask
 from tshrag_controller.cli.context import Connection
 from tshrag_controller.reports.text import clean
@@ -97,11 +97,11 @@ def _print_duts(out: Console, answer: r.DutsAnswer) -> None:
             ", ".join(each.ways) or each.agent,
             _held_by(each),
             Text(render.when(each.since) if each.since else ""),
-            each.faulty,
+            "; ".join(filter(None, (each.faulty, each.intent))),
         )
         for each in answer.duts
     ]
-    heads = ("dut", "kind", "state", "ways", "agent", "held by", "since", "faulty")
+    heads = ("dut", "kind", "state", "ways", "agent", "held by", "since", "out of service")
     out.print(render.table(heads, rows))
 
 
@@ -143,6 +143,11 @@ def _print_dut(out: Console, found: DutView) -> None:
         ("since", render.when(found.since)),
         ("kept by", found.kept_by or "-"),
         ("faulty", found.faulty or dut.faulty or "-"),
+        ("wanted", found.intent or "in service"),
+        ("back", render.when(found.intent_until)),
         ("carries", ", ".join(each[:12] for each in dut.carries) or "-"),
     ]
     out.print(render.facts(rows))
+
+
+intents.add_to(dut, "dut")

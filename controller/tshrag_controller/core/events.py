@@ -18,6 +18,7 @@ from tshrag_common.jobs import LoadRef, Plan
 from tshrag_common.reports import Ended
 from tshrag_common.states import AgentCause, JobCause, RunCause
 from tshrag_controller.core.event import Event
+from tshrag_controller.core.intent_events import IntentEvent
 from tshrag_controller.core.lease_events import LeaseEvent
 from tshrag_controller.core.resolve_events import AttemptResolved as AttemptResolved
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
@@ -195,6 +196,7 @@ AnyEvent = (
     | SpoolApplied
     | ReportRefused
     | LeaseEvent
+    | IntentEvent
     | PolicySet
     | RoleReleased
     | AttemptResolved

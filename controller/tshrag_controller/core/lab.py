@@ -15,7 +15,7 @@ from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
 from tshrag_common.inventory import AgentFacts, Dut
 from tshrag_common.jobs import JobSpec, LoadRef, Need, Plan
 from tshrag_common.states import AgentState, AttemptState, JobState, RunState
-from tshrag_controller.core.people import People
+from tshrag_controller.core.people import Intent, People
 from tshrag_controller.core.policy import Policy
 
 Order = tuple[int, int, int, int]
@@ -116,6 +116,7 @@ class Agent:
     since: int = 0  # of its state
     retired: tuple[str, ...] = ()  # spools it had before; what still comes of them is stale
     leases: set[Fence] = field(default_factory=set)  # of people, on its DUTs
+    intent: Intent | None = None  # of people; the truth is in ``people``
 
     @property
     def free_slots(self) -> int:
@@ -138,6 +139,7 @@ class DutRow:
     faulty: str = ""
     gone: bool = False
     ways: tuple[AgentId, ...] = ()
+    intent: Intent | None = None  # of people; the truth is in ``people``
 
 
 @dataclass(slots=True)

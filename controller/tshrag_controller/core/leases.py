@@ -37,8 +37,12 @@ def may_use(lease: Lease, org: str, by: str) -> bool:
     return f"{org}/{by}" == lease.owner or bool({org, f"{org}/{by}"} & set(lease.shared))
 
 
-def on_take(decision: Decision, asked: LeaseAsked, wait: bool) -> Lease | Ask:
+def on_take(
+    decision: Decision, asked: LeaseAsked, wait: bool, is_operator: bool = False
+) -> Lease | Ask:
     """Give the person a DUT now, or a place in the line; the same id again changes nothing.
+
+    An operator may have one that is out of service: somebody has to mend it.
 
     Raises:
         NotFound: there is no such DUT.
@@ -54,7 +58,8 @@ def on_take(decision: Decision, asked: LeaseAsked, wait: bool) -> Lease | Ask:
     fitting = _fitting(lab, need, asked.dut)
     ask = lab.people.asks.get(asked.lease)
     if ask is None:
-        free = next((row for row in fitting if not _in_the_way(lab, need, row)), None)
+        mends = is_operator and bool(asked.dut)
+        free = next((row for row in fitting if not _in_the_way(lab, need, row, mends)), None)
         mine = place_of(lab, decision.now, asked.priority, lab.admitted + 1)
         if free is not None and not is_ahead(lab, free, mine):
             return grant(decision, asked, free)
@@ -79,8 +84,10 @@ def _fitting(lab: Lab, need: Need, dut: str) -> list[DutRow]:
     return found
 
 
-def _in_the_way(lab: Lab, need: Need, row: DutRow) -> tuple[Reason, ...]:
-    return blocked(need, lab.agents[row.agent], row, "")
+def _in_the_way(lab: Lab, need: Need, row: DutRow, mends: bool = False) -> tuple[Reason, ...]:
+    """Return what is in the way now; who `mends` a DUT may have it though it is out of service."""
+    reasons = blocked(need, lab.agents[row.agent], row, "")
+    return tuple(each for each in reasons if not (mends and each.code in ("intent", "faulty")))
 
 
 def _not_free(lab: Lab, need: Need, rows: list[DutRow]) -> Refused:
@@ -278,3 +285,6 @@ def revive_people(lab: Lab, now: int) -> None:
             set_timer(lab, now + lease.idle_us, "lease", str(lease.fence))
     for ask in lab.people.asks.values():
         set_timer(lab, ask.alive_until, "ask", ask.id)
+    for name, intent in lab.people.intents.items():
+        if intent.until:
+            set_timer(lab, intent.until, "intent", name)

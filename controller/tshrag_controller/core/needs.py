@@ -78,8 +78,11 @@ def _platform_misfits(need: Need, os: str, arch: str) -> list[Reason]:
     return [Reason("platform", f"the load has no entry for {os}/{arch}, only for {known}")]
 
 
-def away(agent: Agent, row: DutRow | None) -> list[Reason]:
-    """Return why nobody at all can have this place now, whoever holds it."""
+def away(agent: Agent, row: DutRow | None, run: str = "") -> list[Reason]:
+    """Return why nobody at all can have this place now, whoever holds it.
+
+    Where nothing new may come, a `run` that has the DUT already may go on with it.
+    """
     reasons: list[Reason] = []
     if agent.state is not AgentState.ONLINE:
         reasons.append(Reason("agent", f"host {agent.facts.agent} is {agent.state}"))
@@ -88,12 +91,25 @@ def away(agent: Agent, row: DutRow | None) -> list[Reason]:
         reasons.append(Reason("gone", text))
     if row is not None and row.faulty:
         reasons.append(Reason("faulty", f"DUT {row.dut.id} is faulty: {row.faulty}"))
+    return reasons + unwanted(agent, row, run)
+
+
+def unwanted(agent: Agent, row: DutRow | None, run: str = "") -> list[Reason]:
+    """Return why people do not want anything to start at a place."""
+    reasons: list[Reason] = []
+    named = [(f"host {agent.facts.agent}", agent.intent)]
+    if row is not None:
+        named.append((f"DUT {row.dut.id}", row.intent))
+    is_own = row is not None and bool(run) and row.kept_by == run
+    for name, intent in named:
+        if intent is not None and not (is_own and intent.what == "cordoned"):
+            reasons.append(Reason("intent", f"{name} is {intent.text}"))
     return reasons
 
 
 def blocked(need: Need, agent: Agent, row: DutRow | None, run: str) -> tuple[Reason, ...]:
     """Return what is in the way now, at a place that fits; empty: it is free for `run`."""
-    reasons = away(agent, row)
+    reasons = away(agent, row, run)
     if row is None:
         if agent.free_slots < need.slots:
             slots = agent.facts.slots

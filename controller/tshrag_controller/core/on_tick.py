@@ -10,8 +10,11 @@ from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.leases import TIMERS as LEASE_TIMERS
 from tshrag_controller.core.on_agent import on_gone, on_overdue
 from tshrag_controller.core.on_attempt import on_unsettled
+from tshrag_controller.core.on_intent import TIMERS as INTENT_TIMERS
 from tshrag_controller.core.on_run import on_duration, on_expire
 from tshrag_controller.core.queues import enqueue
+
+_TIMERS = {**LEASE_TIMERS, **INTENT_TIMERS}
 
 
 def next_due(lab: Lab) -> int:
@@ -24,8 +27,8 @@ def on_tick(decision: Decision) -> None:
     timers = decision.lab.indexes.timers
     while timers and timers[0][0] <= decision.now:
         _, what, name = heappop(timers)
-        if what in LEASE_TIMERS:
-            LEASE_TIMERS[what](decision, name)
+        if what in _TIMERS:
+            _TIMERS[what](decision, name)
         else:
             _due(decision, what, name)
 

@@ -55,11 +55,28 @@ class Ask:
 
 
 @dataclass(slots=True)
+class Intent:
+    """What people want of a host or a DUT, whatever it is like."""
+
+    what: str  # cordoned, draining, maintenance, quarantined
+    by: str
+    since: int
+    reason: str = ""
+    until: int = 0  # 0: until it is undone
+
+    @property
+    def text(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.what} by {self.by}{why}"
+
+
+@dataclass(slots=True)
 class People:
     """All of it."""
 
     leases: dict[Fence, Lease] = field(default_factory=dict)
     asks: dict[LeaseId, Ask] = field(default_factory=dict)
+    intents: dict[str, Intent] = field(default_factory=dict)  # by ``dut/NAME``, ``agent/NAME``
 
     def of_dut(self, dut: str) -> Lease | None:
         return next((lease for lease in self.leases.values() if lease.dut == dut), None)

@@ -91,7 +91,8 @@ def _tell(lab: Lab, agent: AgentId, dut: Dut) -> None:
     row = lab.duts.get(dut.id)
     if row is None:
         ways = (agent,) if dut.shared else ()
-        lab.duts[dut.id] = DutRow(dut, agent, faulty=dut.faulty, ways=ways)
+        intent = lab.people.intents.get(f"dut/{dut.id}")
+        lab.duts[dut.id] = DutRow(dut, agent, faulty=dut.faulty, ways=ways, intent=intent)
     elif dut.shared and row.dut.shared:
         row.ways = tuple(sorted({*row.ways, row.agent, agent}))
         row.faulty = dut.faulty or ("" if row.agent == agent else row.faulty)

@@ -16,7 +16,7 @@ from tshrag_controller.core import events as e
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.specs import what_it_does
 from tshrag_controller.log.frames import Frame
-from tshrag_controller.store import lease_rows
+from tshrag_controller.store import intent_rows, lease_rows
 
 _JSON = msgspec.json.Encoder()
 
@@ -300,4 +300,5 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     RoleReleased: _Writing.nothing,
     **lease_rows.WRITERS,
     e.AttemptResolved: _Writing.attempt_resolved,
+    **intent_rows.WRITERS,
 }

@@ -16,7 +16,7 @@ from tshrag_common.errors import Refused
 PROJECTION, HOT = "projection.db", "hot.db"
 MOST_CHECKED_BYTES = 512 << 20
 """Larger files are not read as a whole at a start; their damage shows when it is met."""
-VERSION = 4
+VERSION = 5
 """Of the schema; a file made by a newer build is refused."""
 
 migrations = Migrations("projection")
@@ -94,6 +94,20 @@ def m0002_leases(db: Database) -> None:
             ended_by TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT ''
         );
         CREATE INDEX leases_dut ON leases (dut, fence);
+        """,
+    )
+
+
+@migrations()
+def m0003_audit(db: Database) -> None:
+    _execute(
+        db,
+        """
+        CREATE TABLE audit (
+            no INTEGER PRIMARY KEY, at INTEGER NOT NULL, by TEXT NOT NULL, what TEXT NOT NULL,
+            kind TEXT NOT NULL, name TEXT NOT NULL, reason TEXT NOT NULL, until INTEGER NOT NULL
+        );
+        CREATE INDEX audit_name ON audit (kind, name, no);
         """,
     )
 

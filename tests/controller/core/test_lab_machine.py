@@ -136,6 +136,17 @@ class LabMachine(RuleBasedStateMachine):
     def lease(self, number: int, by: str, what: str, for_s: int, wait: bool) -> None:
         self.drill.lease(number, by, what, for_s, wait)
 
+    @rule(
+        thing=st.sampled_from((*AGENTS, *ALL_DUTS)),
+        what=st.sampled_from(
+            ("cordoned", "draining", "maintenance", "quarantined", "in_service", "in_service")
+        ),
+        for_s=st.sampled_from((0, 20)),
+        now_too=st.booleans(),
+    )
+    def intend(self, thing: str, what: str, for_s: int, now_too: bool) -> None:
+        self.drill.intend(thing, what, for_s, now_too)
+
     @rule(number=numbers, how=st.sampled_from(("renew", "hand", "share", "release")))
     def lease_done(self, number: int, how: str) -> None:
         self.drill.lease_done(number, how)

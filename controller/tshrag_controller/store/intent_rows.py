@@ -1,0 +1,22 @@
+"""What operators did -> rows: an audit that stays."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tshrag_controller.core import intent_events as e
+from tshrag_controller.store.lease_rows import Putting
+
+_AUDIT = "INSERT INTO audit (at, by, what, kind, name, reason, until) VALUES (?,?,?,?,?,?,?)"
+
+
+def _set(rows: Putting, event: e.IntentSet) -> None:
+    rows.put(
+        _AUDIT, rows.at, event.by, event.what, event.kind, event.name, event.reason, event.until
+    )
+
+
+def _cleared(rows: Putting, event: e.IntentCleared) -> None:
+    rows.put(_AUDIT, rows.at, event.by, "in_service", event.kind, event.name, event.reason, 0)
+
+
+WRITERS: dict[type, Callable[[Any, Any], None]] = {e.IntentSet: _set, e.IntentCleared: _cleared}
