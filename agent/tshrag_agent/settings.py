@@ -20,6 +20,7 @@ from tshrag_agent.transport.ways import FlashWay, LocalWay, PowerWay, SshWay
 from tshrag_common import strict
 from tshrag_common.documents import read_document
 from tshrag_common.errors import NotFound, Refused
+from tshrag_common.fields import Amount
 from tshrag_common.findings import Findings
 from tshrag_common.ids import TOKEN, AgentId, DutId
 from tshrag_common.inventory import Dut, Runtime
@@ -113,6 +114,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     agent: AgentTable = AgentTable()
     nats: NatsTable = NatsTable()
     dut: tuple[DutTable, ...] = ()
+    resources: dict[Token, Amount] = msgspec.field(default_factory=dict[str, float])
 
     @property
     def slots(self) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tshrag_common import contact, ids
+from tshrag_common import conditions, contact, ids
 from tshrag_common.times import duration_s
 from tshrag_common.units import BadQuantity, quantity
 
@@ -63,6 +63,16 @@ def _size_bytes(given: object, *, most: float) -> float:
     if not 1 <= size <= most:
         raise BadQuantity("", f"1..{most:.0f} bytes, got {given}", code="range")
     return float(round(size))
+
+
+def _amount(given: object) -> float:
+    """Return how much of a resource: a number, or a size like ``2GiB`` in bytes."""
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        raise BadQuantity("", "expected a number or a size like '2GiB'", code="type")
+    number = quantity(given).value if isinstance(given, str) else float(given)
+    if not 0 < number <= 1e15:
+        raise BadQuantity("", f"more than 0 and at most 1e15, got {given}", code="range")
+    return round(number, 3)
 
 
 def _sleep(given: object) -> float | str:
@@ -136,6 +146,15 @@ OutputSize = Annotated[
     Meta(extra={"parse": partial(_size_bytes, most=2.0**30)}, extra_json_schema=_QUANTITY_TEXT),
 ]
 """Bytes, at most 1 GiB."""
+
+Amount = Annotated[float, Meta(extra={"parse": _amount}, extra_json_schema=_QUANTITY_TEXT)]
+"""How much of a resource: ``2``, ``0.5``, ``2GiB``."""
+
+ConditionText = Annotated[
+    str,
+    Meta(min_length=1, max_length=1024, extra={"code": "condition", "check": conditions.fault_of}),
+]
+"""A condition on labels: ``ram >= 8GiB``."""
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", extra={"code": "sha256_invalid"})]
 

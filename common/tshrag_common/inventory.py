@@ -48,3 +48,9 @@ class AgentFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_bytes: int = 0
     pid: int = 0
     hostname: str = ""
+    resources: dict[str, float] = msgspec.field(default_factory=dict[str, float])
+
+    @property
+    def capacity(self) -> dict[str, float]:
+        """Return how much of each resource the host has; what it says itself goes first."""
+        return {"cpus": self.cores, "memory": self.memory_bytes, **self.resources}

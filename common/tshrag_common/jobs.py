@@ -36,6 +36,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     duts: tuple[str, ...] = ()  # names, any of them; empty: whichever fits
     hosts: tuple[str, ...] = ()  # names of agents, any of them
     hold: Literal["run", "job"] = "run"
+    where: tuple[str, ...] = ()  # conditions on labels, all of them (`conditions`)
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -47,6 +48,8 @@ class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tools: tuple[str, ...] = ()  # programs that the host must have
     slots: int = 1  # of the host; a job on a DUT takes its DUT instead
     can: tuple[str, ...] = ()  # what the DUT must have: power, console, bootloader, flash
+    resources: dict[str, float] = {}  # of the host, also beside a DUT: memory, cpus, by name
+    consumes: dict[str, int] = {}  # of the whole lab: licences, what a PDU strip can do
 
     @property
     def wants_dut(self) -> bool:

@@ -12,8 +12,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tshrag_common.criteria import Criterion
 from tshrag_common.fields import (
+    Amount,
     CommandLine,
     CommandWords,
+    ConditionText,
     Disconnect,
     EnvName,
     LongTimeout,
@@ -31,6 +33,9 @@ VERSION = 1
 MAX_ROLES = 64
 
 Names = Annotated[tuple[Token, ...], Meta(max_length=64)]
+Conditions = Annotated[tuple[ConditionText, ...], Meta(max_length=32)]
+Resources = Annotated[dict[Token, Amount], Meta(max_length=16)]
+Consumed = Annotated[int, Meta(ge=1, le=10_000)]
 Labels = Annotated[dict[Name, Text], Meta(max_length=64)]
 ReportFormat = Literal["table", "md", "json", "junit", "html"]
 
@@ -54,6 +59,9 @@ class Role(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     duts: Names = ()
     hosts: Names = ()
     hold: Literal["run", "job"] = "run"
+    where: Conditions = ()
+    resources: Resources = {}
+    consumes: Annotated[dict[Token, Consumed], Meta(max_length=16)] = {}
 
     @property
     def target(self) -> Target:
@@ -65,6 +73,7 @@ class Role(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             duts=self.duts,
             hosts=self.hosts,
             hold=self.hold,
+            where=self.where,
         )
 
 

@@ -78,6 +78,7 @@ class SchedulerTable(msgspec.Struct, frozen=True, kw_only=True):
     half_life_s: policy.Span = policy.HALF_LIFE_S
     weights: dict[str, Annotated[float, msgspec.Meta(gt=0, le=1e6)]] = {}
     quotas: dict[str, policy.Quota] = {}
+    consumables: dict[Token, policy.Consumable] = {}
 
 
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +107,7 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
             half_life_s=table.half_life_s,
             weights=table.weights,
             quotas=table.quotas,
+            consumables=table.consumables,
         )
 
     @property

@@ -39,8 +39,8 @@ def said_of(name: str) -> dict[str, str]:
     for line in FILES[name][1].read_text().splitlines():
         if head := _TABLE.match(line):
             table = head[1]
-        elif table and (setting := _SETTING.match(line)):
-            path = f"{table}.{setting[1]}"
+        elif setting := _SETTING.match(line):
+            path = f"{table}.{setting[1]}" if table else setting[1]
             found[path] = found.get(path) or setting[3] or ""
     return found
 
@@ -69,6 +69,8 @@ def settings_table(name: str) -> str:
 
 
 def _title(table: str) -> str:
+    if not table:
+        return "Above all tables, or as a table of its own"
     return f"`[[{table}]]`" if table in _LISTS else f"`[{table}]`"
 
 

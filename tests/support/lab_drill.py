@@ -50,9 +50,11 @@ from tshrag_controller.core.on_intent import on_clear, on_set
 from tshrag_controller.core.on_run import on_cancel, on_evidence, on_submit
 from tshrag_controller.core.on_tick import on_tick
 from tshrag_controller.core.people import Ask, Lease
+from tshrag_controller.core.policy import Consumable, Policy
 from tshrag_controller.core.replay import apply_frame
 from tshrag_controller.core.resume import on_resume
 from tshrag_controller.core.revive import recorded, revive
+from tshrag_controller.core.sched_events import PolicySet
 from tshrag_controller.core.schedule import schedule
 from tshrag_controller.core.why import explain
 from tshrag_controller.log.frames import Frame, decode, encode
@@ -73,7 +75,10 @@ SPECS: tuple[JobSpec, ...] = (
     a_spec(need=board(role="second"), timeout_s=60.0),
     JobSpec(kind="sleep", sleep_s=2.0),
     JobSpec(kind="comment", text="hi", on_fail="continue"),
+    a_spec(need=Need(resources={"cpus": 1}, consumes={"licence": 1}), timeout_s=60.0),
+    a_spec(need=replace(board("pi", "lic", "job"), consumes={"licence": 2}), timeout_s=60.0),
 )
+POLICY = Policy(consumables={"licence": Consumable(count=2, every_s=1.0)})
 
 
 class SimAgent:
@@ -189,8 +194,10 @@ class Drill:
 
         def begin(decision: Decision) -> None:
             decision.happen(LeaderChosen(epoch=epoch, node="n"))
+            if decision.lab.policy != POLICY:
+                decision.happen(PolicySet(policy=POLICY))
             on_resume(decision)
-            assert self.torn or len(decision.events) == 1, "nothing was half decided"
+            assert self.torn or len(decision.events) <= 2, "nothing was half decided"
 
         self.turn(begin)
         self.torn = False
@@ -239,7 +246,7 @@ class Drill:
 
     def compare(self, other: Lab) -> None:
         for name in ("sequence", "epoch", "runs", "jobs", "attempts", "agents", "duts", "keys",
-                     "counters", "admitted", "people"):  # fmt: skip
+                     "counters", "admitted", "orgs", "consumed", "policy", "people"):  # fmt: skip
             assert getattr(other, name) == getattr(self.lab, name), name
 
     # what people do
@@ -460,6 +467,8 @@ class Drill:
     def _check_holders(self) -> None:
         lab = self.lab
         slots: Counter[AgentId] = Counter()
+        taken: dict[AgentId, Counter[str]] = defaultdict(Counter)
+        consumed: Counter[str] = Counter()
         fences: dict[AgentId, set[Fence]] = defaultdict(set)
         on: dict[DutId, Fence] = {}
         live: Counter[RunId] = Counter()
@@ -469,6 +478,8 @@ class Drill:
             job = lab.jobs[attempt.job]
             run = lab.runs[job.run]
             live[run.id] += 1
+            taken[attempt.agent].update(run.spec(job).need.resources)
+            consumed.update(run.spec(job).need.consumes)
             fences[attempt.agent].add(attempt.fence)
             if attempt.dut is None:
                 slots[attempt.agent] += run.spec(job).need.slots
@@ -477,6 +488,7 @@ class Drill:
                 on[attempt.dut] = attempt.fence
         for name, agent in lab.agents.items():
             assert agent.host_slots == slots[name]
+            assert agent.taken == taken[name]
             assert agent.fences == fences[name]
         leased: dict[AgentId, set[Fence]] = defaultdict(set)
         for lease in lab.people.leases.values():
@@ -486,6 +498,8 @@ class Drill:
             leased[lease.agent].add(lease.fence)
         for name, agent in lab.agents.items():
             assert agent.leases == leased[name]
+        assert {name: use.taken for name, use in lab.consumed.items() if use.taken} == consumed
+        assert consumed["licence"] <= 2
         assert on == {name: row.holder for name, row in lab.duts.items() if row.holder}
         for run in lab.runs.values():
             assert run.live == live[run.id]

@@ -46,4 +46,5 @@ def gather(agent: AgentId, settings: AgentSettings, boot: str, version: str) -> 
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         pid=os.getpid(),
         hostname=socket.gethostname(),
+        resources=settings.resources,
     )

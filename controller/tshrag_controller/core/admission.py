@@ -9,17 +9,24 @@ from collections.abc import Collection, Iterable
 from tshrag_common.errors import Problem, nearest, shown
 from tshrag_common.inventory import AgentFacts, Dut
 from tshrag_common.jobs import Need, Plan, Target
-from tshrag_controller.core.needs import Reason, misfits
+from tshrag_controller.core.consumables import unknown_consumables
+from tshrag_controller.core.needs import Reason, amount_text, misfits
+from tshrag_controller.core.policy import Policy
 
 Place = tuple[AgentFacts, Dut | None]
 
 
 def refusals(
-    plan: Plan, hosts: Iterable[AgentFacts], *, require_agent: bool = False
+    plan: Plan,
+    hosts: Iterable[AgentFacts],
+    *,
+    require_agent: bool = False,
+    policy: Policy | None = None,
 ) -> tuple[Problem, ...]:
     """Return why `plan` may not enter; empty: it may.
 
-    With `require_agent` every need must have a place that could serve it, busy or not.
+    With `require_agent` every need must have a place that could serve it, busy or not; with a
+    `policy` the lab must have what it consumes.
     """
     facts = list(hosts)
     found: dict[str, Problem] = {}
@@ -27,6 +34,8 @@ def refusals(
         unknown = _unknown_names(need, facts)
         if require_agent and not unknown:
             unknown = _unserved(need, facts)
+        if policy is not None:
+            unknown += unknown_consumables(policy, need)
         found.update((str(problem), problem) for problem in unknown)
     return tuple(found.values())
 
@@ -59,7 +68,10 @@ def need_text(need: Need) -> str:
     words = [f"{key}={value}" for key, value in sorted(target.labels.items())]
     words += [f"kind={target.kind}"] if target.kind else []
     words += [f"runtime={target.runtime}"] if target.runtime != "host" else []
+    words += list(target.where)
     words += [f"tool={tool}" for tool in need.tools]
+    words += [amount_text(name, amount) for name, amount in sorted(need.resources.items())]
+    words += [f"{count} {name} of the lab" for name, count in sorted(need.consumes.items())]
     words += [f"dut={'|'.join(target.duts)}"] if target.duts else []
     words += [f"host={'|'.join(target.hosts)}"] if target.hosts else []
     return ", ".join(words) or f"{need.slots} slots of a host"

@@ -2,6 +2,7 @@
 
 from tshrag_common.ids import Fence
 from tshrag_common.jobs import Need
+from tshrag_controller.core.consumables import give_back_resources, take_resources
 from tshrag_controller.core.idle import note_dut, note_host
 from tshrag_controller.core.lab import Attempt, DutRow, Lab, Run
 from tshrag_controller.core.order import note_given_back, note_taken
@@ -19,6 +20,7 @@ def take(lab: Lab, run: Run, attempt: Attempt) -> None:
     agent.fences.add(attempt.fence)
     need = run.spec(lab.jobs[attempt.job]).need
     note_taken(lab, run.org, size_of(need), attempt.assigned_at)
+    take_resources(lab, agent, need, attempt.assigned_at)
     if attempt.dut is not None:
         row = lab.duts[attempt.dut]
         row.holder = attempt.fence
@@ -41,6 +43,7 @@ def release(lab: Lab, attempt: Attempt, at: int) -> None:
     agent.fences.discard(attempt.fence)
     need = run.spec(job).need
     note_given_back(lab, run.org, size_of(need), attempt.assigned_at, at)
+    give_back_resources(lab, agent, need)
     if attempt.dut is None:
         agent.host_slots -= need.slots
         note_host(lab, agent)

@@ -20,12 +20,16 @@ _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def _host_class(facts: AgentFacts) -> bytes:
-    return _ENCODER.encode((facts.labels, facts.tools, facts.os, facts.arch, facts.slots))
+    """Return all that a need may ask of a host but its name, whatever facts there will be."""
+    plain = msgspec.structs.replace(
+        facts, agent=AgentId(""), boot="", version="", duts=(), pid=0, hostname=""
+    )
+    return _ENCODER.encode(plain)
 
 
 def _dut_class(facts: AgentFacts, dut: Dut) -> bytes:
-    own = (dut.kind, dut.transports, dut.labels, dut.os, dut.arch, dut.shared)
-    return _ENCODER.encode((own, _host_class(facts)))
+    plain = msgspec.structs.replace(dut, id=DutId(""), faulty="", carries=())
+    return _ENCODER.encode(plain) + _host_class(facts)
 
 
 def note_agent(lab: Lab, agent: Agent) -> None:
@@ -65,13 +69,19 @@ def note_dut(lab: Lab, row: DutRow) -> None:
     Part of `apply`, whenever its holder, its keeper or its inventory changes.
     """
     idle, name = lab.indexes.idle, row.dut.id
-    key = _dut_class(lab.agents[row.agent].facts, row.dut)
+    facts = lab.agents[row.agent].facts
+    seen = idle.dut_seen.get(name)
+    if seen is None or seen[0] is not row.dut or seen[1] is not facts:
+        key = _dut_class(facts, row.dut)
+        idle.dut_seen[name] = (row.dut, facts)
+    else:
+        key = idle.dut_class[name]
     if idle.dut_class.get(name) != key:
         idle.dut_class[name] = key
         idle.in_heap.discard(name)  # its entry elsewhere is passed over
         if key not in idle.duts:
             idle.duts[key] = []
-            idle.dut_samples[key] = (lab.agents[row.agent].facts, row.dut)
+            idle.dut_samples[key] = (facts, row.dut)
             idle.classes.clear()
     (idle.shared.add if row.ways else idle.shared.discard)(name)
     if row.kept_by and not row.holder:
@@ -127,6 +137,7 @@ def forget_need(lab: Lab, key: NeedKey) -> None:
 def forget_dut(lab: Lab, name: DutId) -> None:
     idle = lab.indexes.idle
     idle.dut_class.pop(name, None)
+    idle.dut_seen.pop(name, None)
     idle.in_heap.discard(name)
     idle.kept.discard(name)
     idle.shared.discard(name)

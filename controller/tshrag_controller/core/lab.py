@@ -117,6 +117,7 @@ class Agent:
     retired: tuple[str, ...] = ()  # spools it had before; what still comes of them is stale
     leases: set[Fence] = field(default_factory=set)  # of people, on its DUTs
     intent: Intent | None = None  # of people; the truth is in ``people``
+    taken: dict[str, float] = field(default_factory=dict)  # of its resources
 
     @property
     def free_slots(self) -> int:
@@ -153,6 +154,14 @@ class OrgUse:
 
 
 @dataclass(slots=True)
+class Consumed:
+    """How much of something that the whole lab shares is taken, and when it was given last."""
+
+    taken: int = 0
+    given_at: int = 0
+
+
+@dataclass(slots=True)
 class Marks:
     """How far samples and output of an agent's spools are stored. Not recorded: asked anew."""
 
@@ -180,6 +189,7 @@ class Lab:
     turn_fences: int = 0  # given since the newest frame
     policy: Policy = field(default_factory=Policy)
     orgs: dict[OrgId, OrgUse] = field(default_factory=dict)
+    consumed: dict[str, Consumed] = field(default_factory=dict)
 
     indexes: "Indexes" = field(default_factory=lambda: Indexes())
 
@@ -199,6 +209,7 @@ class Idle:
     open: set[bytes] = field(default_factory=set)  # classes of DUTs whose heaps hold something
     dut_samples: dict[bytes, tuple[AgentFacts, Dut]] = field(default_factory=dict)
     host_samples: dict[bytes, AgentFacts] = field(default_factory=dict)
+    dut_seen: dict[DutId, tuple[Dut, AgentFacts]] = field(default_factory=dict)
     dut_class: dict[DutId, bytes] = field(default_factory=dict)
     duts: dict[bytes, list[tuple[bool, DutId]]] = field(default_factory=dict)  # heaps
     in_heap: set[DutId] = field(default_factory=set)
@@ -229,6 +240,7 @@ class Indexes:
     active: dict[Fence, int] = field(default_factory=dict)  # when a lease was last used
     look: set[RunId] = field(default_factory=set)  # a job of it may start on a DUT that it keeps
     idle: Idle = field(default_factory=Idle)
+    looks: set[int] = field(default_factory=set)  # instants at which a timer makes a pass
 
 
 def is_kept(need: Need) -> bool:

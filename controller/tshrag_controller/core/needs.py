@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from tshrag_common.conditions import condition
 from tshrag_common.inventory import AgentFacts, Dut
 from tshrag_common.jobs import Need
 from tshrag_common.states import AgentState
@@ -33,11 +34,31 @@ def misfits(need: Need, host: AgentFacts, dut: Dut | None) -> tuple[Reason, ...]
     if need.wants_dut:
         reasons += _dut_misfits(need, host, dut)
     else:
-        reasons += _label_misfits(target.labels, host.labels)
+        reasons += _label_misfits(need, host, {})
         if need.slots > host.slots:
             reasons.append(Reason("slots", f"needs {need.slots} slots, host has {host.slots}"))
         reasons += _platform_misfits(need, host.os, host.arch)
+    if need.resources:
+        reasons += _resource_misfits(need, host)
     return tuple(reasons)
+
+
+def _resource_misfits(need: Need, host: AgentFacts) -> list[Reason]:
+    reasons: list[Reason] = []
+    capacity = host.capacity
+    for name, amount in sorted(need.resources.items()):
+        has = capacity.get(name, 0)
+        if amount > has:
+            what = f"needs {amount_text(name, amount)}, host has {amount_text(name, has)}"
+            reasons.append(Reason("resource", what))
+    return reasons
+
+
+def amount_text(name: str, amount: float) -> str:
+    """Return an amount in words: ``2 cpus``, ``8 GiB of memory``."""
+    if name == "memory":
+        return f"{amount / 2**30:.3g} GiB of memory"
+    return f"{amount:g} {name}"
 
 
 def _dut_misfits(need: Need, host: AgentFacts, dut: Dut | None) -> list[Reason]:
@@ -55,19 +76,28 @@ def _dut_misfits(need: Need, host: AgentFacts, dut: Dut | None) -> list[Reason]:
     lacks = tuple(each for each in need.can if each not in dut.can)
     if lacks:
         reasons.append(Reason("can", f"DUT {dut.id} has no {_list(lacks)} set up"))
-    reasons += _label_misfits(target.labels, {**host.labels, **dut.labels})
+    reasons += _label_misfits(need, host, dut.labels)
     if dut.arch:
         reasons += _platform_misfits(need, dut.os, dut.arch)
     return reasons
 
 
-def _label_misfits(wanted: Mapping[str, str], has: Mapping[str, str]) -> list[Reason]:
+def _label_misfits(need: Need, host: AgentFacts, own: Mapping[str, str]) -> list[Reason]:
+    """Hold what is asked of labels against those of a DUT (`own`), then those of its host."""
+    target = need.target
+    if not target.labels and not target.where:
+        return []
+    has = {**host.labels, **own}
     reasons: list[Reason] = []
-    for key, value in sorted(wanted.items()):
+    for key, value in sorted(target.labels.items()):
         if key not in has:
             reasons.append(Reason("label", f"label {key} is missing"))
         elif has[key] != value:
             reasons.append(Reason("label", f"label {key} is {has[key]}, not {value}"))
+    if target.where:
+        both = {**{f"host.{key}": value for key, value in host.labels.items()}, **has}
+        faults = (condition(each).fault(both) for each in target.where)
+        reasons += [Reason("label", fault) for fault in faults if fault]
     return reasons
 
 
@@ -110,6 +140,8 @@ def unwanted(agent: Agent, row: DutRow | None, run: str = "") -> list[Reason]:
 def blocked(need: Need, agent: Agent, row: DutRow | None, run: str) -> tuple[Reason, ...]:
     """Return what is in the way now, at a place that fits; empty: it is free for `run`."""
     reasons = away(agent, row, run)
+    if need.resources:
+        reasons += _short(need, agent)
     if row is None:
         if agent.free_slots < need.slots:
             slots = agent.facts.slots
@@ -120,6 +152,19 @@ def blocked(need: Need, agent: Agent, row: DutRow | None, run: str) -> tuple[Rea
     elif row.kept_by and row.kept_by != run:
         reasons.append(Reason("kept", f"DUT {row.dut.id} is kept by {row.kept_by}"))
     return tuple(reasons)
+
+
+def _short(need: Need, agent: Agent) -> list[Reason]:
+    """Say which resources of a host others have now."""
+    reasons: list[Reason] = []
+    capacity = agent.facts.capacity
+    for name, amount in sorted(need.resources.items()):
+        taken = agent.taken.get(name, 0)
+        if taken + amount > capacity.get(name, 0):
+            has = amount_text(name, capacity.get(name, 0))
+            what = f"{taken / 2**30:.3g}" if name == "memory" else f"{taken:g}"
+            reasons.append(Reason("resource", f"{what} of {has} taken on {agent.facts.agent}"))
+    return reasons
 
 
 def _list(words: tuple[str, ...] | list[str]) -> str:

@@ -63,7 +63,7 @@ def on_submit(decision: Decision, admitted: RunAdmitted, park: bool = False) -> 
         return Submitted(known, False)
     if not park:
         hosts = [agent.facts for agent in lab.agents.values()]
-        problems = refusals(admitted.plan, hosts, require_agent=bool(hosts))
+        problems = refusals(admitted.plan, hosts, require_agent=bool(hosts), policy=lab.policy)
         if problems:
             raise Invalid(problems)
     check_queued(lab, admitted.org, len(admitted.plan.jobs))

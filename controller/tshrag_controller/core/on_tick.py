@@ -29,6 +29,8 @@ def on_tick(decision: Decision) -> None:
         _, what, name = heappop(timers)
         if what in _TIMERS:
             _TIMERS[what](decision, name)
+        elif what == "look":
+            decision.lab.indexes.looks.discard(int(name))  # the pass of this turn does it
         else:
             _due(decision, what, name)
 

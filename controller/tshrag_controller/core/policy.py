@@ -25,6 +25,13 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queued_jobs: Count = 0
 
 
+class Consumable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the whole lab shares: so many at a time (0: no limit), one every so many seconds."""
+
+    count: Count = 0
+    every_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Weights of the order, quotas of orgs; ``*`` is every org that has none of its own."""
 
@@ -33,6 +40,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     half_life_s: Span = HALF_LIFE_S  # what was used counts half after so long
     weights: dict[str, Annotated[float, Meta(gt=0, le=1e6)]] = {}
     quotas: dict[str, Quota] = {}
+    consumables: dict[str, Consumable] = {}
 
     def weight(self, org: str) -> float:
         return self.weights.get(org, self.weights.get("*", 1.0))

@@ -10,6 +10,7 @@ from tshrag_controller.core.idle import reindex
 from tshrag_controller.core.lab import (
     Agent,
     Attempt,
+    Consumed,
     DutRow,
     Job,
     Lab,
@@ -44,6 +45,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     people: People = msgspec.field(default_factory=People)
     policy: Policy = Policy()
     orgs: dict[OrgId, OrgUse] = msgspec.field(default_factory=dict)
+    consumed: dict[str, Consumed] = msgspec.field(default_factory=dict)
 
 
 _FIELDS = tuple(name for name in Recorded.__struct_fields__ if name != "version")

@@ -13,7 +13,7 @@ from tshrag_common.findings import Findings
 from tshrag_common.jobs import Need, Target
 from tshrag_common.manifest import Manifest, ResolvedLoad
 from tshrag_common.positions import At
-from tshrag_common.profile import Profile
+from tshrag_common.profile import Profile, Role
 from tshrag_common.schedule import BOARD, Step, children
 from tshrag_controller.core.actions import action_of
 
@@ -48,17 +48,24 @@ def is_kept(need: Need) -> bool:
     return bool(need.role) and need.wants_dut and need.target.hold == "run"
 
 
+_ANY = Role()
+
+
 class _Roles:
     def __init__(self, profile: Profile, findings: Findings) -> None:
         self._targets = {name: role.target for name, role in profile.targets.items()}
+        self._roles = profile.targets
         self._findings = findings
         self._kept: dict[str, Need] = {}
 
     def need(self, at: At, role: str, manifest: Manifest | None) -> Need:
         """Return what one step asks for, and remember it for its role."""
         target = self._targets.get(role, Target())
+        asked = self._roles.get(role, _ANY)
         if manifest is None:
-            need = Need(target=target, role=role)
+            need = Need(
+                target=target, role=role, resources=asked.resources, consumes=asked.consumes
+            )
         else:
             if not role and manifest.runs == "dut":
                 role, target = self._implied(manifest.needs.kind)
@@ -68,6 +75,8 @@ class _Roles:
                 platforms=manifest.pairs,
                 tools=manifest.needs.tools,
                 slots=manifest.needs.slots,
+                resources=asked.resources,
+                consumes=asked.consumes,
             )
         if is_kept(need):
             self._keep(at, need)
@@ -81,7 +90,14 @@ class _Roles:
             target = self._targets.get(role, Target())
         if target.runtime == "host":
             self._say(at, f"target '{role}' is a host, the step does something with a board")
-        need = Need(target=target, role=role, can=can)
+        asked = self._roles.get(role, _ANY)
+        need = Need(
+            target=target,
+            role=role,
+            can=can,
+            resources=asked.resources,
+            consumes=asked.consumes,
+        )
         if is_kept(need):
             self._keep(at, need)
         return need

@@ -12,6 +12,7 @@ from tshrag_common import ids
 from tshrag_common.ids import AgentId, DutId, RunId
 from tshrag_common.states import JobCause, JobState, RunCause, RunState
 from tshrag_controller.core.binding import match_roles
+from tshrag_controller.core.consumables import look_again, scarce
 from tshrag_controller.core.decision import Decision, SendStart
 from tshrag_controller.core.events import JobAssigned, JobMoved, RolesBound, RunMoved
 from tshrag_controller.core.follow import after_end
@@ -103,6 +104,9 @@ def _is_idle(lab: Lab, dut: DutId) -> bool:
 def _start_on_kept(decision: Decision, run: Run, job: Job) -> bool:
     lab = decision.lab
     need = run.spec(job).need
+    if need.consumes and scarce(lab, need, decision.now):
+        look_again(lab, need, decision.now)
+        return False
     row = lab.duts.get(dut := run.bound[need.role][1])
     agent = way_for(lab, need, row, run.id) if row is not None else None
     if agent is None:
@@ -235,6 +239,9 @@ class _Pass:
     def _start_job(self, key: NeedKey, job: Job) -> bool:
         lab = self._lab
         run, need = lab.runs[job.run], lab.indexes.needs[key]
+        if need.consumes and scarce(lab, need, self._decision.now):
+            look_again(lab, need, self._decision.now)
+            return False
         if not need.wants_dut:
             agent = self._places.host(key, run, job.avoid)
             if agent is not None:
@@ -255,7 +262,7 @@ class _Pass:
     def _start_on_own(self, key: NeedKey, queue: JobQueue) -> None:
         """Start jobs that are not first in their queue on a DUT which their own run keeps."""
         lab, need = self._lab, self._lab.indexes.needs[key]
-        if not need.wants_dut:
+        if not need.wants_dut or scarce(lab, need, self._decision.now):
             return
         for name in sorted(lab.indexes.idle.kept):
             row = lab.duts[name]

@@ -6,6 +6,7 @@ from tshrag_common import ids
 from tshrag_common.inventory import Dut
 from tshrag_common.states import JOB, JobState
 from tshrag_controller.core.binding import match_roles
+from tshrag_controller.core.consumables import scarce
 from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run
 from tshrag_controller.core.leases import held_by
 from tshrag_controller.core.needs import Reason, blocked, misfits
@@ -46,6 +47,9 @@ def explain(lab: Lab, job: Job, now: int) -> Explanation:
     places = tuple(_places(lab, run, job))
     ahead = _ahead(lab, run, job)
     reason, sentence = _sum_up(places, ahead)
+    short = scarce(lab, run.spec(job).need, now)
+    if short and reason != "target" and not is_waiting_for_binding(run, job):
+        reason, sentence = short[0].code, "; ".join(each.text for each in short)
     if is_waiting_for_binding(run, job):
         sentence = _together(lab, run) or sentence
     return Explanation(
