@@ -24,6 +24,7 @@ from tshrag_common.lease_client import LeaseAsking
 from tshrag_common.operating import Operating
 from tshrag_common.resolve_client import Resolves
 from tshrag_common.states import RUN, RunState
+from tshrag_common.store_client import StoreAsking
 from tshrag_common.views import News, RunView
 
 WATCH_AGAIN_S = 15.0
@@ -31,7 +32,7 @@ WATCH_AGAIN_S = 15.0
 _NEWS = msgspec.json.Decoder(News)
 
 
-class Client(LeaseAsking, Operating, Resolves):
+class Client(LeaseAsking, Operating, Resolves, StoreAsking):
     """One method a request; the requests of other areas come in as classes of their own."""
 
     async def submit(self, request: r.Submit) -> r.SubmitAnswer:

@@ -31,6 +31,7 @@ Verb = Literal[
     "set_intent",
     "channel",
     "resolve",
+    "query", "query_part", "store_status", "store_do",
 ]  # fmt: skip
 
 

@@ -7,7 +7,6 @@ group ends with `Fenced`, the Lab is dropped, and nothing of the refused turn ha
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 
 from tshrag_common import subjects, wire
 from tshrag_common.bus.jetstream import JetStream
@@ -40,6 +39,8 @@ from tshrag_controller.answers.lab import About, LabAnswers
 from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
+from tshrag_controller.answers.samples import SampleAnswers
+from tshrag_controller.answers.tending import StoreAnswers
 from tshrag_controller.blobs import ObjectBlobs
 from tshrag_controller.broker import Broker
 from tshrag_controller.core.decision import Decision, Effect, JudgeRun, SendSync
@@ -64,7 +65,7 @@ from tshrag_controller.projecting import Projecting
 from tshrag_controller.resolving import Resolving
 from tshrag_controller.settings import ControllerSettings, StoreTable
 from tshrag_controller.store.keep import Keeper, Rules
-from tshrag_controller.store.objects import ColdStore
+from tshrag_controller.store.querying import Queries
 from tshrag_controller.store.store import Store
 from tshrag_controller.verbs import (
     blob_verbs,
@@ -75,6 +76,7 @@ from tshrag_controller.verbs import (
     lease_verbs,
     resolve_verbs,
     run_verbs,
+    store_verbs,
 )
 
 logger = logging.getLogger(__name__)
@@ -109,7 +111,10 @@ class Leading:
         self.judging = Judging(self.engine, store)
         self._leases = LeaseAnswers(self.engine, store, self._lab_clock)
         spools = Spools(clock)
-        self.keeper = Keeper(store, partial(_cold_store, settings), rules_of(settings.store))
+        self.keeper = Keeper(
+            store, settings.cold_url, settings.store.cold_options, rules_of(settings.store)
+        )
+        self.queries = Queries(store)
         self.ingest = Ingest(store, self.engine, self._outbox.set_aside, spools)
         every = settings.controller.checkpoint_frames
         self.projecting = Projecting(store, self.engine, checkpoints, every)
@@ -158,6 +163,9 @@ class Leading:
             **lab_verbs(LabAnswers(engine, store, self.beats, self._clock, about)),
             **data_verbs(DataAnswers(engine, store)),
             **channel_verbs(ChannelAnswers(engine)),
+            **store_verbs(
+                SampleAnswers(engine, store, self.queries), StoreAnswers(store, self.keeper)
+            ),
             **blob_verbs(BlobAnswers(self._loads)),
             **lease_verbs(self._leases),
             **resolve_verbs(ResolveAnswers(engine)),
@@ -181,6 +189,7 @@ class Leading:
                 "send": self.dispatch.send(),
                 "judge": self.judging.judge(),
                 "keep": self.keeper.keep(),
+                "queries": self.queries.idle(),
                 "silence": self.beats.watch(),
                 "checkpoints": self.projecting.keep_checkpoints(),
                 "outbox": self._outbox.empty(),
@@ -305,10 +314,6 @@ class Leading:
             "set_aside": self._outbox.set_aside_count,
             "turns": self.engine.turns,
         }
-
-
-def _cold_store(settings: ControllerSettings) -> ColdStore:
-    return ColdStore(settings.cold_url, settings.store.cold_options)
 
 
 def rules_of(table: StoreTable) -> Rules:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tshrag_common import intent_requests as ir, lease_requests as lr, requests as r
+from tshrag_common import lease_requests as lr, requests as r, store_requests as sr
 from tshrag_common.channel_requests import OpenChannel
 from tshrag_common.resolve_requests import Resolve
 from tshrag_controller.answers.blobs import BlobAnswers
@@ -13,6 +14,8 @@ from tshrag_controller.answers.lab import LabAnswers
 from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
+from tshrag_controller.answers.samples import SampleAnswers
+from tshrag_controller.answers.tending import StoreAnswers
 from tshrag_controller.intake.requests import Verb
 
 
@@ -74,3 +77,12 @@ def channel_verbs(channels: ChannelAnswers) -> Mapping[str, Verb]:
 
 def resolve_verbs(answers: ResolveAnswers) -> Mapping[str, Verb]:
     return {"resolve": Verb(Resolve, answers.resolve)}
+
+
+def store_verbs(samples: SampleAnswers, store: StoreAnswers) -> Mapping[str, Verb]:
+    return {
+        "query": Verb(sr.Query, samples.query),
+        "query_part": Verb(sr.QueryPart, samples.part),
+        "store_status": Verb(sr.StoreAbout, store.status),
+        "store_do": Verb(sr.StoreDo, store.do),
+    }

@@ -34,6 +34,7 @@ from tshrag_common import (
     units,
 )
 from tshrag_controller.core import events
+from tshrag_controller.store import guard
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -98,6 +99,14 @@ def _events() -> str:
     return "\n".join(lines)
 
 
+def _views() -> str:
+    parts: list[str] = []
+    for view, columns in guard.VIEWS.items():
+        rows = [f"| `{name}` | {about} |" for name, about in columns.items()]
+        parts.append("\n".join([f"### `{view}`", "", "| column | meaning |", "|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
 def _verbs() -> str:
     return " ".join(f"`{verb}`" for verb in get_args(requests.Verb))
 
@@ -145,6 +154,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "statistics": lambda: _docstring_table(statistics),
     "units": _units,
     "verbs": _verbs,
+    "views": _views,
     "events": _events,
     "errors": errors_table,
     "commands": commands_text,

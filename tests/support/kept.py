@@ -12,7 +12,6 @@ from tshrag_common.metrics import MetricInfo, Series, pack
 from tshrag_controller.store.columns import columns
 from tshrag_controller.store.hot import HotLimits, Stored
 from tshrag_controller.store.keep import DAY_US, Keeper, Rules
-from tshrag_controller.store.objects import ColdStore
 from tshrag_controller.store.store import Store, StoreOptions
 
 KEYS = ("net.latency", "cpu.load")
@@ -30,6 +29,7 @@ class KeptStore:
     def __init__(self, folder: Path, rules: Rules | None = None) -> None:
         self.folder, self.rules, self.now = folder, rules or Rules(), T0
         self.url = f"file://{folder / 'objects'}"
+        self.options: dict[str, str] = {}
         self.limits = HotLimits()
         self.told: Counter[Sample] = Counter()
         self._messages = 0
@@ -38,7 +38,7 @@ class KeptStore:
     async def open(self, at: Callable[[str], None] = lambda _: None) -> None:
         options = StoreOptions(now=lambda: self.now, limits=self.limits)
         self.store = await Store.open(self.folder / "store", options=options)
-        self.keeper = Keeper(self.store, lambda: ColdStore(self.url, {}), self.rules, at)
+        self.keeper = Keeper(self.store, self.url, self.options, self.rules, at)
 
     async def begin(self) -> RunId:
         """Open it, with a run of two jobs on a1."""

@@ -36,6 +36,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "why": ("runs:why", "Say why a job is where it is, place by place."),
     "logs": ("logs:logs", "Show the output of a job."),
     "metrics": ("metrics:metrics", "Show, plot or export the samples of a run."),
+    "query": ("query:query", "Ask SQL of all samples, hot and cold."),
+    "store": ("store:store", "The store of samples: status, seal, verify, export, import, gc."),
     "report": ("report:report", "Make a run report: table, Markdown, JSON, JUnit, HTML."),
     "stats": ("lab:stats", "Show the counters of the lab."),
     "health": ("lab:health", "Say whether the lab is well; not 0 where it is not."),

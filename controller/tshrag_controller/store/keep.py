@@ -6,7 +6,7 @@ the old go. A crash between two of them leaves the old, or both and a registry t
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -54,11 +54,13 @@ class Keeper:
     def __init__(
         self,
         store: Store,
-        cold: Callable[[], ColdStore],
+        cold_url: str,
+        cold_options: Mapping[str, str],
         rules: Rules,
         at: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._store, self._open_cold, self._rules, self._at = store, cold, rules, at
+        self._store, self.rules, self._at = store, rules, at
+        self.cold_url, self._cold_options = cold_url, cold_options
         self._cold: ColdStore | None = None
         self._turn = asyncio.Lock()
         self.trouble = ""
@@ -97,7 +99,7 @@ class Keeper:
     def cold(self) -> ColdStore:
         """The cold store, opened when it is first needed."""
         if self._cold is None:
-            self._cold = self._open_cold()
+            self._cold = ColdStore(self.cold_url, self._cold_options)
         return self._cold
 
     async def _merge(self) -> int:
@@ -156,7 +158,7 @@ class Keeper:
         return done
 
     async def _upload(self) -> int:
-        before = day_of(self._store.now() - self._rules.hot_days * DAY_US)
+        before = day_of(self._store.now() - self.rules.hot_days * DAY_US)
         due = await self._store.query(
             lambda db: segments.segments(db, "WHERE place='local' AND day < ?", before)
         )
@@ -177,10 +179,10 @@ class Keeper:
         self._at("moved")
 
     async def _expire(self) -> int:
-        if not self._rules.cold_days:
+        if not self.rules.cold_days:
             return 0
         now = self._store.now()
-        before = day_of(now - self._rules.cold_days * DAY_US)
+        before = day_of(now - self.rules.cold_days * DAY_US)
         old = await self._store.query(lambda db: segments.segments(db, "WHERE day < ?", before))
         for segment in old:
             await self._store.change(lambda db, s=segment: segments.forget(db, s, now))  # type: ignore[misc]
@@ -220,12 +222,12 @@ class Keeper:
             fix = "see 'tshrag store verify'"
             raise SegmentDamaged((lost or list(names))[0], "its file is gone", fix)
         size = sum(each.bytes for each in wanted)
-        if size > self._rules.cache_bytes:
+        if size > self.rules.cache_bytes:
             fix = "ask for a shorter time, or raise [store] cache_bytes"
-            said = f"{size} bytes of the cold store for a cache of {self._rules.cache_bytes}"
+            said = f"{size} bytes of the cold store for a cache of {self.rules.cache_bytes}"
             raise Refused("store", said, fix, code="cache_full")
         folder = self._store.folder / CACHE
-        await asyncio.to_thread(_make_room, folder, self._rules.cache_bytes - size)
+        await asyncio.to_thread(_make_room, folder, self.rules.cache_bytes - size)
         for segment in wanted:
             await self.cold.get(segment.name, folder / segment.name, segment.sha256)
 

@@ -196,11 +196,11 @@ def _copy(connection: Any, path: Path) -> tuple[int, int, int]:
         "ORDER BY org, run, key, job, attempt, agent, dut, time) "
         f"TO {repr_of(path)} ({FORMAT})"
     )
-    wanted = connection.execute(f"SELECT {_SUM} FROM slab").fetchone()
+    wanted = connection.execute(f"SELECT {_SUM} FROM slab").fetchall()[0]
     found = connection.execute(
         f"SELECT {_SUM} FROM (SELECT epoch_us(time) AS time, value, duration_us AS duration "
         f"FROM {files([path])})"
-    ).fetchone()
+    ).fetchall()[0]
     if wanted != found:
         raise SegmentDamaged(path.name, "what was read back is not what was written")
     return int(wanted[0]), int(wanted[1]), int(wanted[2])
@@ -338,8 +338,8 @@ def join(paths: Sequence[Path], target: Path) -> None:
             f"time) TO {repr_of(target)} ({FORMAT})"
         )
         summed = f"SELECT count(*), bit_xor(hash({names}, time, value, duration_us)) FROM "
-        wanted = connection.execute(summed + files(paths)).fetchone()
-        if wanted != connection.execute(summed + files([target])).fetchone():
+        wanted = connection.execute(summed + files(paths)).fetchall()[0]
+        if wanted != connection.execute(summed + files([target])).fetchall()[0]:
             raise SegmentDamaged(target.name, "what was read back is not what was written")
     except duckdb().Error as error:
         raise SegmentDamaged(target.name, str(error)[:300]) from None
