@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 
-from tshrag_common import intent_requests as ir, lease_requests as lr, requests as r
-from tshrag_common import lease_requests as lr, requests as r, store_requests as sr
+from tshrag_common import (
+    intent_requests as ir,
+    lease_requests as lr,
+    requests as r,
+    store_requests as sr,
+)
 from tshrag_common.channel_requests import OpenChannel
 from tshrag_common.resolve_requests import Resolve
 from tshrag_controller.answers.blobs import BlobAnswers
