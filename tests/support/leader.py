@@ -57,6 +57,7 @@ class Leader:
         self.beats: list[Heartbeat] = []
         self.confirms = True
         self.knows = True
+        self.answers = True  # false: as a leader that nobody hears
         self.epoch, self.n = 1, 0
         self.records: dict[str, dict[tuple[str, int], object]] = {name: {} for name in _READERS}
         self.repeated = 0
@@ -219,6 +220,8 @@ class Leader:
     def _on_beat(self, message: Message) -> None:
         beat = wire.HEARTBEAT.decode(message.data)
         self.beats.append(beat)
+        if not self.answers:
+            return
         upto = {
             name: max((seq for spool, seq in self.records[name] if spool == state.spool), default=0)
             for name, state in (
