@@ -153,12 +153,15 @@ class DutSteps:
     async def _execute(self, step: str, argv: Sequence[str]) -> bool:
         """Execute one step; false: it did not hold."""
         self._pump.start()
-        async with asyncio.TaskGroup() as group:
-            sampler = group.create_task(self._sample(), name=f"samples {step}")
-            try:
-                completed = await self._on_dut(argv, self._attempt.spec.timeout_s)
-            finally:
-                sampler.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                sampler = group.create_task(self._sample(), name=f"samples {step}")
+                try:
+                    completed = await self._on_dut(argv, self._attempt.spec.timeout_s)
+                finally:
+                    sampler.cancel()
+        except ExceptionGroup as failed:  # an error of the DUT has a code: it must come out as such
+            raise failed.exceptions[0] from None
         self._note(step, completed)
         return self._attempt.record.outcome == "passed"
 
