@@ -28,7 +28,7 @@ Verb = Literal[
     "submit", "plan", "cancel", "runs", "run", "jobs", "why", "stats", "health", "agents",
     "duts", "logs", "metrics", "series", "watch", "blob_has", "blob_put",
     "lease_take", "lease_renew", "lease_release", "lease_share", "lease_transfer", "leases",
-    "set_intent",
+    "set_intent", "hold", "let_go", "reschedule",
     "channel",
     "resolve",
     "query", "query_part", "store_status", "store_do",

@@ -40,6 +40,7 @@ from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
 from tshrag_controller.answers.samples import SampleAnswers
+from tshrag_controller.answers.suspend import SuspendAnswers
 from tshrag_controller.answers.tending import StoreAnswers
 from tshrag_controller.blobs import ObjectBlobs
 from tshrag_controller.broker import Broker
@@ -77,6 +78,7 @@ from tshrag_controller.verbs import (
     resolve_verbs,
     run_verbs,
     store_verbs,
+    suspend_verbs,
 )
 
 logger = logging.getLogger(__name__)
@@ -170,6 +172,7 @@ class Leading:
             **lease_verbs(self._leases),
             **resolve_verbs(ResolveAnswers(engine)),
             **intent_verbs(IntentAnswers(engine, self._lab_clock)),
+            **suspend_verbs(SuspendAnswers(engine)),
         }
 
     async def lead(self, on_ready: Callable[[], None]) -> None:

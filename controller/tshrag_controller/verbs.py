@@ -7,6 +7,7 @@ from tshrag_common import (
     lease_requests as lr,
     requests as r,
     store_requests as sr,
+    suspend_requests as su,
 )
 from tshrag_common.channel_requests import OpenChannel
 from tshrag_common.resolve_requests import Resolve
@@ -19,6 +20,7 @@ from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
 from tshrag_controller.answers.samples import SampleAnswers
+from tshrag_controller.answers.suspend import SuspendAnswers
 from tshrag_controller.answers.tending import StoreAnswers
 from tshrag_controller.intake.requests import Verb
 
@@ -66,6 +68,14 @@ def lease_verbs(leases: LeaseAnswers) -> Mapping[str, Verb]:
 
 def intent_verbs(intents: IntentAnswers) -> Mapping[str, Verb]:
     return {"set_intent": Verb(ir.SetIntent, intents.set)}
+
+
+def suspend_verbs(suspend: SuspendAnswers) -> Mapping[str, Verb]:
+    return {
+        "hold": Verb(su.Hold, suspend.hold),
+        "let_go": Verb(su.LetGo, suspend.let_go),
+        "reschedule": Verb(su.Reschedule, suspend.reschedule),
+    }
 
 
 def blob_verbs(put: BlobAnswers) -> Mapping[str, Verb]:

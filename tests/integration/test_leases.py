@@ -10,7 +10,8 @@ from tests.support.people_lab import an_agent_of, on_board
 from tests.support.served_lab import ServedLab, served, until, until_final
 from tests.support.waiting import wait_until
 from tshrag_agent.daemon import Daemon
-from tshrag_common import lease_requests as lr
+from tshrag_common import lease_requests as lr, suspend_requests as sr
+from tshrag_common.clock import SystemClock
 from tshrag_common.errors import Refused
 from tshrag_common.ids import DutId
 
@@ -93,7 +94,7 @@ async def test_leases_outlive_the_controller(lab: ServedLab, tmp_path: Path) -> 
         await lab.kill()
         await lab.start()
         (found,) = (await lab.client.leases()).leases
-        assert found == taken
+        assert (found.fence, found.until, found.mine) == (taken.fence, taken.until, True)
         renewed = await lab.client.lease_renew(lr.LeaseRenew(lease="b1", for_s=9000))
         assert renewed.until > taken.until
 
@@ -102,3 +103,22 @@ async def test_leases_outlive_the_controller(lab: ServedLab, tmp_path: Path) -> 
             return hold is not None and hold.until == renewed.until
 
         await wait_until(is_renewed, within_s=30)
+
+
+async def test_a_held_run_does_not_start_and_a_window_can_be_moved(
+    lab: ServedLab, tmp_path: Path
+) -> None:
+    async with an_agent_of(lab, tmp_path / "a1"):
+        taken = await lab.client.lease_take(lr.LeaseTake(lease="lease-1", dut="b1"))
+        run = await lab.submit(on_board())
+        held = await lab.client.hold(sr.Hold(id=run, reason="new firmware"))
+        assert held.jobs == (f"job-{run[4:]}-001",)
+        await lab.client.lease_release(taken.lease)
+        assert (await lab.client.why(run)).sentence == "it is held back: new firmware"
+        later = SystemClock().now() + 3600 * 1_000_000
+        moved = await lab.client.reschedule(sr.Reschedule(run=run, not_before=later))
+        assert moved.not_before == later
+        await lab.client.let_go(sr.LetGo(id=run))
+        assert (await lab.client.why(run)).reason == "window"
+        await lab.client.reschedule(sr.Reschedule(run=run, not_before=0))
+        assert await until_final(lab, run, 60) == "passed"

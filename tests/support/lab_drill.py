@@ -48,6 +48,7 @@ from tshrag_controller.core.on_agent import GapError, on_beat, on_reports, on_si
 from tshrag_controller.core.on_attempt import on_stored
 from tshrag_controller.core.on_intent import on_clear, on_set
 from tshrag_controller.core.on_run import on_cancel, on_evidence, on_submit
+from tshrag_controller.core.on_suspend import on_hold, on_let_go, on_reschedule
 from tshrag_controller.core.on_tick import on_tick
 from tshrag_controller.core.people import Ask, Lease
 from tshrag_controller.core.policy import Consumable, Policy
@@ -169,6 +170,8 @@ class Drill:
     def _watch(self, event: object) -> None:
         if isinstance(event, JobAssigned | LeaseGranted) and event.dut is not None:
             self._watch_service(event)
+        if isinstance(event, JobAssigned):
+            assert not self.lab.jobs[event.job].held, "it was held back"
         if isinstance(event, JobAssigned | JobMoved | JobJudged):
             assert event.job not in self.final, f"{event} after {self.final[event.job]}"
         if isinstance(event, JobAssigned | LeaseGranted | LeaseHanded):
@@ -321,6 +324,20 @@ class Drill:
             case "share":
                 return self.turn(lambda each: on_share(each, one.org, one.by, one.id, ("radio",)))
         return self.turn(lambda each: on_release(each, one.org, one.by, one.id))
+
+    def suspend(self, number: int, job: int, how: str, seconds: int) -> Any:
+        """Hold some run or job back, let it go, move its window."""
+        runs = list(self.lab.runs.values())
+        if not runs:
+            return None
+        run = runs[number % len(runs)]
+        name: str = ids.job_of(run.id, 1 + job % len(run.plan.jobs)) if job else run.id
+        if how == "hold":
+            return self.turn(lambda each: on_hold(each, ORG, "jo", name, ""))
+        if how == "release":
+            return self.turn(lambda each: on_let_go(each, ORG, "jo", name))
+        opens, closes = self.now + seconds * S, self.now + (seconds + 50) * S
+        return self.turn(lambda each: on_reschedule(each, ORG, "jo", run.id, opens, closes))
 
     def intend(self, thing: str, what: str, for_s: int, now_too: bool) -> Any:
         """Take a host or a DUT out of service, or back."""
@@ -527,10 +544,15 @@ class Drill:
             assert holders, "kept by a run that does not know of it"
             assert any(users[run_id, role] for role in holders) or lab.duts[name].holder
 
-    def heal(self) -> None:
-        """Let everybody come back and work; every accepted run must end."""
+    def _let_all_go(self) -> None:
         for thing in (*AGENTS, *ALL_DUTS):
             self.intend(thing, "in_service", 0, False)
+        for number in range(len(self.lab.runs)):
+            self.suspend(number, 0, "release", 0)
+
+    def heal(self) -> None:
+        """Let everybody come back and work; every accepted run must end."""
+        self._let_all_go()
         for _ in range(60):
             for name in AGENTS:
                 self.hello(name, slots=4)

@@ -20,7 +20,7 @@ from tshrag_common.states import (
     JobCause,
     JobState,
 )
-from tshrag_controller.core import apply_intent, apply_leases, events as e
+from tshrag_controller.core import apply_intent, apply_leases, apply_suspend, events as e
 from tshrag_controller.core.holds import attempt_resolved, release, release_role, take
 from tshrag_controller.core.idle import note_agent, note_dut
 from tshrag_controller.core.lab import (
@@ -312,6 +312,7 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     e.ReportRefused: _report_refused,
     **apply_intent.APPLY,
     **apply_leases.APPLY,
+    **apply_suspend.APPLY,
     **SCHED,
     AttemptResolved: attempt_resolved,
 }

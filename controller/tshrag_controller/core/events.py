@@ -22,6 +22,7 @@ from tshrag_controller.core.intent_events import IntentEvent
 from tshrag_controller.core.lease_events import LeaseEvent
 from tshrag_controller.core.resolve_events import AttemptResolved as AttemptResolved
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
+from tshrag_controller.core.suspend_events import SuspendEvent
 
 
 class LeaderChosen(Event, frozen=True, kw_only=True, array_like=True, tag="leader_chosen"):
@@ -197,6 +198,7 @@ AnyEvent = (
     | ReportRefused
     | LeaseEvent
     | IntentEvent
+    | SuspendEvent
     | PolicySet
     | RoleReleased
     | AttemptResolved

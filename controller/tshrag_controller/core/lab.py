@@ -48,6 +48,7 @@ class Job:
     started_at: int = 0
     ended_at: int = 0
     error: ErrorReport | None = None
+    held: str = ""  # why a person holds it back
     avoid: tuple[str, ...] = ()  # agents and DUTs where it went wrong: others come first
 
 

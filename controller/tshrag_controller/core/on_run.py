@@ -148,6 +148,8 @@ def stop_attempts(
 
 def on_expire(decision: Decision, run: Run) -> None:
     """End the jobs that have not started when the window of their run closes."""
+    if not run.deadline or run.deadline > decision.now:
+        return  # it was moved meanwhile
     error = ErrorReport(code="expired", message="the window passed before the job started")
     for job in open_jobs(decision.lab, run):
         if JOB.may(job.state, JobCause.EXPIRE):

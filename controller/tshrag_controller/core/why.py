@@ -80,6 +80,8 @@ def _not_ready(lab: Lab, run: Run, job: Job, now: int) -> Reason | None:
         names = [ids.job_of(run.id, serial) for serial in before]
         waits = [name for name in names if not JOB.is_final(lab.jobs[name].state)]
         return Reason("dependency", f"it comes after {', '.join(waits[:5])}")
+    if job.held:
+        return Reason("on_hold", f"it is held back: {job.held}")
     if run.not_before > now:
         return Reason("window", f"its window opens in {(run.not_before - now) / 1e6:.0f} s")
     if job.not_before > now:

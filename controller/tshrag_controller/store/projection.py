@@ -16,7 +16,7 @@ from tshrag_controller.core import events as e
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.specs import what_it_does
 from tshrag_controller.log.frames import Frame
-from tshrag_controller.store import intent_rows, lease_rows
+from tshrag_controller.store import intent_rows, lease_rows, suspend_rows
 
 _JSON = msgspec.json.Encoder()
 
@@ -131,6 +131,9 @@ class _Writing:
     def note(self, run: int, what: str, text: str) -> None:
         self._line += 1
         self.put(_NOTE, run, self._sequence, self._line, self._at, what, text)
+
+    def note_run(self, run: str, what: str, text: str) -> None:
+        self.note(self._projection.number(run), what, text)
 
     def key(self, job: str) -> tuple[int, int]:
         name = ids.JobId(job)
@@ -301,4 +304,5 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     **lease_rows.WRITERS,
     e.AttemptResolved: _Writing.attempt_resolved,
     **intent_rows.WRITERS,
+    **suspend_rows.WRITERS,
 }

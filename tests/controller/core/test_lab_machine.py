@@ -147,6 +147,15 @@ class LabMachine(RuleBasedStateMachine):
     def intend(self, thing: str, what: str, for_s: int, now_too: bool) -> None:
         self.drill.intend(thing, what, for_s, now_too)
 
+    @rule(
+        number=numbers,
+        job=st.integers(0, 5),
+        how=st.sampled_from(("hold", "release", "release", "reschedule")),
+        seconds=st.integers(0, 30),
+    )
+    def suspend(self, number: int, job: int, how: str, seconds: int) -> None:
+        self.drill.suspend(number, job, how, seconds)
+
     @rule(number=numbers, how=st.sampled_from(("renew", "hand", "share", "release")))
     def lease_done(self, number: int, how: str) -> None:
         self.drill.lease_done(number, how)
