@@ -118,9 +118,10 @@ class Intake:
                     starts.append(command)
                 case CancelAttempt():
                     cancels.append(command)
-                case Sync(attempts=attempts, keep=keep):
+                case Sync(attempts=attempts, keep=keep, cancels=ending):
                     starts.extend(attempts)
-                    cancels.extend(self._beyond(attempts, keep))
+                    cancels.extend(CancelAttempt(fence=fence) for fence in ending)
+                    cancels.extend(self._beyond(attempts, (*keep, *ending)))
                 case Drain(on=on):
                     self.draining = on
                     logger.info("draining" if on else "taking work again")

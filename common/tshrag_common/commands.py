@@ -76,6 +76,7 @@ class Sync(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="sync
     attempts: tuple[StartAttempt, ...]
     keep: tuple[Fence, ...] = ()
     leases: tuple[HoldDut, ...] = ()  # of people; one that is not named has ended
+    cancels: tuple[Fence, ...] = ()  # attempts to be ended and told of, known there or not
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="drain"):

@@ -33,6 +33,7 @@ from tshrag_controller.core.decision import (
     SendSync,
 )
 from tshrag_controller.core.lab import Lab
+from tshrag_controller.core.stopping import to_end, wanted
 
 logger = logging.getLogger(__name__)
 
@@ -98,15 +99,17 @@ class Dispatch:
 
     def _put_sync(self, lab: Lab, agent: AgentId) -> None:
         specs = Specs()
-        fences = sorted(lab.agents[agent].fences)
+        ending = to_end(lab, agent)
+        fences = wanted(lab.agents[agent].fences, ending)
         starts = tuple(start_of(lab, fence, specs) for fence in fences)
         leases = tuple(
             hold_of(lab, fence, self._now()) for fence in sorted(lab.agents[agent].leases)
         )
-        sync = Sync(attempts=starts, leases=leases)
+        sync = Sync(attempts=starts, leases=leases, cancels=ending)
         if not self._put(lab, agent, [sync], specs, may_split=bool(starts)):
             self._put_starts(lab, agent, fences)  # what the agent knows already it passes over
-            self._put(lab, agent, [Sync(attempts=(), keep=tuple(fences), leases=leases)], Specs())
+            rest = Sync(attempts=(), keep=fences, leases=leases, cancels=ending)
+            self._put(lab, agent, [rest], Specs())
 
     def _note_leases(
         self,

@@ -4,7 +4,7 @@ import asyncio
 
 from hypothesis import given, settings, strategies as st
 
-from tests.support.builders import ORG, TestLab, a_plan, a_spec
+from tests.support.builders import ORG, TestLab, a_plan, a_run_id, a_spec
 from tshrag_common import ids
 from tshrag_common.commands import CancelAttempt, CommandBatch, StartAttempt, Sync
 from tshrag_common.errors import Unreachable
@@ -59,6 +59,16 @@ def a_lab(jobs: int, spec: JobSpec | None = None, slots: int = 100_000) -> TestL
     lab.hello(slots=slots)
     lab.submit(a_plan(*[()] * jobs, spec=spec or a_spec()))
     return lab
+
+
+async def test_a_sync_names_what_must_end_as_long_as_its_end_is_not_told() -> None:
+    lab, sent = a_lab(3), Sent()
+    stopped = on_cancel(lab.decision, ORG, ids.job_of(a_run_id(1), 2))
+    sent.dispatch.carry_out(lab.lab, [SendSync(A1)])
+    ((sync,),) = (batch.commands for batch in await sent.flush())
+    assert isinstance(sync, Sync)
+    assert sync.cancels == stopped.fences
+    assert sorted(ids.serial_of(start.job) for start in sync.attempts) == [1, 3]
 
 
 async def test_all_starts_of_a_turn_are_one_message_and_share_their_spec() -> None:

@@ -2,14 +2,18 @@
 
 import asyncio
 
-from tests.support.builders import T0, facts
+from tests.support.builders import ORG, T0, TestLab, a_plan, facts
 from tests.support.waiting import wait_until
+from tshrag_common import ids
+from tshrag_common.digest import digest
 from tshrag_common.ids import AgentId, Epoch
 from tshrag_common.reports import Heartbeat, Hello, ReportBatch
 from tshrag_common.states import AgentState
-from tshrag_controller.core.decision import Decision
+from tshrag_controller.core.decision import Decision, Effect, SendSync
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.on_agent import on_reports
+from tshrag_controller.core.on_run import on_cancel
+from tshrag_controller.core.stopping import to_end
 from tshrag_controller.engine import Engine, LabClock
 from tshrag_controller.intake.beats import Beats, Confirmed
 from tshrag_controller.intake.spools import Spools
@@ -101,3 +105,32 @@ async def test_a_host_whose_clock_is_off_works_and_is_told_of() -> None:
         await beats.on_heartbeat(a_beat(clock, ahead_s=1))
         assert beats.skews == {}
         leading.cancel()
+
+
+async def test_a_lost_cancel_is_said_again_with_every_beat_until_the_end_is_told() -> None:
+    lab, clock = TestLab(), HandClock()
+    lab.hello(slots=4)
+    run = lab.submit(a_plan((), ()))
+    lab.lab.at = 0
+    sent: list[Effect] = []
+    engine = Engine(
+        lab.lab, Paper(), LabClock(clock, T0), lambda *_: None, lambda _, all_: sent.extend(all_)
+    )
+    beats = Beats(engine, clock, NoStores(), lambda _: 7, Spools(clock))
+    first, second = sorted(lab.lab.agents[A1].fences)
+    both = digest((first, second))
+    async with asyncio.TaskGroup() as group:
+        leading = group.create_task(engine.lead())
+        await beats.on_heartbeat(a_beat_of(both))
+        assert not any(isinstance(effect, SendSync) for effect in sent)
+        await engine.ask(lambda decision: on_cancel(decision, ORG, ids.job_of(run, 1)))
+        for _ in range(2):  # what was said is lost: the agent has both still
+            sent.clear()
+            await beats.on_heartbeat(a_beat_of(both))
+            assert SendSync(A1) in sent
+        assert to_end(lab.lab, A1) == (first,)
+        leading.cancel()
+
+
+def a_beat_of(digested: int) -> Heartbeat:
+    return Heartbeat(agent=A1, boot="b1", at=1, digest=digested, heard=(Epoch(0), 7))

@@ -221,6 +221,23 @@ async def test_a_sync_keeps_what_it_only_names(
         await leader.until_ended(kept)
 
 
+async def test_a_sync_ends_what_must_end_and_tells_of_what_never_came(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    async with an_agent(tmp_path, leader, server.url):
+        here = await leader.start(command("sleep", "60"))
+        kept = await leader.start(command("sleep", "60"))
+        never = leader.a_start()
+        await leader.send(
+            [Sync(attempts=(), keep=(kept.fence,), cancels=(here.fence, never.fence))]
+        )
+        (ended, told) = await leader.until_ended(here, never)
+        assert (ended.outcome, told.outcome) == ("cancelled", "cancelled")
+        assert ended.error is not None and ended.error.code == "cancelled"
+        await leader.send([Sync(attempts=(), cancels=(kept.fence,))])
+        await leader.until_ended(kept)
+
+
 async def test_a_sync_starts_what_was_lost_and_ends_what_it_does_not_name(
     tmp_path: Path, server: NatsServer, leader: Leader
 ) -> None:

@@ -22,6 +22,7 @@ from tshrag_controller.core.decision import Decision, SendSync
 from tshrag_controller.core.leases import marks_of, note_activity
 from tshrag_controller.core.on_agent import on_beat, on_silence
 from tshrag_controller.core.on_lease import on_leases_over
+from tshrag_controller.core.stopping import to_end
 from tshrag_controller.engine import Engine
 from tshrag_controller.intake.spools import Spools
 
@@ -150,7 +151,8 @@ class Beats:
         ours = digest(agent.fences)
         for fence, rev in marks_of(decision.lab, beat.agent):
             ours ^= lease_mark(fence, rev)
-        if ours == beat.digest or agent.applied < beat.reports.last:
+        is_in_step = ours == beat.digest and not to_end(decision.lab, beat.agent)
+        if is_in_step or agent.applied < beat.reports.last:
             self._differs_since.pop(beat.agent, None)
             return
         now = self._clock.monotonic()
