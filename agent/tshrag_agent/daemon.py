@@ -20,7 +20,7 @@ from tshrag_agent.attempts.workdir import expire
 from tshrag_agent.blobs import BlobClient
 from tshrag_agent.boards.boards import Boards
 from tshrag_agent.channels import Channels
-from tshrag_agent.duts import Duts
+from tshrag_agent.consoles import Consoles
 from tshrag_agent.holding import kept_leases
 from tshrag_agent.intake import Intake
 from tshrag_agent.journal.journal import Journal
@@ -107,7 +107,8 @@ class Daemon:
         self._loads = LoadCache(
             settings.cache / "loads", blobs.get, max_bytes=settings.agent.cache_bytes
         )
-        self._duts = Duts(settings.dut)
+        self.consoles = Consoles(journal, self._clock, self.roster)
+        self._duts = self.consoles.duts(settings.dut, self.channels)
         self._boards = Boards(settings.dut, self._duts, settings.boards)
         self._host_tap = HostTap(journal, self._clock)
         self._sampler = self._new_sampler(settings.agent.sample_s)
@@ -165,6 +166,7 @@ class Daemon:
                 group.create_task(self._duts.run(), name="consoles")
                 group.create_task(self.leases.watch(), name="leases")
                 group.create_task(self.channels.run(), name="channels")
+                group.create_task(self.consoles.run(), name="console records")
                 if self._sampler is not None:
                     group.create_task(self._sampler.run(), name="sampler")
                     sample_s = self._settings.agent.sample_s

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from tshrag_agent.settings import DutTable
 from tshrag_agent.transport.base import DutTransport
 from tshrag_agent.transport.console import SerialConsole
+from tshrag_agent.transport.console_records import Recorder
 from tshrag_agent.transport.open import open_transport
 from tshrag_agent.transport.serial_shell import SerialTransport
 from tshrag_common.errors import LabError, Refused
@@ -22,11 +23,17 @@ _CLOSE_S = 10.0
 class Duts:
     """Opens a way when it is first used; the agent owns its consoles for ever."""
 
-    def __init__(self, tables: Iterable[DutTable]) -> None:
+    def __init__(
+        self,
+        tables: Iterable[DutTable],
+        recorder: Callable[[DutId], Recorder | None] = lambda dut: None,
+    ) -> None:
         self._tables = {DutId(table.id): table for table in tables}
         self._open: dict[tuple[DutId, Way], DutTransport] = {}
         self.consoles = {
-            name: SerialConsole(name, table.serial.line)
+            name: SerialConsole(
+                name, table.serial.line, recorder=recorder(name), pace=table.serial.pace
+            )
             for name, table in self._tables.items()
             if table.serial is not None
         }

@@ -18,6 +18,7 @@ import msgspec
 from tshrag_common import history, requests as r, subjects
 from tshrag_common.bus.connection import connect
 from tshrag_common.bus.messages import Message
+from tshrag_common.console_client import ConsoleClient
 from tshrag_common.errors import Unavailable
 from tshrag_common.ids import DEFAULT_ORG, OrgId
 from tshrag_common.lease_client import LeaseAsking
@@ -32,7 +33,7 @@ WATCH_AGAIN_S = 15.0
 _NEWS = msgspec.json.Decoder(News)
 
 
-class Client(LeaseAsking, Operating, Resolves, StoreAsking):
+class Client(ConsoleClient, LeaseAsking, Operating, Resolves, StoreAsking):
     """One method a request; the requests of other areas come in as classes of their own."""
 
     async def submit(self, request: r.Submit) -> r.SubmitAnswer:

@@ -102,7 +102,21 @@ class DutChanged(Report, frozen=True, kw_only=True, array_like=True, tag="dut_ch
     faulty: str = ""
 
 
-AnyReport = Hello | Goodbye | Accepted | Started | Ended | DutChanged
+class ConsoleSigned(Report, frozen=True, kw_only=True, array_like=True, tag="console_signed"):
+    """The console of a DUT has told something: a boot, a login prompt, a crash.
+
+    ``boot`` counts the boots of the DUT since its agent began, ``fence`` is the attempt that has
+    the DUT (0: none).
+    """
+
+    dut: DutId
+    sign: str
+    text: str
+    boot: Whole = 0
+    fence: Annotated[int, WHOLE] = 0
+
+
+AnyReport = Hello | Goodbye | Accepted | Started | Ended | DutChanged | ConsoleSigned
 
 
 class ReportBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -124,7 +138,11 @@ class SamplesMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
 
 
 class OutputChunk(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Bytes of a stream of an attempt at an offset; repeated chunks say the same."""
+    """Bytes of a stream of an attempt at an offset; repeated chunks say the same.
+
+    With ``dut`` it is a block of a console instead (console_log.py): ``offset`` is the number of
+    its first record since the agent began, run, job and attempt are empty.
+    """
 
     run: str
     job: str
@@ -133,6 +151,7 @@ class OutputChunk(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     offset: Whole
     data: bytes
     at: Whole = 0
+    dut: str = ""
 
 
 class OutputBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -32,6 +32,7 @@ Verb = Literal[
     "channel",
     "resolve",
     "query", "query_part", "store_status", "store_do",
+    "console", "console_grep", "signs",
 ]  # fmt: skip
 
 

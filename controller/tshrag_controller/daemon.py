@@ -29,6 +29,7 @@ from tshrag_controller.leading import Leading
 from tshrag_controller.log.checkpoint import Checkpoints
 from tshrag_controller.recover import ensure_log, recover, restore_projection
 from tshrag_controller.settings import ControllerSettings, read
+from tshrag_controller.store.consoles import Kept
 from tshrag_controller.store.hot import HotLimits
 from tshrag_controller.store.store import Store, StoreOptions
 
@@ -114,7 +115,10 @@ async def serve_on(
             clock = clock or SystemClock()
             if open_store is None:
                 limits = HotLimits(run_series=settings.store.run_series)
-                open_store = partial(Store.open, options=StoreOptions(clock.now, limits))
+                consoles = settings.consoles
+                kept = Kept(days=consoles.keep_days, bytes_per_dut=consoles.keep_bytes)
+                options = StoreOptions(clock.now, limits, kept)
+                open_store = partial(Store.open, options=options)
             await _lead(settings, broker, stop, on_ready, clock, open_store)
             raise _Stop
     except* _Stop:

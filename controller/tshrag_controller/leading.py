@@ -33,6 +33,7 @@ from tshrag_common.streams import (
 from tshrag_controller import witness
 from tshrag_controller.answers.blobs import AgentBlobs, BlobAnswers
 from tshrag_controller.answers.channels import ChannelAnswers
+from tshrag_controller.answers.consoles import ConsoleAnswers
 from tshrag_controller.answers.data import DataAnswers
 from tshrag_controller.answers.intents import IntentAnswers
 from tshrag_controller.answers.lab import About, LabAnswers
@@ -71,6 +72,7 @@ from tshrag_controller.store.store import Store
 from tshrag_controller.verbs import (
     blob_verbs,
     channel_verbs,
+    console_verbs,
     data_verbs,
     intent_verbs,
     lab_verbs,
@@ -168,6 +170,7 @@ class Leading:
             **store_verbs(
                 SampleAnswers(engine, store, self.queries), StoreAnswers(store, self.keeper)
             ),
+            **console_verbs(ConsoleAnswers(engine, store)),
             **blob_verbs(BlobAnswers(self._loads)),
             **lease_verbs(self._leases),
             **resolve_verbs(ResolveAnswers(engine)),

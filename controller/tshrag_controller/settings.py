@@ -81,6 +81,13 @@ class SchedulerTable(msgspec.Struct, frozen=True, kw_only=True):
     consumables: dict[Token, policy.Consumable] = {}
 
 
+class ConsolesTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[consoles]``: for how long the record of a console is kept, and how much of each."""
+
+    keep_days: Annotated[float, msgspec.Meta(gt=0, le=36500)] = 30.0
+    keep_bytes: Annotated[int, msgspec.Meta(ge=16 << 20)] = 1 << 30
+
+
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -89,6 +96,7 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     loads: LoadsTable = LoadsTable()
     log: LogSettings = LogSettings()
     store: StoreTable = StoreTable()
+    consoles: ConsolesTable = ConsolesTable()
 
     @property
     def cold_url(self) -> str:

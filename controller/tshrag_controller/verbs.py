@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tshrag_common import (
+    console_requests as cr,
     intent_requests as ir,
     lease_requests as lr,
     requests as r,
@@ -13,6 +14,7 @@ from tshrag_common.channel_requests import OpenChannel
 from tshrag_common.resolve_requests import Resolve
 from tshrag_controller.answers.blobs import BlobAnswers
 from tshrag_controller.answers.channels import ChannelAnswers
+from tshrag_controller.answers.consoles import ConsoleAnswers
 from tshrag_controller.answers.data import DataAnswers
 from tshrag_controller.answers.intents import IntentAnswers
 from tshrag_controller.answers.lab import LabAnswers
@@ -82,6 +84,14 @@ def blob_verbs(put: BlobAnswers) -> Mapping[str, Verb]:
     return {
         "blob_has": Verb(r.BlobHas, put.has),
         "blob_put": Verb(r.BlobPut, put.put),
+    }
+
+
+def console_verbs(consoles: ConsoleAnswers) -> Mapping[str, Verb]:
+    return {
+        "console": Verb(cr.GetConsole, consoles.record),
+        "console_grep": Verb(cr.GrepConsole, consoles.grep),
+        "signs": Verb(cr.ListSigns, consoles.signs),
     }
 
 

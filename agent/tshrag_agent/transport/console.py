@@ -10,47 +10,31 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Literal
 
 import msgspec
 
 from tshrag_agent.transport.base import TransportFailed
+from tshrag_agent.transport.console_records import (
+    RING_BYTES,
+    Direction,
+    Record,
+    Recorder,
+    Ring,
+)
 from tshrag_agent.transport.line import Line, LineSettings, Lost, Received
 from tshrag_agent.transport.serial import open_line
 from tshrag_common.clock import Clock, SystemClock
-from tshrag_common.errors import StaleFence
+from tshrag_common.errors import Refused, StaleFence
 from tshrag_common.ids import Fence
 
 logger = logging.getLogger(__name__)
 
-RING_BYTES = 1 << 20
 WATCHER_BYTES = 1 << 20
 HOUSEKEEPING = Fence(0)
 """The fence of the agent itself: it may write where nobody drives."""
 
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.05, 2.0
 _HOPELESS = ("serial_busy", "serial_perm")
-_RECORD_COST_BYTES = 128  # what a record takes beside its data, so that one-byte ones are bounded
-
-Direction = Literal["rx", "tx", "event"]
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened on the line: bytes of the DUT, bytes typed by `author`, or an event.
-
-    ``at`` is in microseconds UTC, when the agent had the bytes. Events are one line of text:
-    ``opened``, ``lost: …``, ``driver …``, ``released …``, ``break``.
-    """
-
-    at: int
-    direction: Direction
-    data: bytes
-    author: str = ""
-
-
-Recorder = Callable[[Record], None]
-"""Takes every record as it happens; it must not block."""
-
 LineOpener = Callable[[LineSettings, Received, Lost], Awaitable[Line]]
 
 
@@ -59,6 +43,15 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     chunk_bytes: int = 0
     delay_s: float = 0.0
+
+
+class ConsoleTaken(Refused):
+    """Somebody else writes on this console, by the same right."""
+
+    code = "console_taken"
+
+    def __init__(self, console: str, writer: str) -> None:
+        super().__init__(console, f"{writer} writes now", "take it over with --take")
 
 
 class Watcher:
@@ -73,10 +66,10 @@ class Watcher:
 
     def push(self, record: Record) -> None:
         self._records.append(record)
-        self._bytes += _cost(record)
+        self._bytes += record.cost_bytes
         while self._bytes > self._most and len(self._records) > 1:
             oldest = self._records.popleft()
-            self._bytes -= _cost(oldest)
+            self._bytes -= oldest.cost_bytes
             self.dropped_bytes += len(oldest.data)
         self._ready.set()
 
@@ -91,7 +84,7 @@ class Watcher:
             self._ready.clear()
             await self._ready.wait()
         record = self._records.popleft()
-        self._bytes -= _cost(record)
+        self._bytes -= record.cost_bytes
         return record
 
     def close(self) -> None:
@@ -145,7 +138,7 @@ class SerialConsole:
     ) -> None:
         self.name = name
         self.driver: Driver | None = None
-        self._settings, self._opener = settings, opener
+        self.settings, self._opener = settings, opener
         self._recorder, self._pace, self._clock = recorder, pace or Pace(), clock or SystemClock()
         self._line: Line | None = None
         self._gone = asyncio.Event()
@@ -153,8 +146,8 @@ class SerialConsole:
         self._error: TransportFailed | None = None
         self._newest = HOUSEKEEPING
         self._watchers: set[Watcher] = set()
-        self._ring: deque[Record] = deque()
-        self._ring_most, self._ring_bytes = ring_bytes, 0
+        self.ring = Ring(ring_bytes)
+        self.rx_bytes = self.tx_bytes = 0
         self._typing = asyncio.Lock()
 
     async def run(self) -> None:
@@ -183,12 +176,21 @@ class SerialConsole:
             raise self._error or TransportFailed("serial_missing", self.name, what)
 
     @property
+    def watchers(self) -> int:
+        return len(self._watchers)
+
+    @property
+    def trouble(self) -> str:
+        """Return why the line is not open; empty when it is."""
+        return self._error.line if self._error and self._line is None else ""
+
+    @property
     def is_open(self) -> bool:
         return self._line is not None
 
     def records(self) -> tuple[Record, ...]:
         """Return what the ring still holds, oldest first."""
-        return tuple(self._ring)
+        return self.ring.records()
 
     def follow(self, most_bytes: int = WATCHER_BYTES) -> Watcher:
         """Return every record from now on; close it when it is no longer read."""
@@ -206,28 +208,35 @@ class SerialConsole:
         finally:
             watcher.close()
 
-    def drive(self, fence: Fence, author: str) -> Driver:
+    def drive(self, fence: Fence, author: str, *, take: bool = False) -> Driver:
         """Take the right to write; whoever had it with an older fence loses it at once.
 
+        Two who share a fence take it from each other by `take`.
+
         Raises:
-            StaleFence: a newer fence has been seen, or this one from somebody else.
+            StaleFence: a newer fence has been seen.
+            ConsoleTaken: somebody else writes under this fence.
 
         """
         holder = self.driver
-        if holder and fence == holder.fence and author == holder.author:
-            return holder
+        if holder and fence == holder.fence:
+            if author == holder.author:
+                return holder
+            if not take:
+                raise ConsoleTaken(self.name, holder.author)
+            self.driver = holder = None
         refused = fence <= holder.fence if holder else HOUSEKEEPING < fence < self._newest
         if refused:
             raise StaleFence(fence, self._newest)
         self._newest = max(self._newest, fence)
         self.driver = Driver(self, fence, author)
-        self._note(f"driver fence {fence}", author)
+        self.note(f"driver fence {fence}", author)
         return self.driver
 
     def release(self, driver: Driver) -> None:
         if self.driver is driver:
             self.driver = None
-            self._note(f"released fence {driver.fence}", driver.author)
+            self.note(f"released fence {driver.fence}", driver.author)
 
     async def write(self, data: bytes, *, timeout_s: float) -> None:
         driver = self.drive(HOUSEKEEPING, "agent")
@@ -256,9 +265,16 @@ class SerialConsole:
     async def break_for(self, driver: Driver, duration_s: float) -> None:
         async with self._typing:
             line = self._line_for(driver)
-            self._note("break", driver.author)
+            self.note("break", driver.author)
             async with asyncio.timeout(duration_s + 5.0):
                 await line.send_break(duration_s)
+
+    async def set_baud(self, driver: Driver, baud: int) -> None:
+        """Switch the speed of the line, for now and whenever it is opened again."""
+        async with self._typing:
+            await self._line_for(driver).set_baud(baud)
+            self.settings = msgspec.structs.replace(self.settings, baud=baud)
+            self.note(f"baud {baud}", driver.author)
 
     async def close(self) -> None:
         """Let go of the line; ``run`` does this when it ends."""
@@ -269,17 +285,17 @@ class SerialConsole:
     async def _try_to_open(self) -> bool:
         self._gone.clear()
         try:
-            self._line = await self._opener(self._settings, self._received, self._ended)
+            self._line = await self._opener(self.settings, self._received, self._ended)
         except TransportFailed as error:
             if self._error is None or self._error.code != error.code:
-                self._note(error.line)
+                self.note(error.line)
                 logger.warning("console not opened", extra={"dut": self.name, "why": error.line})
             self._error = error
             if error.code in _HOPELESS:
                 self._settled.set()
             return False
         self._error = None
-        self._note("opened")
+        self.note("opened")
         self._settled.set()
         return True
 
@@ -294,6 +310,8 @@ class SerialConsole:
 
     def _line_for(self, driver: Driver) -> Line:
         if self.driver is not driver:
+            if self.driver is not None and self.driver.fence == driver.fence:
+                raise ConsoleTaken(self.name, self.driver.author)
             raise StaleFence(driver.fence, self._newest)
         if self._line is None:
             raise self._error or TransportFailed("serial_lost", self.name, "the device is away")
@@ -306,22 +324,19 @@ class SerialConsole:
         self._line = None
         self._settled.clear()
         self._gone.set()
-        self._note(f"lost: {reason}")
+        self.note(f"lost: {reason}")
 
-    def _note(self, text: str, author: str = "") -> None:
+    def note(self, text: str, author: str = "") -> None:
         self._record("event", text.encode(), author)
 
     def _record(self, direction: Direction, data: bytes, author: str = "") -> None:
+        if direction == "rx":
+            self.rx_bytes += len(data)
+        elif direction == "tx":
+            self.tx_bytes += len(data)
         record = Record(at=self._clock.now(), direction=direction, data=data, author=author)
-        self._ring.append(record)
-        self._ring_bytes += _cost(record)
-        while self._ring_bytes > self._ring_most:
-            self._ring_bytes -= _cost(self._ring.popleft())
+        self.ring.add(record)
         for watcher in tuple(self._watchers):
             watcher.push(record)
         if self._recorder:
             self._recorder(record)
-
-
-def _cost(record: Record) -> int:
-    return len(record.data) + _RECORD_COST_BYTES

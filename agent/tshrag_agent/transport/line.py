@@ -52,6 +52,10 @@ class Line(Protocol):
 
     async def send_break(self, duration_s: float) -> None: ...
 
+    async def set_baud(self, baud: int) -> None:
+        """Switch the speed; refuse it where the line has none."""
+        ...
+
     def close(self) -> None:
         """Let go of the line; ``lost`` is not called for it."""
         ...
@@ -61,6 +65,7 @@ class Port(Protocol):
     """What a tty line needs of the object that opened it."""
 
     break_condition: bool
+    baudrate: int
 
     def fileno(self) -> int: ...
 
@@ -102,6 +107,12 @@ class FdLine:
         finally:
             if self._open:
                 self._port.break_condition = False
+
+    async def set_baud(self, baud: int) -> None:
+        try:
+            self._port.baudrate = baud
+        except (OSError, ValueError) as error:
+            raise TransportFailed("serial_lost", self._url, f"baud {baud}: {error}") from None
 
     def close(self) -> None:
         if not self._open:
@@ -199,6 +210,10 @@ class TcpLine(asyncio.Protocol):
 
     async def send_break(self, duration_s: float) -> None:
         what = f"raw TCP carries no break (of {duration_s:g} s)"
+        raise TransportFailed("serial_lost", self._url, what, "use rfc2217://")
+
+    async def set_baud(self, baud: int) -> None:
+        what = f"raw TCP has no speed to set ({baud})"
         raise TransportFailed("serial_lost", self._url, what, "use rfc2217://")
 
     def close(self) -> None:

@@ -76,7 +76,7 @@ class _ThreadLine:
     def __init__(self, port: rfc2217.Serial, url: str, received: Received, lost: Lost) -> None:
         self._port, self._url, self._received, self._lost = port, url, received, lost
         self._loop = asyncio.get_running_loop()
-        self._orders: queue.SimpleQueue[tuple[bytes | bool, asyncio.Future[None]]]
+        self._orders: queue.SimpleQueue[tuple[bytes | bool | int, asyncio.Future[None]]]
         self._orders = queue.SimpleQueue()
         self._open = True
         threading.Thread(target=self._carry, name=f"rfc2217 {url}", daemon=True).start()
@@ -91,10 +91,13 @@ class _ThreadLine:
         finally:
             self._orders.put((False, self._loop.create_future()))
 
+    async def set_baud(self, baud: int) -> None:
+        await self._order(baud)
+
     def close(self) -> None:
         self._open = False
 
-    async def _order(self, what: bytes | bool) -> None:
+    async def _order(self, what: bytes | bool | int) -> None:
         if not self._open:
             raise TransportFailed("serial_lost", self._url, "the connection is closed")
         done = self._loop.create_future()
@@ -123,6 +126,8 @@ class _ThreadLine:
             what, done = self._orders.get()
             if isinstance(what, bool):
                 self._port.break_condition = what
+            elif isinstance(what, int):
+                self._port.baudrate = what
             else:
                 self._port.write(what)
             self._tell(resolve, done)

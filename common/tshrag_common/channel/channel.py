@@ -99,6 +99,12 @@ class Channel:
             self._writable.clear()
             await self._writable.wait()
 
+    async def gone(self) -> None:
+        """Return when the channel is over, whoever has ended it."""
+        while self._ended is None:
+            self._readable.clear()
+            await self._readable.wait()
+
     def close(self, error: ErrorReport | None = None) -> None:
         """End both directions at once; what was not sent is not sent. Again: does nothing."""
         if self._closing is None and self._flow.over is None:

@@ -10,7 +10,7 @@ class ConsoleWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, ta
     """The console of a DUT: first the last ``scrollback_bytes``, then what happens."""
 
     scrollback_bytes: int = 4096
-    records: bool = False  # with instant, direction and author; else the bytes alone
+    take: bool = False  # the right to write, from another who shares the lease
 
 
 class EchoWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="echo"):

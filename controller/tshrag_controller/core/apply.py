@@ -20,7 +20,13 @@ from tshrag_common.states import (
     JobCause,
     JobState,
 )
-from tshrag_controller.core import apply_intent, apply_leases, apply_suspend, events as e
+from tshrag_controller.core import (
+    apply_consoles,
+    apply_intent,
+    apply_leases,
+    apply_suspend,
+    events as e,
+)
 from tshrag_controller.core.holds import attempt_resolved, release, release_role, take
 from tshrag_controller.core.idle import note_agent, note_dut
 from tshrag_controller.core.lab import (
@@ -315,4 +321,5 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     **apply_suspend.APPLY,
     **SCHED,
     AttemptResolved: attempt_resolved,
+    **apply_consoles.APPLY,
 }

@@ -17,6 +17,7 @@ from tshrag_common.inventory import AgentFacts
 from tshrag_common.jobs import LoadRef, Plan
 from tshrag_common.reports import Ended
 from tshrag_common.states import AgentCause, JobCause, RunCause
+from tshrag_controller.core.console_events import ConsoleEvent
 from tshrag_controller.core.event import Event
 from tshrag_controller.core.intent_events import IntentEvent
 from tshrag_controller.core.lease_events import LeaseEvent
@@ -202,4 +203,5 @@ AnyEvent = (
     | PolicySet
     | RoleReleased
     | AttemptResolved
+    | ConsoleEvent
 )

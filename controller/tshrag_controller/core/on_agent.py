@@ -5,6 +5,7 @@ from tshrag_common.ids import AgentId, Fence
 from tshrag_common.reports import (
     Accepted,
     AnyReport,
+    ConsoleSigned,
     DutChanged,
     Ended,
     Goodbye,
@@ -24,6 +25,7 @@ from tshrag_controller.core.events import (
 from tshrag_controller.core.follow import end_job
 from tshrag_controller.core.lab import Lab, set_timer
 from tshrag_controller.core.on_attempt import lose, on_accepted, on_ended, on_started
+from tshrag_controller.core.on_console import on_signed
 from tshrag_controller.core.on_run import open_jobs
 from tshrag_controller.core.ways import AWAY, is_reachable, reaches
 
@@ -95,7 +97,7 @@ def _on_report(
             on_started(decision, agent, seq, report)
         case Ended():
             on_ended(decision, agent, seq, report)
-        case DutChanged():
+        case DutChanged() | ConsoleSigned():
             on_dut(decision, agent, seq, report)
         case Goodbye():
             on_goodbye(decision, agent, report)
@@ -126,10 +128,14 @@ def on_goodbye(decision: Decision, agent: AgentId, report: Goodbye) -> None:
             watch_overdue(lab, fence, decision.now)
 
 
-def on_dut(decision: Decision, agent: AgentId, seq: int, report: DutChanged) -> None:
+def on_dut(
+    decision: Decision, agent: AgentId, seq: int, report: DutChanged | ConsoleSigned
+) -> None:
     row = decision.lab.duts.get(report.dut)
     if row is None or not reaches(row, agent):
         decision.happen(ReportRefused(agent=agent, seq=seq, code="unknown_dut", what=report.dut))
+    elif isinstance(report, ConsoleSigned):
+        on_signed(decision, agent, report)
     else:
         decision.happen(DutMarked(agent=agent, dut=report.dut, faulty=report.faulty))
 

@@ -11,6 +11,7 @@ from tshrag_common.errors import shown
 from tshrag_common.reports import (
     Accepted,
     AnyReport,
+    ConsoleSigned,
     DutChanged,
     Ended,
     Hello,
@@ -43,14 +44,21 @@ def _check_report(report: AnyReport) -> None:
     if isinstance(report, Ended):
         for number in (report.started_at, report.samples_upto, report.output_upto):
             _check_number("a number of an end", number)
-    elif isinstance(report, DutChanged):
-        ids.dut_id(report.dut)
+    elif isinstance(report, DutChanged | ConsoleSigned):
+        _check_of_dut(report)
     elif isinstance(report, Hello):
         _check_number("slots", report.facts.slots, 1 << 20)
         for dut in report.facts.duts:
             ids.dut_id(dut.id)
         for fence in report.holds:
             _check_number("fence", fence, MOST_FENCE)
+
+
+def _check_of_dut(report: DutChanged | ConsoleSigned) -> None:
+    ids.dut_id(report.dut)
+    if isinstance(report, ConsoleSigned):
+        _check_number("fence", report.fence, MOST_FENCE)
+        _check_number("boot", report.boot)
 
 
 def check_samples(message: SamplesMessage) -> None:
@@ -64,6 +72,10 @@ def check_samples(message: SamplesMessage) -> None:
 def check_output(batch: OutputBatch) -> None:
     _check_spool(batch.spool, batch.first_seq)
     _check_attempts(chunk.attempt for chunk in batch.chunks)
+    for chunk in batch.chunks:
+        if chunk.dut:
+            ids.dut_id(chunk.dut)
+            _check_number("at", chunk.at)
 
 
 def _check_spool(spool: str, first_seq: int) -> None:

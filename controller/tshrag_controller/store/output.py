@@ -14,6 +14,7 @@ import msgspec
 from tshrag_common import ids
 from tshrag_common.errors import LabError, Refused
 from tshrag_common.reports import OutputBatch, OutputChunk
+from tshrag_controller.store.consoles import ConsoleStore
 from tshrag_controller.store.hot import HotStore, Stored
 
 MOST_BYTES = 80 << 20
@@ -39,8 +40,8 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 class OutputStore:
     """Writes output below a folder; its marks lie in the database of the hot store."""
 
-    def __init__(self, folder: Path, hot: HotStore) -> None:
-        self._folder, self._hot = folder, hot
+    def __init__(self, folder: Path, hot: HotStore, consoles: ConsoleStore) -> None:
+        self._folder, self._hot, self._consoles = folder, hot, consoles
 
     def store(self, batch: OutputBatch) -> Stored:
         """Take the chunks of a message that are new; called in the writer's thread."""
@@ -51,7 +52,10 @@ class OutputStore:
         for seq, chunk in enumerate(batch.chunks, batch.first_seq):
             if seq > upto:
                 try:
-                    self._write(batch.agent, chunk)
+                    if chunk.dut:
+                        self._consoles.write(batch.spool, seq, chunk)
+                    else:
+                        self._write(batch.agent, chunk)
                 except LabError as error:
                     refused.append(error.line)
                 upto = seq

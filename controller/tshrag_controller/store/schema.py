@@ -16,7 +16,7 @@ from tshrag_common.errors import Refused
 PROJECTION, HOT = "projection.db", "hot.db"
 MOST_CHECKED_BYTES = 512 << 20
 """Larger files are not read as a whole at a start; their damage shows when it is met."""
-VERSION = 5
+VERSION = 6
 """Of the schema; a file made by a newer build is refused."""
 
 migrations = Migrations("projection")
@@ -108,6 +108,21 @@ def m0003_audit(db: Database) -> None:
             kind TEXT NOT NULL, name TEXT NOT NULL, reason TEXT NOT NULL, until INTEGER NOT NULL
         );
         CREATE INDEX audit_name ON audit (kind, name, no);
+        """,
+    )
+
+
+@migrations()
+def m0004_signs(db: Database) -> None:
+    _execute(
+        db,
+        """
+        CREATE TABLE signs (
+            no INTEGER PRIMARY KEY, at INTEGER NOT NULL, seen_at INTEGER NOT NULL,
+            agent TEXT NOT NULL, dut TEXT NOT NULL, sign TEXT NOT NULL, text TEXT NOT NULL,
+            boot INTEGER NOT NULL, job TEXT NOT NULL DEFAULT ''
+        );
+        CREATE INDEX signs_dut ON signs (dut, no);
         """,
     )
 

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tshrag_common.clock import SystemClock
+from tshrag_common.console_requests import ConsoleAnswer, GetConsole
 from tshrag_common.errors import Unavailable
 from tshrag_common.reports import OutputBatch, SamplesMessage
 from tshrag_controller.log.frames import Frame
+from tshrag_controller.store.console_reading import page
+from tshrag_controller.store.consoles import ConsoleStore, Kept, folder_of
 from tshrag_controller.store.hot import HotLimits, HotStore, Stored
 from tshrag_controller.store.output import OutputStore, Piece, read
 from tshrag_controller.store.projection import Projection
@@ -51,7 +54,8 @@ class Store:
         self._connection = opened.writer
         self._projection = Projection(opened.writer)
         self._hot = HotStore(opened.writer, options.now, options.limits)
-        self._output = OutputStore(folder / "output", self._hot)
+        consoles = ConsoleStore(folder / "consoles", options.consoles)
+        self._output = OutputStore(folder / "output", self._hot, consoles)
         self.applied = self._projection.applied
         self._writer = worker("store-writer", opened.writer, commit=True, undone=self._forget)
         self._reader = self._writer  # a database in memory has no second door
@@ -152,6 +156,14 @@ class Store:
     def in_memory(self) -> bool:
         return self._in_memory
 
+    async def read_console(
+        self, asked: GetConsole, windows: tuple[tuple[int, int], ...] | None
+    ) -> ConsoleAnswer:
+        return await asyncio.to_thread(page, self.folder / "consoles", asked, windows)
+
+    async def has_console(self, dut: str) -> bool:
+        return await asyncio.to_thread(folder_of(self.folder / "consoles", dut).is_dir)
+
     async def backup(self, path: Path) -> int:
         """Write a copy of the projection to `path`; return the sequence that it is at."""
         if self._in_memory:
@@ -172,6 +184,7 @@ class StoreOptions(NamedTuple):
 
     now: Callable[[], int] = SystemClock().now
     limits: HotLimits = HotLimits()
+    consoles: Kept = Kept()
 
 
 class _Opened(NamedTuple):

@@ -8,7 +8,14 @@ import pytest
 from tests.support.serial_pty import Wire, running, wire
 from tests.support.waiting import wait_until
 from tshrag_agent.transport.base import TransportFailed
-from tshrag_agent.transport.console import HOUSEKEEPING, Driver, Pace, Record, SerialConsole
+from tshrag_agent.transport.console import (
+    HOUSEKEEPING,
+    ConsoleTaken,
+    Driver,
+    Pace,
+    SerialConsole,
+)
+from tshrag_agent.transport.console_records import Record
 from tshrag_agent.transport.line import LineSettings
 from tshrag_common.errors import StaleFence
 from tshrag_common.ids import Fence
@@ -125,9 +132,22 @@ async def test_a_newer_fence_takes_over_and_the_older_writer_is_refused(
     await new.write(b"yes", timeout_s=5)
     await wait_until(lambda: device.heard() == b"yes")
     assert new.drives and not old.drives
-    for fence in (HOUSEKEEPING, Fence(5), Fence(6)):
+    for fence in (HOUSEKEEPING, Fence(5)):
         with pytest.raises(StaleFence):
             console.drive(fence, "ann")
+
+
+async def test_two_who_share_a_fence_write_one_at_a_time(
+    device: Wire, console: SerialConsole
+) -> None:
+    bob = console.drive(Fence(6), "bob")
+    with pytest.raises(ConsoleTaken, match="bob writes now; take it over with --take"):
+        console.drive(Fence(6), "ann")
+    ann = console.drive(Fence(6), "ann", take=True)
+    with pytest.raises(ConsoleTaken, match="ann writes now"):
+        await bob.write(b"no", timeout_s=5)
+    await ann.write(b"yes", timeout_s=5)
+    await wait_until(lambda: device.heard() == b"yes")
 
 
 async def test_a_takeover_cuts_slow_typing_at_once(device: Wire) -> None:
