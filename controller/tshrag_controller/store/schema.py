@@ -12,6 +12,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from tshrag_common.errors import Refused
+from tshrag_controller.store import sign_rows
 
 PROJECTION, HOT = "projection.db", "hot.db"
 MOST_CHECKED_BYTES = 512 << 20
@@ -114,17 +115,7 @@ def m0003_audit(db: Database) -> None:
 
 @migrations()
 def m0004_signs(db: Database) -> None:
-    _execute(
-        db,
-        """
-        CREATE TABLE signs (
-            no INTEGER PRIMARY KEY, at INTEGER NOT NULL, seen_at INTEGER NOT NULL,
-            agent TEXT NOT NULL, dut TEXT NOT NULL, sign TEXT NOT NULL, text TEXT NOT NULL,
-            boot INTEGER NOT NULL, job TEXT NOT NULL DEFAULT ''
-        );
-        CREATE INDEX signs_dut ON signs (dut, no);
-        """,
-    )
+    _execute(db, sign_rows.TABLES)
 
 
 @hot_migrations()

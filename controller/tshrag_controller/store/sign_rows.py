@@ -8,6 +8,14 @@ from tshrag_common.console_requests import ListSigns, SignsAnswer, SignView
 from tshrag_controller.core import console_events as e
 from tshrag_controller.store.lease_rows import Putting
 
+TABLES = """
+    CREATE TABLE signs (
+        no INTEGER PRIMARY KEY, at INTEGER NOT NULL, seen_at INTEGER NOT NULL,
+        agent TEXT NOT NULL, dut TEXT NOT NULL, sign TEXT NOT NULL, text TEXT NOT NULL,
+        boot INTEGER NOT NULL, job TEXT NOT NULL DEFAULT ''
+    );
+    CREATE INDEX signs_dut ON signs (dut, no);
+"""
 KEPT = 20_000
 _SIGN = (
     "INSERT INTO signs (at, seen_at, agent, dut, sign, text, boot, job) VALUES (?,?,?,?,?,?,?,?)"
