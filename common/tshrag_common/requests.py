@@ -15,6 +15,7 @@ from tshrag_common.jobs import LoadRef
 from tshrag_common.metrics import MetricInfo
 from tshrag_common.views import (
     AgentView,
+    ControllerView,
     DutView,
     JobView,
     PlaceView,
@@ -212,6 +213,7 @@ class HealthAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     durable: bool
     reasons: tuple[str, ...] = ()
     counters: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    controllers: tuple[ControllerView, ...] = ()
 
 
 class AgentsAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,8 +3,8 @@
 =============  ==========================  =====================================================
 LOG            the truth: frames           standbys and feeders follow; purged behind a checkpoint
 EV             reports of agents           consumer ``leader``, ack_all; purged behind a checkpoint
-MET            sample batches              consumers ``ingest-0`` … ``ingest-7``, one a partition
-LOGS           output and console bytes    consumer ``archive``; feeders read back by sequence
+MET            sample batches              consumers ``ingest-<part>-<node>`` of each controller
+LOGS           output and console bytes    consumer ``archive-<node>`` of each controller
 CHECKPOINT     where a checkpoint is   the leader reads the newest
 OBJ_loads      packed loads by sha256      standard object store: the ``nats`` tool reads it
 OBJ_artifacts  artifacts by sha256         the same
@@ -164,9 +164,13 @@ def passing(name: str, from_seq: int, filter_subject: str | None = None) -> Cons
 
 
 EV_LEADER = durable("leader")
-LOGS_ARCHIVE = durable("archive")
 
 
-def met_ingest(partition: int) -> ConsumerConfig:
-    """Return the consumer of one partition of the samples."""
-    return durable(f"ingest-{partition}", subjects.samples(partition))
+def logs_archive(node: str) -> ConsumerConfig:
+    """Return the consumer of one controller for the output."""
+    return durable(f"archive-{node}")
+
+
+def met_ingest(partition: int, node: str) -> ConsumerConfig:
+    """Return the consumer of one controller for one partition of the samples."""
+    return durable(f"ingest-{partition}-{node}", subjects.samples(partition))

@@ -2,7 +2,8 @@
 
     lab.v1.log                 leader -> standbys      stream LOG, the truth
     lab.v1.checkpoint          leader -> whoever leads stream CHECKPOINT, where one is
-    lab.v1.ctl.hb              leader -> standbys      pulse, may be lost
+    lab.v1.ctl.hb              controllers             pulses of all of them, may be lost
+    lab.v1.ctl.lead            controller -> leader    answered: does anybody lead?
     lab.v1.agent.<agent>.cmd   leader -> agent         signed, may be lost, a Sync heals
     lab.v1.agent.<agent>.hb    agent -> leader         answered: leases, confirm
     lab.v1.agent.<agent>.ev    agent -> leader         stream EV, reports, never lost
@@ -53,6 +54,10 @@ def ctl_heartbeat() -> str:
     return f"{ROOT}.ctl.hb"
 
 
+def ctl_lead() -> str:
+    return f"{ROOT}.ctl.lead"
+
+
 def command(agent: AgentId) -> str:
     return f"{ROOT}.agent.{token('agent', agent)}.cmd"
 
@@ -89,6 +94,11 @@ def req(org: OrgId | None, verb: str) -> str:
 def any_req(org: OrgId | None = None) -> str:
     """Return the pattern of the requests of `org`, or of everybody."""
     return f"{ROOT}.req.{_org(org)}>"
+
+
+def req_verb(verb: str) -> str:
+    """Return the pattern of the requests of everybody by one verb, as a controller hears them."""
+    return f"{ROOT}.req.{ANY}.{token('verb', verb)}"
 
 
 def ui(org: OrgId | None, *parts: str) -> str:

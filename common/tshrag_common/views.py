@@ -189,3 +189,16 @@ class SeriesView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_at: int = 0
     stats: dict[str, object] = msgspec.field(default_factory=dict[str, object])
     spark: tuple[float, ...] = ()  # at most 40 means over equal slices of time
+
+
+class ControllerView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A controller of the lab. ``lag`` is how many frames it is behind the LOG."""
+
+    node: str
+    role: str  # leader or standby
+    epoch: int
+    sequence: int
+    lag: int = 0
+    version: str = ""
+    heard_s: float = 0.0  # ago; 0: it is the one that answers
+    troubles: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The controller's process: opens everything, leads, and closes everything again.
+"""The controller's process: opens everything, stands by, leads, and closes everything again.
 
 ``serve`` is all of it inside one event loop, so that ``tshrag up`` and tests run the same.
 """
@@ -8,6 +8,7 @@ import fcntl
 import gc
 import logging
 import os
+import secrets
 import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -21,13 +22,13 @@ import uvloop
 from tshrag_common import history
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.clock import Clock, SystemClock
-from tshrag_common.errors import Fenced, LabError, Refused, Unreachable
+from tshrag_common.errors import Fenced, LabError, Refused, Unavailable, Unreachable
 from tshrag_common.jsonlog import set_up_logging
 from tshrag_common.streams import LOG, all_streams
 from tshrag_controller.broker import Broker, open_broker
 from tshrag_controller.leading import Leading
 from tshrag_controller.log.checkpoint import Checkpoints
-from tshrag_controller.recover import ensure_log, recover, restore_projection
+from tshrag_controller.recover import make_stream, recover, restore_projection
 from tshrag_controller.settings import ControllerSettings, read
 from tshrag_controller.store.consoles import Kept
 from tshrag_controller.store.hot import HotLimits
@@ -39,6 +40,7 @@ Say = Callable[[str], None]
 GC_EVERY = 20_000
 """Objects between two collections: frames and reports are many and hold no cycles (at 700, the
 default, the collector took an eighth of the time of a busy controller)."""
+AGAIN_S = 1.0
 
 
 class _Stop(Exception):
@@ -77,10 +79,11 @@ async def serve(
     on_ready: Callable[[Broker], None],
     stop_server: bool = True,
 ) -> None:
-    """Lead until `stop` is set.
+    """Stand by and lead until `stop` is set.
 
-    With `stop_server` an embedded nats-server ends with the controller; without, it goes on, and
-    the next controller adopts it: agents hand in their reports meanwhile.
+    With `stop_server` an embedded nats-server ends with the controller, unless other controllers
+    are there; without, it goes on, and the next controller adopts it: agents hand in their
+    reports meanwhile.
 
     Raises:
         LabError: it cannot start or go on; the line says why.
@@ -89,10 +92,11 @@ async def serve(
     held = await asyncio.to_thread(lock, settings.state)
     try:
         broker = await open_broker(settings, say)
+        is_last = False
         try:
-            await serve_on(settings, broker, stop, on_ready)
+            is_last = await serve_on(settings, broker, stop, on_ready)
         finally:
-            await broker.close(stop_server=stop_server)
+            await broker.close(stop_server=stop_server and is_last)
     finally:
         held.close()
 
@@ -104,63 +108,111 @@ async def serve_on(
     on_ready: Callable[[Broker], None],
     clock: Clock | None = None,
     open_store: Callable[[Path], Awaitable[Store]] | None = None,
-) -> None:
-    """Lead over an open bus until `stop` is set; what `serve` does between opening and closing."""
+) -> bool:
+    """Serve over an open bus until `stop` is set; what `serve` does between opening and closing.
+
+    Return whether no other controller was there at the end.
+    """
+    clock = clock or SystemClock()
+    if open_store is None:
+        limits = HotLimits(run_series=settings.store.run_series)
+        consoles = settings.consoles
+        kept = Kept(days=consoles.keep_days, bytes_per_dut=consoles.keep_bytes)
+        open_store = partial(Store.open, options=StoreOptions(clock.now, limits, kept))
+    terms = Terms(settings, broker, stop, on_ready, clock, open_store)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.bus.watch(), name="bus-watch")
             group.create_task(_exit_when_closed(broker), name="bus-closed")
             if broker.server is not None:
                 group.create_task(broker.server.watch(), name="server-watch")
-            clock = clock or SystemClock()
-            if open_store is None:
-                limits = HotLimits(run_series=settings.store.run_series)
-                consoles = settings.consoles
-                kept = Kept(days=consoles.keep_days, bytes_per_dut=consoles.keep_bytes)
-                options = StoreOptions(clock.now, limits, kept)
-                open_store = partial(Store.open, options=options)
-            await _lead(settings, broker, stop, on_ready, clock, open_store)
+            await terms.serve()
             raise _Stop
     except* _Stop:
         logger.info("stopped")
-    except* Fenced as fenced:
-        logger.error("another controller leads", extra={"why": str(fenced.exceptions[0])})
-        raise fenced.exceptions[0] from None
     except* LabError as errors:
-        raise errors.exceptions[0] from None
+        raise _first(errors) from None
+    return terms.is_last
 
 
-async def _lead(
-    settings: ControllerSettings,
-    broker: Broker,
-    stop: asyncio.Event,
-    on_ready: Callable[[Broker], None],
-    clock: Clock,
-    open_store: Callable[[Path], Awaitable[Store]],
-) -> None:
-    log = JetStream(broker.bus)
-    for stream in all_streams(settings.sizes, settings.nats.replicas):
-        if stream.name == LOG:
-            await ensure_log(log, stream, clock.now() // 1000)
+class Terms:
+    """One term after the other: whoever is deposed begins anew, as a standby."""
+
+    def __init__(
+        self,
+        settings: ControllerSettings,
+        broker: Broker,
+        stop: asyncio.Event,
+        on_ready: Callable[[Broker], None],
+        clock: Clock,
+        open_store: Callable[[Path], Awaitable[Store]],
+    ) -> None:
+        self._settings, self._broker, self._stop = settings, broker, stop
+        self._on_ready, self._clock, self._open_store = on_ready, clock, open_store
+        self._log = JetStream(broker.bus)
+        self._boot = secrets.token_hex(6)
+        self._stood = False
+        self.is_last = True
+
+    async def serve(self) -> None:
+        """Return when `stop` is set; go on after whatever another start can mend."""
+        while not self._stop.is_set():
+            try:
+                await self._term()
+            except* (Fenced, Unavailable) as errors:
+                error = _first(errors)
+                if not self._stood or self._broker.bus.closed.is_set():
+                    raise error from None
+                logger.warning("standing by anew", extra={"why": error.line})
+                if not isinstance(error, Fenced):
+                    await asyncio.sleep(AGAIN_S)
+
+    async def _term(self) -> None:
+        settings, clock = self._settings, self._clock
+        for stream in all_streams(settings.sizes, settings.nats.replicas):
+            first_seq = clock.now() // 1000 if stream.name == LOG else None
+            await make_stream(self._log, stream, first_seq)
+        folder = settings.state / "store"
+        checkpoints = Checkpoints(self._log, settings.state)
+        await restore_projection(self._log, checkpoints, folder)
+        store = await self._open_store(folder)
+        try:
+            name = f"{settings.controller.node}-recover"
+            lab = await recover(self._log, checkpoints, store, name, clock)
+            version_ = version("tshrag-controller")
+            leading = Leading(
+                settings, self._broker, store, checkpoints, lab, clock, version_, self._boot
+            )
+            async with asyncio.TaskGroup() as group:
+                term = group.create_task(leading.serve(self._ready), name="term")
+                self._stood = True
+                await self._stop.wait()
+                self.is_last = not leading.has_others
+                await leading.leave()
+                term.cancel()
+        finally:
+            await store.close()
+
+    def _ready(self) -> None:
+        self._on_ready(self._broker)
+
+
+def _first(error: BaseException) -> LabError:
+    """Return the error of the lab in a group of groups; anything else in it goes before."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
         else:
-            await log.ensure_stream(stream)
-    folder = settings.state / "store"
-    checkpoints = Checkpoints(log, settings.state)
-    await restore_projection(log, checkpoints, folder)
-    store = await open_store(folder)
-    try:
-        name = f"{settings.controller.node}-recover"
-        lab = await recover(log, checkpoints, store, name, clock)
-        leading = Leading(
-            settings, broker, store, checkpoints, lab, clock, version("tshrag-controller")
-        )
-        async with asyncio.TaskGroup() as group:
-            epoch = group.create_task(leading.lead(lambda: on_ready(broker)), name="lead")
-            await stop.wait()
-            await leading.checkpoint()
-            epoch.cancel()
-    finally:
-        await store.close()
+            found.append(each)
+    for each in found:
+        if not isinstance(each, LabError):
+            raise each
+    first = found[0]
+    assert isinstance(first, LabError)
+    return first
 
 
 async def _exit_when_closed(broker: Broker) -> None:

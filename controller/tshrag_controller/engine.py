@@ -15,12 +15,13 @@ from tshrag_common.errors import LabError
 from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import Epoch
 from tshrag_controller.core.apply import forget
-from tshrag_controller.core.decision import BrokenLab, Decision, Effect, ForgetRun
+from tshrag_controller.core.decision import BrokenLab, Decision, Effect, ForgetRun, Reading
 from tshrag_controller.core.events import AnyEvent
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.on_tick import next_due, on_tick
+from tshrag_controller.core.replay import apply_frame
 from tshrag_controller.core.resume import on_resume
-from tshrag_controller.core.revive import recorded
+from tshrag_controller.core.revive import index_anew, recorded
 from tshrag_controller.core.schedule import schedule
 from tshrag_controller.log.frames import Frame
 
@@ -31,6 +32,8 @@ Decide = Callable[[Decision], T]
 
 TURN_INPUTS = 512
 TURN_EVENTS = 6000
+INDEX_EVENTS = 50_000
+"""Events that a standby follows before it makes the indexes of its Lab anew."""
 SAFETY_TICK_S = 5.0
 """Everything is started by an event; the tick is there in case that we are wrong."""
 
@@ -44,7 +47,10 @@ class Pen(Protocol):
 
 
 class LabClock:
-    """Wall time that never jumps: taken once, carried on by the monotonic clock."""
+    """Wall time that never jumps: taken once, carried on by the monotonic clock.
+
+    A standby carries on the time of its leader, so that it does not jump at a takeover either.
+    """
 
     def __init__(self, clock: Clock, not_before: int) -> None:
         self._clock = clock
@@ -54,9 +60,18 @@ class LabClock:
     def now(self) -> int:
         return self._wall + round((self._clock.monotonic() - self._began) * 1e6)
 
+    def follow(self, at: int) -> None:
+        """Take the time of the leader, who has just said that it is `at`."""
+        self._wall, self._began = at, self._clock.monotonic()
+
+    def not_before(self, at: int) -> None:
+        """Let it be at least `at`: the time of a lab never goes back."""
+        if self.now() < at:
+            self.follow(at)
+
 
 class Engine:
-    """Leads: owns the Lab for as long as its frames are taken."""
+    """Owns the Lab: leads for as long as its frames are taken, or follows another who does."""
 
     def __init__(
         self,
@@ -72,6 +87,10 @@ class Engine:
         self._inbox = asyncio.Queue()
         self._snapshots: list[asyncio.Future[tuple[bytes, int, int]]] = []
         self.turns = 0
+        self.follows = False
+        """While it follows, `ask` only reads, at once, and what is told to it is dropped."""
+        self._since_indexed = 0
+        self._finishing, self._finished = False, asyncio.Event()
 
     @property
     def sequence(self) -> int:
@@ -85,12 +104,45 @@ class Engine:
     def ask(self, decide: Decide[T]) -> Awaitable[T]:
         """Let `decide` be part of the next turn; its answer comes when the frame is stored."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._inbox.put_nowait((decide, answer))
+        if self.follows:
+            self._read(decide, answer)
+        else:
+            self._inbox.put_nowait((decide, answer))
         return answer
 
     def tell(self, decide: Decide[None]) -> None:
         """Let `decide` be part of the next turn; nobody waits for it."""
-        self._inbox.put_nowait((decide, None))
+        if not self.follows:
+            self._inbox.put_nowait((decide, None))
+
+    def follow(self, sequence: int, frame: Frame) -> None:
+        """Let a frame of the leader have happened here too."""
+        lab = self._lab
+        apply_frame(lab, sequence, frame.at, frame.ev_hi, frame.events)
+        self._since_indexed += len(frame.events)
+        if self._since_indexed > INDEX_EVENTS:
+            self._index()
+        self._on_commit(lab, frame, sequence)
+
+    def take_up(self) -> None:
+        """Lead from here on: the Lab is that of the newest frame, and its writer is this one."""
+        self._clock.not_before(self._lab.at)
+        self._index()
+        self.follows = False
+
+    def _index(self) -> None:
+        """Make the indexes anew: nothing is taken out of them while somebody else decides."""
+        index_anew(self._lab, max(self._lab.at, self._clock.now()))
+        self._since_indexed = 0
+
+    def _read(self, decide: Decide[T], answer: "asyncio.Future[T]") -> None:
+        try:
+            _answer(answer, decide(Reading(self._lab, self._clock.now())))
+        except LabError as refused:
+            _answer(answer, refused)
+        except Exception as error:
+            logger.exception("a question failed")
+            _answer(answer, error)
 
     def snapshot(self) -> Awaitable[tuple[bytes, int, int]]:
         """Return the recorded Lab between two turns, its sequence, and ``ev_hi``."""
@@ -111,8 +163,17 @@ class Engine:
             Fenced: another controller leads; the Lab must be dropped.
 
         """
-        while True:
-            await self.turn(await self._wait())
+        try:
+            while not self._finishing:
+                await self.turn(await self._wait())
+        finally:
+            self._finished.set()
+
+    async def finish(self) -> None:
+        """Make no turn after the one that is under way; return when that is stored and answered."""
+        self._finishing = True
+        self.tell(lambda _: None)
+        await self._finished.wait()
 
     async def _wait(self) -> tuple[Decide[Any], asyncio.Future[Any] | None] | None:
         """Wait for an input, a timer, or the safety tick; None where it was time."""

@@ -64,13 +64,22 @@ class Mark(msgspec.Struct):
 class Ingest:
     """Takes what pullers bring; knows how far each agent's spools are stored."""
 
-    def __init__(self, store: Store, engine: Engine, set_aside: SetAside, spools: Spools) -> None:
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        set_aside: SetAside,
+        spools: Spools,
+        newest: Callable[[], Awaitable[int]],
+    ) -> None:
         self._store, self._engine, self._set_aside = store, engine, set_aside
-        self._spools = spools
+        self._spools, self._newest = spools, newest
         spools.on_change(self._tell)
         self.marks: dict[AgentId, Mark] = {}
         self.refused: dict[str, int] = {}
         self.gaps = 0
+        self.lacks = 0
+        """How often something was confirmed to an agent that is not stored here."""
 
     async def recall(self) -> None:
         """Read the marks back after a start; the engine is told when their agents are heard."""
@@ -94,7 +103,7 @@ class Ingest:
         known = [message for each in messages if (message := self._open(codec, each)) is not None]
         if not known:
             return
-        await self._projected(self._engine.sequence)
+        await self._projected(await self._known_upto())
         outcomes = await _patiently(lambda: store(known))
         if await self._skip_confirmed(kind, known, outcomes):
             outcomes = await _patiently(lambda: store(known))
@@ -110,6 +119,14 @@ class Ingest:
             agents.add(message.agent)
         for agent in agents:
             self._tell(agent)
+
+    async def _known_upto(self) -> int:
+        """Return a frame behind every one that these data are of."""
+        while True:
+            try:
+                return await self._newest()
+            except (Unavailable, TimeoutError):  # the stream keeps them
+                await asyncio.sleep(RETRY_S)
 
     async def _projected(self, sequence: int) -> None:
         """Wait until the store knows the attempts that these data are of, or it refuses them."""
@@ -149,6 +166,7 @@ class Ingest:
                 await _patiently(partial(self._set_mark, kind, message, upto))
                 facts = {"agent": message.agent, "spool": kind, "upto": upto}
                 logger.error("what was confirmed before is not here any more", extra=facts)
+                self.lacks += 1
                 found = True
         return found
 
@@ -174,6 +192,11 @@ class Ingest:
             mark.samples_spool, mark.samples = spool, upto
         else:
             mark.output_spool, mark.output = spool, upto
+
+    def tell_all(self) -> None:
+        """Tell the engine of all agents: it leads from now on, and was told nothing before."""
+        for agent in self.marks:
+            self._tell(agent)
 
     def _tell(self, agent: AgentId) -> None:
         """Tell the engine how far the spools are that the agent has now.

@@ -30,16 +30,17 @@ class LogBehindProjection(Refused):
     code = "log_behind_projection"
 
 
-async def ensure_log(log: JetStream, config: StreamConfig, now_ms: int) -> None:
-    """Make the stream LOG where there is none; its sequences begin at the milliseconds of now.
+async def make_stream(log: JetStream, config: StreamConfig, first_seq: int | None) -> None:
+    """Make a stream where there is none; one that is there is left as its leader wants it.
 
-    Fences come from them, and a board keeps the highest that it has seen, across labs: a lab that
-    is made anew must not begin with fences that an earlier one has used.
+    The sequences of the LOG begin at the milliseconds of now: fences come from them, and a board
+    keeps the highest that it has seen, across labs: a lab that is made anew must not begin with
+    fences that an earlier one has used.
     """
     try:
         await log.stream_info(config.name)
     except NotFound:
-        await log.ensure_stream(msgspec.structs.replace(config, first_seq=now_ms))
+        await log.ensure_stream(msgspec.structs.replace(config, first_seq=first_seq))
 
 
 async def is_whole(log: JetStream, first_seq: int) -> bool:

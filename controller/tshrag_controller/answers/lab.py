@@ -6,7 +6,7 @@ from functools import partial
 from tshrag_common import requests as r
 from tshrag_common.clock import Clock
 from tshrag_common.ids import DEFAULT_ORG, OrgId
-from tshrag_common.views import AgentView, DutView
+from tshrag_common.views import AgentView, ControllerView, DutView
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.lab import DutRow, Lab
@@ -88,6 +88,7 @@ class LabAnswers:
             durable=about.durable,
             reasons=reasons,
             counters=about.counters(),
+            controllers=about.controllers(),
         )
 
 
@@ -102,9 +103,11 @@ class About:
         durable: bool,
         reasons: Callable[[], tuple[str, ...]],
         counters: Callable[[], dict[str, int]],
+        controllers: Callable[[], tuple[ControllerView, ...]],
     ) -> None:
         self.version, self.node, self.broker, self.durable = version, node, broker, durable
         self.reasons, self.counters = reasons, counters
+        self.controllers = controllers
 
 
 def dut_state(lab: Lab, row: DutRow) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from tshrag_common.commands import ServeChannel
-from tshrag_common.errors import LabError
+from tshrag_common.errors import LabError, Unavailable
 from tshrag_common.ids import AgentId, Fence, RunId
 from tshrag_controller.core.apply import apply
 from tshrag_controller.core.events import AnyEvent
@@ -97,3 +97,16 @@ class Decision:
 
     def then(self, effect: Effect) -> None:
         self.effects.append(effect)
+
+
+class NotLeading(Unavailable):
+    """Only the leader decides; a standby answers questions."""
+
+    code = "not_leading"
+
+
+class Reading(Decision):
+    """What a standby hands to a question: the Lab to read, and nothing to decide."""
+
+    def happen(self, event: AnyEvent) -> None:
+        raise NotLeading("", f"a standby cannot decide {type(event).__name__}", "ask again")

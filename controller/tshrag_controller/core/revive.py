@@ -12,6 +12,7 @@ from tshrag_controller.core.lab import (
     Attempt,
     Consumed,
     DutRow,
+    Indexes,
     Job,
     Lab,
     OrgUse,
@@ -65,6 +66,13 @@ def revive(data: bytes, now: int) -> Lab:
     """
     value = _DECODER.decode(data)
     lab = Lab(**{name: getattr(value, name) for name in _FIELDS})
+    index_anew(lab, now)
+    return lab
+
+
+def index_anew(lab: Lab, now: int) -> None:
+    """Make the indexes of `lab` from its recorded half, as if it had just been revived."""
+    lab.indexes = Indexes()
     reindex(lab)
     for run in sorted(lab.runs.values(), key=lambda run: run.order):
         _index(lab, run, now)
@@ -74,7 +82,6 @@ def revive(data: bytes, now: int) -> Lab:
             for fence in agent.fences:
                 watch_overdue(lab, fence, now)
     revive_people(lab, now)
-    return lab
 
 
 def _index(lab: Lab, run: Run, now: int) -> None:

@@ -74,15 +74,9 @@ class Beats:
 
     async def on_heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
         """Return what the agent may forget, and whether it must say hello first."""
-        now = self._clock.monotonic()
         if self.is_foreign(beat.agent, beat.reports.spool):
             return self._in_use(beat)
-        self._heard[beat.agent] = now
-        if beat.agent not in self.last or self.last[beat.agent].boot != beat.boot:
-            self._since[beat.agent] = self._clock.now()
-        self.last[beat.agent] = beat
-        self._note_skew(beat)
-        self._spools.hear(beat)
+        self.note(beat)
         # Both at one time: a later command knows of every end that is confirmed here.
         stored, sent = self._stores.confirmed(beat), self._sent(beat.agent)
         known, epoch, applied = await self._engine.ask(lambda decision: self._look(decision, beat))
@@ -98,6 +92,19 @@ class Beats:
             output_again=self._spools.again(beat.agent, "output", stored.output),
             sent=sent,
         )
+
+    def note(self, beat: Heartbeat) -> None:
+        """Keep what an agent says of itself; a standby does no more with it."""
+        self._heard[beat.agent] = self._clock.monotonic()
+        if beat.agent not in self.last or self.last[beat.agent].boot != beat.boot:
+            self._since[beat.agent] = self._clock.now()
+        self.last[beat.agent] = beat
+        self._note_skew(beat)
+        self._spools.hear(beat)
+
+    def listen_anew(self) -> None:
+        """Count silence from now on: nobody is doubted before they had the time to speak."""
+        self._listens_since = self._clock.monotonic()
 
     def _note_skew(self, beat: Heartbeat) -> None:
         """Say it when the clock of a host is off: nothing is decided by it, but people read it."""

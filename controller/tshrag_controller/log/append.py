@@ -20,6 +20,7 @@ from tshrag_controller.log.frames import MOST_BYTES, Frame, encode
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.2
+STAND_S = 1.0
 
 
 class Pen:
@@ -63,6 +64,30 @@ class Pen:
             if tail is None or tail.message_id != message_id:
                 raise Fenced(frame.epoch, tail.sequence if tail else 0) from None
             return tail.sequence  # an earlier try of ours was stored, only its answer was lost
+
+
+async def stand(log: JetStream, node: str, frame: Frame, last: int) -> int | None:
+    """Try to become the leader: append `frame`, the first of its epoch, behind sequence `last`.
+
+    Return its sequence; None where somebody else was there first, or nobody knows: a frame that
+    was stored all the same only opens an epoch in which nothing happens.
+    """
+    message_id = f"{node}:{frame.epoch}:0:{secrets.token_hex(4)}"
+    try:
+        return await log.publish_expect(
+            subjects.log(), encode(frame), message_id, expected_last=last, timeout_s=STAND_S
+        )
+    except WrongSequence:
+        return None
+    except Unavailable as error:
+        logger.warning("the LOG does not answer", extra={"why": error.line})
+        return None
+
+
+def epoch_of(message_id: str) -> int:
+    """Return the epoch that stands in the id of a message of the LOG; 0 where there is none."""
+    parts = message_id.split(":")
+    return int(parts[1]) if len(parts) == 4 and parts[1].isdigit() else 0
 
 
 def _messages(frame: Frame) -> list[bytes]:

@@ -45,7 +45,7 @@ async def test_every_stream_and_consumer_of_the_lab_is_taken_by_the_server(
             await jetstream.ensure_stream(stream)
         await jetstream.ensure_consumer("EV", EV_LEADER)
         for partition in range(subjects.MET_PARTITIONS):
-            await jetstream.ensure_consumer("MET", met_ingest(partition))
+            await jetstream.ensure_consumer("MET", met_ingest(partition, "ctl-0"))
 
 
 async def test_a_stream_takes_a_new_bound(jetstream: JetStream) -> None:

@@ -10,7 +10,7 @@ from tests.support.stored import a_batch, a_series
 from tshrag_common import ids, requests as r
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.errors import LabError
-from tshrag_common.streams import CHECKPOINT, LOG
+from tshrag_common.streams import CHECKPOINT, LOG, MET
 from tshrag_common.views import RunView
 
 
@@ -109,8 +109,9 @@ async def test_a_projection_of_long_ago_is_replaced(lab: ServedLab) -> None:
     await works(lab, agent)
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
 async def test_samples_that_were_damaged_are_put_aside_and_new_ones_are_taken(
-    lab: ServedLab,
+    lab: ServedLab, is_kept: bool
 ) -> None:
     agent = ScriptedAgent(lab)
     await agent.hello()
@@ -129,6 +130,8 @@ async def test_samples_that_were_damaged_are_put_aside_and_new_ones_are_taken(
     for path in store(lab).glob("hot.db-*"):
         path.unlink()
     (store(lab) / "hot.db").write_bytes(b"garbage" * 1000)
+    if not is_kept:
+        await JetStream(lab.bus).purge(MET, 1_000_000)
     await lab.start()
     assert "hot.db was damaged" in " ".join((await lab.client.health()).reasons)
     await agent.beat()
@@ -141,7 +144,9 @@ async def test_samples_that_were_damaged_are_put_aside_and_new_ones_are_taken(
 
     await until(ended)
     answer = await lab.client.series(r.GetSeries(run=run, key="net.latency"))
-    assert answer.value == (2.0,), "what was confirmed before is not waited for"
+    assert answer.value == ((1.0, 2.0) if is_kept else (2.0,)), "what is gone is not waited for"
+    reasons = " ".join((await lab.client.health()).reasons)
+    assert ("data_missing" in reasons) is not is_kept
 
 
 async def test_a_log_that_was_lost_is_not_led_on(lab: ServedLab) -> None:

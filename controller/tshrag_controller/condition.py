@@ -1,0 +1,68 @@
+"""How a controller is: what troubles it, in sentences, and what it has counted."""
+
+from collections.abc import Sequence
+
+from tshrag_controller.broker import Broker
+from tshrag_controller.engine import Engine
+from tshrag_controller.ingest import Ingest
+from tshrag_controller.intake.beats import Beats
+from tshrag_controller.intake.reports import ReportIntake
+from tshrag_controller.intake.served import Served
+from tshrag_controller.outbox import Outbox
+from tshrag_controller.projecting import Projecting
+from tshrag_controller.store.keep import Keeper
+from tshrag_controller.store.store import Store
+
+
+class Condition:
+    """Asked for health, and for every pulse of this controller."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: Store,
+        engine: Engine,
+        projecting: Projecting,
+        keeper: Keeper,
+        ingest: Ingest,
+        beats: Beats,
+        reports: ReportIntake,
+        outbox: Outbox,
+        served: Sequence[Served],
+    ) -> None:
+        self._broker, self._store, self._engine = broker, store, engine
+        self._projecting, self._keeper, self._ingest = projecting, keeper, ingest
+        self._beats, self._reports, self._outbox = beats, reports, outbox
+        self._served = served
+
+    def own(self) -> tuple[str, ...]:
+        """Return what is amiss with this controller alone."""
+        own = [self._store.degraded, self._projecting.trouble, self._keeper.trouble]
+        if self._ingest.lacks:
+            fix = "it leads only where no other can; see docs/how-to/run-a-standby.md"
+            own.append(f"data_missing: samples or output went by while it was away; {fix}")
+        return tuple(reason for reason in own if reason)
+
+    def reasons(self) -> tuple[str, ...]:
+        """Return what is amiss with this controller and the lab around it."""
+        found = [*self.own()]
+        if self._broker.bus.plain:
+            found.append(
+                "the bus has no accounts: anybody who reaches it may submit and cancel; "
+                "see docs/how-to/secure-the-bus.md"
+            )
+        if not self._broker.durable:
+            found.append("nats_unsafe_sync: a power cut may take what was accepted")
+        for agent, skew_s in sorted(self._beats.skews.items()):
+            found.append(f"clock_skew: {agent}: {skew_s:+.0f}s; set the clock of the host")
+        return tuple(found)
+
+    def counters(self) -> dict[str, int]:
+        dropped = {f"dropped.{each.name}": each.dropped for each in self._served}
+        return {
+            **dropped,
+            **self._ingest.refused,
+            "spool_gaps": self._ingest.gaps + self._reports.gaps,
+            "set_aside": self._outbox.set_aside_count,
+            "turns": self._engine.turns,
+        }

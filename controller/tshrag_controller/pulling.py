@@ -1,0 +1,93 @@
+"""Streams of agents -> whoever takes what they hold; and the room that is kept in them."""
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+from tshrag_common import subjects
+from tshrag_common.bus.jetstream import JetStream
+from tshrag_common.bus.puller import Puller
+from tshrag_common.errors import LabError
+from tshrag_common.streams import (
+    EV,
+    EV_LEADER,
+    LOG,
+    LOGS,
+    MET,
+    ConsumerConfig,
+    all_streams,
+    logs_archive,
+    met_ingest,
+)
+from tshrag_controller.engine import Engine
+from tshrag_controller.ingest import Incoming, Ingest
+from tshrag_controller.settings import ControllerSettings
+
+logger = logging.getLogger(__name__)
+
+Take = Callable[[Sequence[Incoming]], Awaitable[None]]
+Loops = dict[str, Coroutine[None, None, None]]
+
+
+class Pulling:
+    """Every controller reads samples and output by consumers of its own; the leader makes room."""
+
+    def __init__(self, log: JetStream, engine: Engine, settings: ControllerSettings) -> None:
+        self._log, self._engine, self._settings = log, engine, settings
+
+    async def data(self, ingest: Ingest) -> Loops:
+        """Return the loops that bring samples and output to this controller's stores."""
+        node, sizes = self._settings.controller.node, self._settings.sizes
+        consumers: dict[str, tuple[str, ConsumerConfig, Take, int]] = {
+            f"samples-{partition}": (
+                MET,
+                met_ingest(partition, node),
+                ingest.take_samples,
+                sizes.met // 2,
+            )
+            for partition in range(subjects.MET_PARTITIONS)
+        }
+        consumers["output"] = (LOGS, logs_archive(node), ingest.take_output, sizes.logs // 2)
+        if not ingest.marks:  # a store that is new here begins with all that is kept
+            for stream, consumer, _, _ in consumers.values():
+                await self._log.delete_consumer(stream, consumer.name)
+        return {name: self._pull(*each) for name, each in consumers.items()}
+
+    async def reports(self, take: Take) -> None:
+        """Bring the reports to the leader, for ever; a checkpoint purges what it covers."""
+        await self._pull(EV, EV_LEADER, take)
+
+    async def fit_streams(self) -> None:
+        """Bring the streams to our settings; the LOG stays as it was made."""
+        for stream in all_streams(self._settings.sizes, self._settings.nats.replicas):
+            try:
+                if stream.name != LOG:
+                    await self._log.ensure_stream(stream)
+            except LabError as error:
+                facts = {"stream": stream.name, "why": error.line}
+                logger.error("a stream does not take our settings", extra=facts)
+
+    async def _pull(
+        self, stream: str, consumer: ConsumerConfig, take: Take, most_bytes: int | None = None
+    ) -> None:
+        """Read a stream for ever; acknowledge what was taken.
+
+        Where the stream holds more than `most_bytes`, the older half of what was taken is removed:
+        a full stream would take nothing new, and what it would not take could never be judged.
+        """
+        puller = Puller(self._log, stream, consumer)  # makes the consumer where there is none
+        async for batch in puller.batches():
+            await take([(each.subject, each.sequence, each.data) for each in batch])
+            await puller.ack(batch[-1].sequence)
+            if most_bytes is not None and not self._engine.follows:
+                subject = consumer.filter_subject
+                await self._make_room(stream, batch[-1].sequence, subject, most_bytes)
+
+    async def _make_room(
+        self, stream: str, sequence: int, subject: str | None, most_bytes: int
+    ) -> None:
+        try:
+            info = await self._log.stream_info(stream)
+            if info.bytes > most_bytes:  # others read behind us, and whoever stands by anew
+                await self._log.purge(stream, (info.first_seq + sequence) // 2, subject)
+        except LabError as error:  # it is purged behind the next batch
+            logger.debug("a purge failed", extra={"why": error.line})
