@@ -221,7 +221,7 @@ class _Pass:
         started = False
         while queue and not started:
             entry = queue[0]
-            job = self._lab.jobs[entry[1]]
+            job = self._lab.jobs.get(entry[1])
             if not _is_startable(job, self._decision.now):
                 heappop(queue)
             elif self._start_job(key, job):
