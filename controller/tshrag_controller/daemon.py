@@ -187,8 +187,8 @@ class Terms:
                 term = group.create_task(leading.serve(self._ready), name="term")
                 self._stood = True
                 await self._stop.wait()
-                self.is_last = not leading.has_others
-                await leading.leave()
+                self.is_last = not leading.leaving.has_others
+                await leading.leaving.leave()
                 term.cancel()
         finally:
             await store.close()

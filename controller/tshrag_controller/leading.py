@@ -15,7 +15,6 @@ from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.bus.messages import Message
 from tshrag_common.bus.objects import Objects
 from tshrag_common.clock import Clock
-from tshrag_common.errors import LabError
 from tshrag_common.ids import DEFAULT_ORG, AgentId
 from tshrag_common.seals import CommandSigner
 from tshrag_common.states import RunState
@@ -54,6 +53,7 @@ from tshrag_controller.intake.requests import AT_ONCE, Verb, Verbs
 from tshrag_controller.intake.served import Served
 from tshrag_controller.intake.spools import Spools
 from tshrag_controller.judging import Judging
+from tshrag_controller.leaving import Leaving
 from tshrag_controller.log.append import Pen
 from tshrag_controller.log.checkpoint import Checkpoints
 from tshrag_controller.log.frames import Frame
@@ -82,8 +82,6 @@ from tshrag_controller.verbs import (
 )
 
 logger = logging.getLogger(__name__)
-
-LEAVE_S = 5.0
 
 
 class Leading:
@@ -127,6 +125,7 @@ class Leading:
         self._take_in(checkpoints)
         self._serve_messages()
         self._hearing = Hearing(bus)
+        self.leaving = Leaving(self.engine, self.pulses, self.projecting, clock)
         self._pulling = Pulling(self._log, self.engine, settings)
 
     def _take_in(self, checkpoints: Checkpoints) -> None:
@@ -276,33 +275,6 @@ class Leading:
             self._beat_messages.note(message)
         else:
             self._beats_served.hear(message)
-
-    async def leave(self) -> None:
-        """Leave in order: to a standby where there is one, else behind a checkpoint."""
-        if self.engine.follows:
-            await self.pulses.leave()
-        elif self.has_others:
-            try:
-                async with asyncio.timeout(LEAVE_S):
-                    await self.engine.finish()
-                await self.pulses.leave()
-            except TimeoutError:  # the LOG is away: whoever leads next goes by our silence
-                logger.warning("left in the middle of a turn")
-        else:
-            await self.checkpoint()
-
-    @property
-    def has_others(self) -> bool:
-        """Tell whether other controllers of this lab are there."""
-        return bool(self.pulses.electorate.others(self._clock.monotonic()))
-
-    async def checkpoint(self) -> None:
-        """Store a checkpoint before a stop in order; without it a start only takes longer."""
-        try:
-            async with asyncio.timeout(10.0):
-                await self.projecting.checkpoint()
-        except (LabError, OSError) as error:
-            logger.warning("no checkpoint at the end", extra={"why": str(error)})
 
     def _begin(self, decision: Decision) -> None:
         """Bring everybody into step; take up what was left to judge."""
