@@ -19,6 +19,8 @@ from tshrag_agent.attempts.steps import Exits, Site
 from tshrag_agent.attempts.workdir import expire
 from tshrag_agent.blobs import BlobClient
 from tshrag_agent.boards.boards import Boards
+from tshrag_agent.boards.files import Files
+from tshrag_agent.boards.server import BoardServer
 from tshrag_agent.channels import Channels
 from tshrag_agent.consoles import Consoles
 from tshrag_agent.holding import kept_leases
@@ -109,7 +111,7 @@ class Daemon:
         )
         self.consoles = Consoles(journal, self._clock, self.roster)
         self._duts = self.consoles.duts(settings.dut, self.channels)
-        self._boards = Boards(settings.dut, self._duts, settings.boards)
+        self._boards = self._new_boards(settings)
         self._host_tap = HostTap(journal, self._clock)
         self._sampler = self._new_sampler(settings.agent.sample_s)
         self._site = self._made_site()
@@ -135,6 +137,12 @@ class Daemon:
             blame=self._blame,
             contact=self._contact,
         )
+
+    def _new_boards(self, settings: AgentSettings) -> Boards:
+        boards = Boards(settings.dut, self._duts, settings.boards)
+        files = Files(settings.state / "transfers")
+        BoardServer(boards, self._duts, self.leases, files).open_to(self.channels)
+        return boards
 
     def stop(self, handover: bool = False) -> None:
         """Take nothing new, end in order; with `handover` leave what the next agent can adopt."""

@@ -1,6 +1,8 @@
 """A profile that boots a real board, from the submit to the verdict: U-Boot under QEMU."""
 
+import asyncio
 import secrets
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support.qemu_boards import need_uboot, uboot_toml
+from tests.support.command_line import run_cli
+from tests.support.qemu_boards import BOARD, need_uboot, uboot_toml
 from tests.support.served_lab import until
 from tshrag_common import ids, requests as r
 from tshrag_common.client import is_final, open_client
@@ -44,12 +47,16 @@ def lab(tmp_path: Path) -> Iterator[LabProcesses]:
         made.stop()
 
 
-async def test_a_profile_boots_a_board_and_talks_to_its_bootloader(lab: LabProcesses) -> None:
+async def started(lab: LabProcesses) -> None:
     need_uboot()
     lab.start_controller("")
     await lab.wait_ready()
     lab.start_agent("rack", uboot_toml(), slots=1)
     await lab.wait_agents(1)
+
+
+async def test_a_profile_boots_a_board_and_talks_to_its_bootloader(lab: LabProcesses) -> None:
+    await started(lab)
     bundle = lab.bundle
     async with open_client(bundle.url, name="e2e", credentials=bundle.creds or None) as client:
         run = ids.new_run(time.time_ns() // 1_000_000, secrets.randbits(80))
@@ -66,3 +73,28 @@ async def test_a_profile_boots_a_board_and_talks_to_its_bootloader(lab: LabProce
         "passed", "passed", "passed", "passed", "passed", "failed", "failed", "passed",
     ]  # fmt: skip
     assert b"greeting=lab" in said
+
+
+async def test_a_person_with_a_lease_switches_and_boots_a_board(lab: LabProcesses) -> None:
+    await started(lab)
+
+    def tshrag(*words: str) -> "subprocess.CompletedProcess[str]":
+        return run_cli(*words, state=lab.state)
+
+    def talk() -> None:
+        assert tshrag("power", BOARD).stdout == f"{BOARD} is off\n"
+        refused = tshrag("power", BOARD, "on")
+        assert refused.returncode == 2
+        assert refused.stderr.endswith(f"writing takes its lease; tshrag lease take {BOARD}\n")
+        assert tshrag("lease", BOARD).returncode == 0
+        booted = tshrag("boot", BOARD, "--to", "bootloader")
+        assert booted.returncode == 0, booted.stderr
+        assert "U-Boot 20" in booted.stdout and "\x1b" not in booted.stdout
+        assert booted.stderr == f"{BOARD}: off -> bootloader\n"
+        wrong = tshrag("boot", BOARD, "--to", "bootlaoder")
+        assert wrong.returncode == 2
+        assert "did you mean 'bootloader'?" in wrong.stderr
+        assert tshrag("power", BOARD, "cycle").stdout == f"{BOARD} is on\n"
+        assert tshrag("power", BOARD, "off", "-o", "quiet").stdout == "off\n"
+
+    await asyncio.to_thread(talk)

@@ -36,6 +36,13 @@ class Boards:
         self._boards: dict[DutId, Board] = {}
         self._power: dict[DutId, PowerSwitch] = {}
 
+    @property
+    def names(self) -> tuple[DutId, ...]:
+        return tuple(self._tables)
+
+    def knows(self, dut: DutId) -> bool:
+        return dut in self._tables
+
     def table(self, dut: DutId) -> DutTable:
         return self._tables[dut]
 

@@ -40,6 +40,7 @@ TransportCode = Literal[
     "power_failed",
     "boot_failed",  # a bootloader or a boot did not come where it was led
     "command_failed",  # a command of this host that acts on the DUT
+    "port_closed",  # a port of the DUT that is not reached
     "no_console",  # what was asked needs a console, and the DUT has none
 ]
 

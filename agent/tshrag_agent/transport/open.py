@@ -1,7 +1,10 @@
 """A way as settings have it -> the open transport. No other room knows which class it is."""
 
+from contextlib import AbstractAsyncContextManager
+
 from tshrag_agent.transport.base import DutTransport
 from tshrag_agent.transport.local import LocalTransport
+from tshrag_agent.transport.streams import ByteReader, ByteWriter
 from tshrag_agent.transport.ways import LocalWay, SshWay
 from tshrag_common.ids import DutId
 
@@ -16,3 +19,12 @@ def open_transport(dut: DutId, way: LocalWay | SshWay) -> DutTransport:
     from tshrag_agent.transport.ssh import SshTransport
 
     return SshTransport(dut, way)
+
+
+def open_dial(
+    dut: DutId, through: SshWay, host: str, port: int
+) -> AbstractAsyncContextManager[tuple[ByteReader, ByteWriter]]:
+    """Return a TCP connection that begins at the far end of an SSH link."""
+    from tshrag_agent.transport.ssh_dial import dialled
+
+    return dialled(dut, through, host, port)

@@ -3,6 +3,8 @@
 The agent serves a want by a handler of its own; a new want is a struct here and a handler there.
 """
 
+from typing import Literal
+
 import msgspec
 
 
@@ -17,4 +19,58 @@ class EchoWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="
     """All that is said comes back: measures the way to an agent."""
 
 
-AnyWant = ConsoleWant | EchoWant
+class ForwardWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="forward"):
+    """A TCP port of a DUT; 22 is its SSH server, wherever that listens."""
+
+    port: int
+    via: Literal["auto", "tcp", "ssh"] = "auto"  # from the lab host, or from the DUT itself
+
+
+class SshFactsWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="ssh"):
+    """How the DUT is reached by SSH: one `SshFacts` as a word."""
+
+
+class PowerWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="power"):
+    """Switch the power, or ask for it; a `BoardWord` tells what came of it."""
+
+    what: Literal["on", "off", "cycle", "status"]
+
+
+class BootWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="boot"):
+    """Bring the DUT to a state: what its console says comes as bytes, then a `BoardWord`."""
+
+    to: str
+    fresh: bool = False
+
+
+class PutWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="put"):
+    """A tar of one file or folder goes in, to be `path` on the DUT; then a `BoardWord`."""
+
+    path: str
+
+
+class GetWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="get"):
+    """A tar of `path` on the DUT comes out."""
+
+    path: str
+    most_bytes: int = 1 << 30
+
+
+class SshFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a DUT. ``host_keys`` are the pinned keys, as OpenSSH writes them."""
+
+    user: str
+    port: int
+    host_keys: tuple[str, ...]
+
+
+class BoardWord(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it: the states that a DUT went through, or the one that it is in."""
+
+    states: tuple[str, ...] = ()
+    note: str = ""
+
+
+AnyWant = (
+    ConsoleWant | EchoWant | ForwardWant | SshFactsWant | PowerWant | BootWant | PutWant | GetWant
+)

@@ -1,0 +1,219 @@
+"""OpenSSH, scp, rsync and plain TCP through the lab: real servers, real clients, real processes."""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import TSHRAG, environment_of, run_cli
+from tests.support.debian import need_program
+from tests.support.ssh_server import SshServer
+from tests.support.waiting import wait_for
+from tshrag_controller.cli.processes import LabProcesses
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("people")]
+
+BIG = secrets.token_bytes(3 << 20)
+
+
+class Lab:
+    """A lab with two boards that answer SSH, and what a person types."""
+
+    def __init__(self, state: Path, key: Path) -> None:
+        self.state, self.key = state, key
+
+    def tshrag(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        return run_cli(*words, state=self.state, environment=self.environment)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {"XDG_STATE_HOME": str(self.state / "xdg")}
+
+    def command(self, *argv: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        """Do a program of this machine, as a person of this lab."""
+        return subprocess.run(
+            argv,
+            input=stdin,
+            capture_output=True,
+            timeout=120,
+            check=False,
+            env=environment_of(self.state, self.environment),
+        )
+
+    def ssh_config(self) -> str:
+        done = self.tshrag("ssh-config")
+        assert done.returncode == 0, done.stderr
+        path = self.state / "ssh_config"
+        path.write_text(f"{done.stdout}\nHost *\n    IdentityFile {self.key}\n")
+        return str(path)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    state = tmp_path_factory.mktemp("tunnels")
+    processes = LabProcesses(state, {"TSHRAG_STATE": str(state)})
+    servers = [SshServer("openssh", state / "openssh"), SshServer("dropbear", state / "dropbear")]
+    try:
+        duts = ""
+        for server in servers:
+            server.start()
+            duts += _dut(server.kind, server)
+        duts += _dut("stranger", servers[0], host_key=servers[1].host_key)
+        processes.start_controller()
+        asyncio.run(processes.wait_ready())
+        processes.start_agent("rack", duts, slots=2)
+        asyncio.run(processes.wait_agents(1))
+        made = Lab(state, servers[0].folder / "client_key")
+        both = b"".join((each.folder / "client_key").read_bytes() for each in servers[1:])
+        (state / "dropbear_key").write_bytes(both)
+        (state / "dropbear_key").chmod(0o600)
+        for name in ("openssh", "dropbear", "stranger"):
+            taken = made.tshrag("lease", name, "--for", "1h")
+            assert taken.returncode == 0, taken.stderr
+        yield made
+    finally:
+        processes.stop()
+        for server in servers:
+            server.stop()
+
+
+def _dut(name: str, server: SshServer, host_key: str = "") -> str:
+    return f"""\
+[[dut]]
+id = "{name}"
+kind = "{server.kind}"
+
+[dut.ssh]
+host = "127.0.0.1"
+port = {server.port}
+host_key = "{(host_key or server.host_key).strip()}"
+key_file = "{server.folder}/client_key"
+
+"""
+
+
+def test_openssh_scp_and_rsync_work_as_they_always_do(lab: Lab, tmp_path: Path) -> None:
+    need_program("rsync", "rsync")
+    config = lab.ssh_config()
+    done = lab.command("ssh", "-F", config, "openssh", "cat; exit 7", stdin=b"through the lab")
+    assert (done.stdout, done.returncode) == (b"through the lab", 7), done.stderr
+    (tmp_path / "big").write_bytes(BIG)
+    there = tmp_path / "there"
+    there.mkdir()
+    done = lab.command("scp", "-q", "-F", config, str(tmp_path / "big"), f"openssh:{there}/scp")
+    assert done.returncode == 0, done.stderr
+    assert (there / "scp").read_bytes() == BIG
+    done = lab.command(
+        "rsync", "-a", "-e", f"ssh -F {config}", f"openssh:{there}/", f"{tmp_path}/back/"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "back/scp").read_bytes() == BIG
+
+
+def test_tshrag_ssh_executes_and_hands_its_exit_code_on(lab: Lab) -> None:
+    with_key = ("--", "-i", str(lab.key))
+    done = lab.command(*TSHRAG, "ssh", "openssh", *with_key, stdin=b"echo $((40 + 2)); exit 3\n")
+    assert (done.stdout.split(), done.returncode) == ([b"42"], 3), done.stderr
+
+
+def test_dropbear_is_reached_too(lab: Lab) -> None:
+    config = lab.ssh_config()
+    key = str(lab.state / "dropbear_key")
+    done = lab.command("ssh", "-F", config, "-i", key, "dropbear", "echo hello")
+    assert done.stdout == b"hello\n", done.stderr
+
+
+def test_a_host_key_that_is_not_the_pinned_one_stops_everything(lab: Lab) -> None:
+    done = lab.command("ssh", "-F", lab.ssh_config(), "stranger", "true")
+    assert done.returncode == 255
+    assert b"HOST IDENTIFICATION HAS CHANGED" in done.stderr
+
+
+def test_each_direction_of_a_forward_ends_by_itself(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                heard = b""
+                while data := connection.recv(65536):  # up to the half-close
+                    heard += data
+                connection.sendall(hashlib.sha256(heard).hexdigest().encode())
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        done = lab.command(*TSHRAG, "forward", "openssh", str(port), "--stdio", stdin=BIG)
+        serving.join(20)
+    assert done.stdout.decode() == hashlib.sha256(BIG).hexdigest(), done.stderr
+
+
+def test_a_local_port_serves_many_and_a_closed_one_is_said(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    done = lab.command(*TSHRAG, "forward", "openssh", str(port), "--stdio")
+    assert done.returncode == 3
+    assert done.stderr.startswith(b"port_closed: openssh 127.0.0.1:")
+    process = subprocess.Popen(
+        (*TSHRAG, "forward", "openssh", "22"),
+        stderr=subprocess.PIPE,
+        env=environment_of(lab.state, lab.environment),
+    )
+    try:
+        assert process.stderr is not None
+        said = process.stderr.readline().decode()
+        local = int(said.partition(" ")[0].rpartition(":")[2])
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", local), 20) as connection:
+                assert connection.recv(4) == b"SSH-"
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("dut", ["openssh", "dropbear"])
+def test_files_and_folders_are_put_and_got(lab: Lab, tmp_path: Path, dut: str) -> None:
+    folder = tmp_path / "tree"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner/big").write_bytes(BIG)
+    (folder / "run.sh").write_text("#!/bin/sh\n")
+    (folder / "run.sh").chmod(0o755)
+    target = f"{tmp_path}/on-{dut}"
+    done = lab.tshrag("put", dut, str(folder), target)
+    assert done.returncode == 0, done.stderr
+    assert os.access(f"{target}/run.sh", os.X_OK)
+    done = lab.tshrag("get", dut, target, str(tmp_path / "back"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "back/inner/big").read_bytes() == BIG
+    done = lab.tshrag("get", dut, target, str(tmp_path / "back"))
+    assert (done.returncode, done.stderr.partition(":")[0]) == (2, "file")
+    done = lab.tshrag("get", dut, "/nowhere/at/all", str(tmp_path / "none"))
+    assert done.returncode in (2, 3) and "Traceback" not in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_end_of_the_lease_ends_a_tunnel(lab: Lab) -> None:
+    with subprocess.Popen(
+        (*TSHRAG, "forward", "dropbear", "22", "--stdio"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment_of(lab.state, lab.environment),
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(4) == b"SSH-"
+        done = lab.tshrag("lease", "release", "dropbear")
+        assert done.returncode == 0, done.stderr
+        wait_for(lambda: process.poll() is not None, 40)
+        assert b"the lease ended" in process.stderr.read()
+    refused = lab.command(*TSHRAG, "forward", "dropbear", "22", "--stdio")
+    assert refused.returncode == 2
+    assert b"tshrag lease take dropbear" in refused.stderr
+    assert lab.tshrag("lease", "dropbear").returncode == 0
