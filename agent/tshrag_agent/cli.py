@@ -14,6 +14,7 @@ import uvloop
 from tshrag_agent import process
 from tshrag_agent.check import check_lines
 from tshrag_agent.daemon import VERSION
+from tshrag_agent.host_keys import host_key_lines
 from tshrag_agent.online import Denied
 from tshrag_agent.reports.facts import gather
 from tshrag_agent.settings import AgentSettings, read_settings
@@ -87,6 +88,20 @@ def facts(config: Path) -> None:
         settings = read_settings(config)
         found = gather(_name(settings), settings, "none", VERSION)
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+
+
+@main.command("host-key")
+@CONFIG
+@click.argument("dut")
+@click.option("--pin", is_flag=True, help="Write the key that answers to the file of host_key.")
+def host_key(config: Path, dut: str, pin: bool) -> None:
+    """Show the pinned host key of a DUT and the one that answers; 2 where they differ."""
+    with _one_line():
+        lines, is_same = asyncio.run(host_key_lines(read_settings(config), dut, pin))
+        for line in lines:
+            click.echo(line)
+    if not is_same:
+        sys.exit(EXIT_REFUSED)
 
 
 def _name(settings: AgentSettings) -> AgentId:

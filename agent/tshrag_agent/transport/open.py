@@ -28,3 +28,10 @@ def open_dial(
     from tshrag_agent.transport.ssh_dial import dialled
 
     return dialled(dut, through, host, port)
+
+
+async def answering_key(dut: DutId, way: SshWay) -> tuple[str, str]:
+    """Return the host key that answers now, and its fingerprint."""
+    from tshrag_agent.transport.ssh_key import answering_key as asked
+
+    return await asked(dut, way)
