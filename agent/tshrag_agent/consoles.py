@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from tshrag_agent.attempts.roster import Roster
 from tshrag_agent.channels import Channels
@@ -27,6 +27,10 @@ SIGNS_WAITING_MOST = 256
 _BURST, _AGAIN_S = 20, 10.0
 
 
+def _no_switch(dut: DutId) -> PowerSwitch:
+    return power_switch(dut, None)
+
+
 class Consoles:
     """Book, server and signs of all consoles."""
 
@@ -35,7 +39,7 @@ class Consoles:
         self.book = ConsoleBook(journal, clock, self._on_sign)
         self._signs: asyncio.Queue[ConsoleSigned] = asyncio.Queue(SIGNS_WAITING_MOST)
         self._allowed: dict[DutId, tuple[float, float]] = {}  # a bucket: tokens, and since when
-        self._power: dict[DutId, PowerSwitch] = {}
+        self.power: Callable[[DutId], PowerSwitch] = _no_switch
         self.server: ConsoleServer | None = None
         self.signs_dropped = 0
 
@@ -46,18 +50,13 @@ class Consoles:
         """Return the DUTs, their consoles recorded and served to whoever opens a channel."""
         duts = Duts(tables, self.recorder)
 
-        def power(dut: DutId) -> PowerSwitch:
-            if dut not in self._power:
-                self._power[dut] = power_switch(dut, duts.table(dut).power)
-            return self._power[dut]
-
         consoles: Mapping[DutId, object] = duts.consoles
         self.server = ConsoleServer(
             duts.consoles,
             self._roster.leases,
             holder=self._holder,
             signs=lambda dut: self.book.page(dut) if dut in consoles else None,
-            power=power,
+            power=lambda dut: self.power(dut),
         )
         channels.serve(ConsoleWant, self.server.serve)
         return duts

@@ -140,6 +140,7 @@ class Daemon:
 
     def _new_boards(self, settings: AgentSettings) -> Boards:
         boards = Boards(settings.dut, self._duts, settings.boards)
+        self.consoles.power = boards.power
         files = Files(settings.state / "transfers")
         BoardServer(boards, self._duts, self.leases, files).open_to(self.channels)
         return boards

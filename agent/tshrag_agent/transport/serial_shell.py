@@ -147,16 +147,15 @@ class SerialTransport:
     async def alone(self, fence: Fence) -> AsyncIterator[Driver]:
         """Give the console to one who does not go through the shell; that is reached anew then."""
         async with self._turn:
-            self._drive(fence)
-            driver = self._shell.driver
-            if driver is None:
-                raise AssertionError("a console that is driven has a driver")
+            driver = self._console.drive(fence, AUTHOR, take=True)
+            self._shell.driver = driver
             self._shell.forget()
             try:
                 yield driver
             finally:
                 self._shell.forget()
                 self._held = None
+                driver.release()
 
     async def end(self, fence: Fence) -> None:
         running = self._running
