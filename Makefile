@@ -2,6 +2,7 @@
 # make test   everything a change must pass; CI calls the same
 # make check  the quick half of it: lint, format, types, house rules
 # make simulate SEEDS=10000   a lab on a virtual clock under faults, seed by seed (FROM=1)
+# make chaos  real processes under real faults, in ten minutes; chaos-full: all of them, REPEAT=n
 # make bench  the benchmarks, results into benchmarks/results/
 
 SHELL := /bin/bash
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
 
-.PHONY: packages demo test check simulate bench docs clean setup
+.PHONY: packages demo test check simulate chaos chaos-full bench docs clean setup
 
 setup: $(STAMP)
 
@@ -41,6 +42,12 @@ FROM ?= 1
 
 simulate: setup
 	@$(BIN)/python -m tests.simulation.simulate $(FROM) $$(($(FROM) + $(SEEDS) - 1))
+
+chaos: setup packages
+	$(BIN)/python -m tests.chaos.run --set quick --out benchmarks/results/chaos
+
+chaos-full: setup packages
+	$(BIN)/python -m tests.chaos.run --set full $(if $(REPEAT),--repeat $(REPEAT)) --out benchmarks/results/chaos
 
 bench: setup
 	$(BIN)/python -m benchmarks.run

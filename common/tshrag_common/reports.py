@@ -188,6 +188,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     counters: dict[str, int] = msgspec.field(default_factory=dict[str, int])
     used: dict[str, float] = msgspec.field(default_factory=dict[str, float])
     """Fence of a lease -> seconds since its DUT was last used; only of those with a use."""
+    trouble: str = ""  # what keeps it from storing or telling, for people
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

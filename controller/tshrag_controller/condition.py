@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tshrag_common.errors import shown
 from tshrag_controller.broker import Broker
 from tshrag_controller.engine import Engine
 from tshrag_controller.ingest import Ingest
@@ -53,6 +54,8 @@ class Condition:
             )
         if not self._broker.durable:
             found.append("nats_unsafe_sync: a power cut may take what was accepted")
+        for agent, trouble in sorted(self._beats.troubles.items()):
+            found.append(f"{agent}: {shown(trouble, 300)}")
         for agent, skew_s in sorted(self._beats.skews.items()):
             found.append(f"clock_skew: {agent}: {skew_s:+.0f}s; set the clock of the host")
         return tuple(found)

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from msgspec.structs import replace
+
 from tests.support.builders import ORG, T0, TestLab, a_plan, facts
 from tests.support.waiting import wait_until
 from tshrag_common import ids
@@ -134,3 +136,17 @@ async def test_a_lost_cancel_is_said_again_with_every_beat_until_the_end_is_told
 
 def a_beat_of(digested: int) -> Heartbeat:
     return Heartbeat(agent=A1, boot="b1", at=1, digest=digested, heard=(Epoch(0), 7))
+
+
+async def test_what_keeps_an_agent_from_storing_is_told_until_it_is_well_again() -> None:
+    clock = HandClock()
+    engine = Engine(Lab(), Paper(), LabClock(clock, T0), lambda *_: None, lambda *_: None)
+    beats = Beats(engine, clock, NoStores(), lambda _: 0, Spools(clock))
+    async with asyncio.TaskGroup() as group:
+        leading = group.create_task(engine.lead())
+        await engine.ask(hello)
+        await beats.on_heartbeat(replace(a_beat(clock), trouble="storage_full: no space left"))
+        assert beats.troubles == {A1: "storage_full: no space left"}
+        await beats.on_heartbeat(a_beat(clock))
+        assert beats.troubles == {}
+        leading.cancel()

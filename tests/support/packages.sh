@@ -20,6 +20,9 @@ qemu-img qemu-utils
 rsync rsync
 snmpd snmpd
 snmpset snmp
+ip iproute2
+nft nftables
+faketime faketime
 END
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

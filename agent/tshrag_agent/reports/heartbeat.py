@@ -29,6 +29,7 @@ _OBEY_S = 3.0
 """How long a beat waits for the journal: who is silent because of a full disk would be lost."""
 _IN_USE_S = 20.0
 """An agent that lost its journal is let in when the old one has been silent for 15 s."""
+_TROUBLE_MOST = 300
 
 
 class Pulse:
@@ -166,7 +167,15 @@ class Pulse:
             spool_bytes=self._journal.size_bytes,
             counters=self._counters(),
             used=self._roster.leases.used(),
+            trouble=self._trouble(),
         )
+
+    def _trouble(self) -> str:
+        """Say what keeps us from storing, else from telling; empty when all is well."""
+        if self._journal.fault:
+            return f"storage_full: {self._journal.fault}"[:_TROUBLE_MOST]
+        refusals = (outbound.refusal for outbound in self._outbounds.values())
+        return next((refusal for refusal in refusals if refusal), "")[:_TROUBLE_MOST]
 
     def _counters(self) -> dict[str, int]:
         counters = dict(self._intake.counters)

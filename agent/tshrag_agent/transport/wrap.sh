@@ -202,11 +202,16 @@ watch() { # the lease: a line in time, or the end of the tree; the guard itself 
 	done
 	now
 	echo "$_why $_now" >"$_state.end"
+	hurry
 	while :; do # also a command that has not come to its exec yet
 		finish tree $((_now + _grace))
 		kill -0 $$ 2>/dev/null || exit 0
 		nap
 	done
+}
+
+hurry() { # who holds this DUT next counts on the end of the lease: half a second for SIGTERM
+	[ "$_why" = lost ] && [ "$_grace" -gt 5 ] && _grace=5
 }
 
 lead() { # becomes the command: what it is must be on record before it can fork
@@ -247,6 +252,7 @@ guard() {
 	_why=exit
 	now
 	[ -e "$_state.end" ] && read -r _why _now <"$_state.end"
+	hurry
 	_left=''
 	finish tree $((_now + _grace)) || _left=$(tree)
 	note "tree_$_why"

@@ -117,6 +117,11 @@ class Beats:
             logger.warning("the clock of a host is off", extra=facts)
         self.skews[beat.agent] = skew_s
 
+    @property
+    def troubles(self) -> dict[AgentId, str]:
+        """Return what agents say of a full disk or a stream that takes nothing."""
+        return {agent: beat.trouble for agent, beat in self.last.items() if beat.trouble}
+
     def is_foreign(self, agent: AgentId, spool: str) -> bool:
         """Tell whether another agent of this name, with another journal, was heard just now.
 

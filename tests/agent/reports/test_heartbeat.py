@@ -82,8 +82,10 @@ async def test_an_agent_whose_disk_takes_nothing_beats_on(tmp_path: Path, nats_u
             clock=clock,
             beat_s=0.05,
         )
+        journal.fault = "no space left"
         beating = group.create_task(pulse.beat())
         await wait_until(lambda: len(heard) > 1, 20)
+        assert wire.HEARTBEAT.decode(heard[-1]).trouble == "storage_full: no space left"
         beating.cancel()
     await bus.close()
     await journal.close()

@@ -119,8 +119,10 @@ def start(request: pytest.FixtureRequest, run_dir: str) -> Callable[..., subproc
     need_program(words[0], words[0])
     Path(run_dir).mkdir()
 
-    def guard(script: str, fence: int, lease_s: int = 10) -> subprocess.Popen[bytes]:
-        who = [run_dir, "board", f"{fence:021d}", "holder", "1", str(lease_s), "5"]
+    def guard(
+        script: str, fence: int, lease_s: int = 10, grace_ds: int = 5
+    ) -> subprocess.Popen[bytes]:
+        who = [run_dir, "board", f"{fence:021d}", "holder", "1", str(lease_s), str(grace_ds)]
         process = subprocess.Popen(
             [*words, str(WRAP), "guard", *who, *words],
             stdin=subprocess.PIPE,
@@ -163,6 +165,15 @@ def test_silence_ends_all_and_nothing_is_said(start: Start) -> None:
     wait_for(lambda: process.poll() is not None, 15)
     assert living(f".{tag}") == []
     assert not said_at_the_end(process).startswith("ended")
+
+
+def test_after_a_lost_lease_a_long_grace_is_not_waited_for(start: Start) -> None:
+    tag = new_tag()
+    script = f"exec setsid sh -c {quote(deaf_tree(tag)).decode()}"
+    process = start(script, 1, lease_s=1, grace_ds=3000)
+    wait_for(lambda: process.poll() is not None, 40)
+    assert living(f".{tag}") == []
+    process.communicate()
 
 
 def test_the_end_of_stdin_ends_all(start: Start) -> None:

@@ -1,0 +1,123 @@
+"""Lets the chosen faults happen one after the other in one lab; then the checker has its say."""
+
+import asyncio
+import datetime
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from tests.chaos import faults_agent, faults_bus, faults_controller, faults_disk, faults_load
+from tests.chaos.checker import Broken, check
+from tests.chaos.faults import Fault
+from tests.chaos.images import can_mount
+from tests.chaos.lab import ChaosLab, a_chaos_lab
+from tests.chaos.net import can_partition
+from tests.chaos.outcome import Once, Row, markdown, row
+from tests.chaos.recorded import Recorded
+from tshrag_common import history
+
+FAULTS: tuple[Fault, ...] = (
+    *faults_agent.FAULTS,
+    *faults_bus.FAULTS,
+    *faults_controller.FAULTS,
+    *faults_disk.FAULTS,
+    *faults_load.FAULTS,
+)
+
+
+async def conduct(which: str, names: Sequence[str], repeat: int | None, out: Path | None) -> int:
+    """Return the exit code: 0 where every bar is met."""
+    began = time.monotonic()
+    history.be("client")
+    reasons = {"partitions": can_partition(), "disks": can_mount()}
+    chosen = [(fault, _times(fault, which, names, repeat)) for fault in FAULTS]
+    chosen = [(fault, times) for fault, times in chosen if times]
+    rows, runs = await _all(chosen, reasons)
+    recorded = await asyncio.to_thread(_recorded)
+    rows.append(_checked(recorded, check(recorded)))
+    print(markdown(rows))
+    took_s = time.monotonic() - began
+    print(f"{took_s:.0f} s, {len(runs)} runs, {len(recorded.lines)} lines of history")
+    if out is not None:
+        _write(out, which, rows, took_s)
+    return 0 if all(each.is_met or not each.repetitions for each in rows) else 1
+
+
+def _recorded() -> Recorded:
+    return Recorded.read(Path(os.environ[history.HISTORY]))
+
+
+def _times(fault: Fault, which: str, names: Sequence[str], repeat: int | None) -> int:
+    if names:
+        wanted = fault.name in names or f"{fault.name} {fault.what}" in names
+        return (repeat or max(1, fault.quick)) if wanted else 0
+    times: int = getattr(fault, which)
+    return min(times, repeat) if repeat else times
+
+
+async def _all(
+    chosen: Sequence[tuple[Fault, int]], reasons: dict[str, str]
+) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    runs: list[str] = []
+    async with a_chaos_lab(not reasons["partitions"]) as lab:
+        for fault, times in chosen:
+            needs = [reasons[need] for need in reasons if getattr(fault, need)]
+            reason = next((each for each in needs if each), "")
+            if reason:
+                rows.append(row(fault.name, fault.what, [], fault.bars, reason))
+                continue
+            all_of = [await _once(lab, fault) for _ in range(times)]
+            rows.append(row(fault.name, fault.what, all_of, fault.bars))
+            runs += [run for once in all_of for run in once.runs]
+            print(markdown(rows[-1:]).splitlines()[-1], flush=True)
+        await lab.online()
+        await _drained(lab)
+    return rows, runs
+
+
+async def _once(lab: ChaosLab, fault: Fault) -> Once:
+    """Let one fault happen; what goes wrong in it is a broken bar, not the end of all."""
+    try:
+        await lab.online()
+        return await fault.repeat(lab)
+    except Exception as error:  # the others must be tried all the same; this one is told
+        return Once(broken=(f"{type(error).__name__}: {error}"[:300],))
+
+
+async def _drained(lab: ChaosLab, within_s: float = 30.0) -> None:
+    """Wait until the spools are confirmed: what is told until then is not lost."""
+    ends = time.monotonic() + within_s
+    while time.monotonic() < ends:
+        if not [broken for broken in check(lab.recorded()) if broken.rule in ("I10", "I1")]:
+            return
+        await asyncio.sleep(0.5)
+
+
+def _checked(recorded: Recorded, broken: Sequence[Broken]) -> Row:
+    once = Once(broken=tuple(map(str, broken)))
+    what = f"I1-I5, I7-I12, I14-I16, I18, I26 over {len(recorded.lines)} lines"
+    return row("checker", what, [once], ())
+
+
+def _write(out: Path, which: str, rows: Sequence[Row], took_s: float) -> None:
+    said = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    result = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": said.stdout.strip(),
+        "command": f"python -m tests.chaos.run --set {which}",
+        "took_s": round(took_s, 1),
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "load": round(os.getloadavg()[0], 1),
+        "rows": [msgspec.to_builtins(each) for each in rows],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "chaos.json").write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
+    (out / "chaos.md").write_text(markdown(rows))

@@ -1,0 +1,45 @@
+"""``make chaos``: real processes under real faults; a table at the end, results as JSON.
+
+python -m tests.chaos.run [--set smoke|quick|full] [--repeat N] [--out FOLDER] [FAULT ...]
+"""
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="FAULT", help="F1, F8, panic ...; else all")
+    parser.add_argument("--set", choices=("smoke", "quick", "full"), default="quick", dest="which")
+    parser.add_argument("--repeat", type=int, help="repetitions of each fault")
+    parser.add_argument("--out", type=Path, help="folder of chaos.json and chaos.md")
+    parser.add_argument("--keep", type=Path, help="keep the history in this folder")
+    said = parser.parse_args(argv)
+    if not os.environ.get("TSHRAG_HISTORY"):
+        _again(said.keep)
+    from tests.chaos import conduct
+
+    sys.exit(asyncio.run(conduct.conduct(said.which, said.names, said.repeat, said.out)))
+
+
+def _again(keep: Path | None) -> None:
+    """Start this program once more, with the switches that are read when modules are loaded."""
+    with tempfile.TemporaryDirectory(prefix="tshrag-history-") as made:
+        folder = str(keep.absolute()) if keep else made
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "TSHRAG_TEST_MODE": "1", "TSHRAG_HISTORY": folder}
+        done = subprocess.run([sys.executable, "-m", "tests.chaos.run", *sys.argv[1:]],
+                              env=environment, cwd=ROOT, check=False)  # fmt: skip
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
