@@ -35,13 +35,15 @@ REST = "…"
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a message: how far its spool is now, what was taken, what was not and why.
 
-    ``gap_from`` > 0: messages from that number on have not come; nothing was taken.
+    ``gap_from`` > 0: messages from that number on have not come; nothing was taken. ``batches``
+    holds what was new, without the series that were refused.
     """
 
     upto: int
     samples: int = 0
     refused: tuple[str, ...] = ()
     gap_from: int = 0
+    batches: tuple[SampleBatch, ...] = ()
 
 
 class NotHolder(Refused):
@@ -104,19 +106,21 @@ class HotStore:
         if message.first_seq > upto + 1:
             return Stored(upto=upto, gap_from=upto + 1)
         self._open_partition()
-        taken, refused = 0, list[str]()
+        taken, refused, batches = 0, list[str](), list[SampleBatch]()
         for seq, batch in enumerate(message.batches, message.first_seq):
             if seq <= upto:
                 continue
             try:
-                taken += self._store_batch(message.agent, batch, refused)
+                stored = self._store_batch(message.agent, batch, refused)
+                taken += stored.count
+                batches.append(stored)
             except LabError as error:
                 refused.append(error.line)
             upto = seq
         self.set_mark(message.agent, "samples", message.spool, upto)
         if taken:
             self._count(taken)
-        return Stored(upto=upto, samples=taken, refused=tuple(refused))
+        return Stored(upto=upto, samples=taken, refused=tuple(refused), batches=tuple(batches))
 
     def _open_partition(self) -> Partition:
         """Return the partition that takes samples now; begin another one where it is time."""
@@ -160,15 +164,15 @@ class HotStore:
             known = self._holders[agent, job, attempt] = int(row[0])
         return known
 
-    def _store_batch(self, agent: str, batch: SampleBatch, refused: list[str]) -> int:
-        """Take the series of a batch, each by itself; return how many samples were taken.
+    def _store_batch(self, agent: str, batch: SampleBatch, refused: list[str]) -> SampleBatch:
+        """Take the series of a batch, each by itself; return those that were taken.
 
         What is refused is kept in mind: no criterion on that key may pass without it.
         """
         check_size(batch)
         run = self.run_of(agent, batch.job, batch.attempt) if batch.job else 0
         serial = ids.serial_of(ids.job_id(batch.job)) if batch.job else 0
-        taken = 0
+        taken: list[Series] = []
         for series in batch.series:
             place = (run, series.key, serial, batch.attempt, agent, batch.dut)
             try:
@@ -180,8 +184,10 @@ class HotStore:
                 row = (run, serial, batch.attempt, key, max(1, len(series)))
                 self._connection.execute(_REFUSED, (*row, error.line[:300]))
             else:
-                taken += len(series)
-        return taken
+                taken.append(series)
+        if len(taken) == len(batch.series):
+            return batch
+        return msgspec.structs.replace(batch, series=tuple(taken))
 
     def _store_series(self, place: tuple[object, ...], series: Series) -> None:
         known = self._series.get(place)

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 from tshrag_common.clock import SystemClock
 from tshrag_common.console_requests import ConsoleAnswer, GetConsole
 from tshrag_common.errors import Unavailable
+from tshrag_common.metrics import SampleBatch
 from tshrag_common.reports import OutputBatch, SamplesMessage
 from tshrag_controller.log.frames import Frame
 from tshrag_controller.store.console_reading import page
@@ -36,6 +37,8 @@ from tshrag_controller.store.writer import Worker, storage_error
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Tap = Callable[[str, tuple[SampleBatch, ...]], None]
+"""(agent, batches) of what has just been stored"""
 
 
 class Store:
@@ -63,6 +66,7 @@ class Store:
             self._reader = worker("store-reader", opened.reader, commit=False)
         self._moved = asyncio.Condition()
         self.now = options.now
+        self._taps: list[Tap] = []
         self.fetch: Callable[[Sequence[str]], Awaitable[None]] | None = None
         """Brings segments of the cold store to this disk; who keeps the store sets it."""
 
@@ -97,7 +101,19 @@ class Store:
 
     async def take_samples(self, messages: Sequence[SamplesMessage]) -> list[Stored]:
         """Write messages of one agent or several; what came of each, in order."""
-        return await self._writer.call(lambda _: [self._hot.store(each) for each in messages])
+        stored = await self._writer.call(lambda _: [self._hot.store(each) for each in messages])
+        for message, outcome in zip(messages, stored, strict=True):
+            for tap in self._taps if outcome.batches else ():
+                tap(message.agent, outcome.batches)
+        return stored
+
+    def tap(self, hear: Tap) -> None:
+        """Let `hear` be told of every batch that is new, once it is committed.
+
+        It is called on the event loop with the agent and its batches, each once and in order, and
+        must not block. What was stored before a start is not told again: read `columns` first.
+        """
+        self._taps.append(hear)
 
     async def take_output(self, batches: Sequence[OutputBatch]) -> list[Stored]:
         return await self._writer.call(lambda _: [self._output.store(each) for each in batches])

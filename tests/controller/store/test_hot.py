@@ -141,3 +141,19 @@ async def test_attempts_of_a_job_are_series_of_their_own(store: Store) -> None:
     )
     assert rows == [(1, 1, LATENCY.key, "ms"), (1, 2, LATENCY.key, "ms")]
     assert ids.job_of(run, 1) in lab.lab.jobs
+
+
+async def test_a_tap_hears_what_is_new_once_and_without_what_was_refused(store: Store) -> None:
+    run = await StoredLab(store).started_run()
+    heard: list[tuple[str, list[tuple[str, int]]]] = []
+
+    def hear(agent: str, batches: tuple[SampleBatch, ...]) -> None:
+        told = [(each.key, len(each)) for batch in batches for each in batch.series]
+        heard.append((agent, told))
+
+    store.tap(hear)
+    nan = a_series([float("nan")], MetricInfo(key="net.jitter"))
+    message = samples(a_batch(run, a_series([1, 2]), nan))
+    await store.take_samples([message, message])
+    await store.take_samples([message])
+    assert heard == [("a1", [("net.latency", 2)])]
