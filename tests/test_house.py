@@ -56,6 +56,8 @@ DOORS = {  # library -> the rooms by which it comes in
     "sqlite_utils": (CONTROLLER + "store/",),
     "duckdb": (CONTROLLER + "store/",),
     "numpy": (CONTROLLER + "store/",),
+    "google": (CONTROLLER + "prometheus/remote.py",),
+    "cramjam": (CONTROLLER + "prometheus/remote.py",),
     "obstore": (CONTROLLER + "store/objects.py",),
     "asyncssh": (AGENT + "transport/ssh", AGENT + "transport/open.py", AGENT + "simulator/"),
     "serial": (AGENT + "transport/",),

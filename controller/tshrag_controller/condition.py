@@ -1,6 +1,7 @@
 """How a controller is: what troubles it, in sentences, and what it has counted."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from tshrag_common.errors import shown
 from tshrag_controller.broker import Broker
@@ -13,6 +14,14 @@ from tshrag_controller.outbox import Outbox
 from tshrag_controller.projecting import Projecting
 from tshrag_controller.store.keep import Keeper
 from tshrag_controller.store.store import Store
+
+
+class Told(Protocol):
+    """A part of the controller that has troubles and counters of its own."""
+
+    def troubles(self) -> list[str]: ...
+
+    def counters(self) -> dict[str, int]: ...
 
 
 class Condition:
@@ -35,10 +44,12 @@ class Condition:
         self._projecting, self._keeper, self._ingest = projecting, keeper, ingest
         self._beats, self._reports, self._outbox = beats, reports, outbox
         self._served = served
+        self.beside: Told | None = None
 
     def own(self) -> tuple[str, ...]:
         """Return what is amiss with this controller alone."""
         own = [self._store.degraded, self._projecting.trouble, self._keeper.trouble]
+        own += self.beside.troubles() if self.beside else []
         if self._ingest.lacks:
             fix = "it leads only where no other can; see docs/how-to/run-a-standby.md"
             own.append(f"data_missing: samples or output went by while it was away; {fix}")
@@ -63,6 +74,7 @@ class Condition:
     def counters(self) -> dict[str, int]:
         dropped = {f"dropped.{each.name}": each.dropped for each in self._served}
         return {
+            **(self.beside.counters() if self.beside else {}),
             **dropped,
             **self._ingest.refused,
             "spool_gaps": self._ingest.gaps + self._reports.gaps,

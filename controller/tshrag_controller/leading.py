@@ -59,6 +59,7 @@ from tshrag_controller.log.checkpoint import Checkpoints
 from tshrag_controller.log.frames import Frame
 from tshrag_controller.outbox import Outbox
 from tshrag_controller.projecting import Projecting
+from tshrag_controller.prometheus.wing import Prometheus
 from tshrag_controller.pulling import Loops, Pulling
 from tshrag_controller.pulses import Pulses
 from tshrag_controller.resolving import Resolving
@@ -180,6 +181,7 @@ class Leading:
             self._outbox,
             self.served,
         )
+        self.condition.beside = self.prometheus
         self.pulses.troubles = self.condition.own
 
     def _verbs(self) -> Mapping[str, Verb]:
@@ -201,9 +203,11 @@ class Leading:
             self.pulses.views,
         )
         engine, store = self.engine, self._store
+        lab = LabAnswers(engine, store, self.beats, self._clock, about)
+        self.prometheus = Prometheus(settings.prometheus, store, self.keeper, engine, lab)
         return {
             **run_verbs(RunAnswers(engine, store, self.feed, resolving, self._lab_clock)),
-            **lab_verbs(LabAnswers(engine, store, self.beats, self._clock, about)),
+            **lab_verbs(lab),
             **data_verbs(DataAnswers(engine, store)),
             **channel_verbs(ChannelAnswers(engine)),
             **store_verbs(
@@ -253,6 +257,7 @@ class Leading:
             "outbox": self._outbox.empty(),
             "keep": self.keeper.keep(),
             "queries": self.queries.idle(),
+            **self.prometheus.always(),
             "pulses": self.pulses.beat(),
         }
 
@@ -265,6 +270,7 @@ class Leading:
             "streams": self._pulling.fit_streams(),
             "send": self.dispatch.send(),
             "judge": self.judging.judge(),
+            **self.prometheus.leading(),
             "silence": self.beats.watch(),
             "checkpoints": self.projecting.keep_checkpoints(),
             "reports": self._pulling.reports(self.reports.take),

@@ -88,6 +88,28 @@ class ConsolesTable(msgspec.Struct, frozen=True, kw_only=True):
     keep_bytes: Annotated[int, msgspec.Meta(ge=16 << 20)] = 1 << 30
 
 
+def _http_fault(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return "" if not url or (scheme in ("http", "https") and rest) else "it is no http(s) URL"
+
+
+def _listen_fault(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    fine = bool(host) and port.isdecimal() and int(port[:6]) <= 65535
+    return "" if not address or fine else "it is no HOST:PORT"
+
+
+class PrometheusTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[prometheus]``: the lab's own numbers on ``listen``, its samples to ``remote_write``.
+
+    A token for the latter stands in the environment: TSHRAG_REMOTE_WRITE_TOKEN.
+    """
+
+    listen: Annotated[str, msgspec.Meta(extra={"code": "config", "check": _listen_fault})] = ""
+    remote_write: Annotated[str, msgspec.Meta(extra={"code": "config", "check": _http_fault})] = ""
+    max_age_s: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 3600
+
+
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -97,11 +119,13 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     store: StoreTable = StoreTable()
     consoles: ConsolesTable = ConsolesTable()
+    prometheus: PrometheusTable = PrometheusTable()
 
     @property
     def cold_url(self) -> str:
-        """Return the URL of the cold store."""
-        return self.store.cold or f"file://{self.state / 'cold'}"
+        """Return the URL of the cold store; controllers share no folder of it."""
+        own = f"file://{self.state / 'cold'}"
+        return f"{self.store.cold.rstrip('/')}/{self.controller.node}" if self.store.cold else own
 
     scheduler: SchedulerTable = SchedulerTable()
 

@@ -14,6 +14,7 @@ busybox busybox
 socat socat
 unshare util-linux
 systemd-analyze systemd
+prometheus prometheus
 qemu-system-arm qemu-system-arm
 qemu-img qemu-utils
 /usr/lib/u-boot/qemu_arm/u-boot.bin u-boot-qemu

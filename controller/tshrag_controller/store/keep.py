@@ -7,6 +7,7 @@ the old go. A crash between two of them leaves the old, or both and a registry t
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,8 +16,9 @@ from tshrag_common.errors import LabError, Refused
 from tshrag_controller.store import partitions, seal, segments
 from tshrag_controller.store.objects import ColdStore
 from tshrag_controller.store.parquet import SEGMENT_SAMPLES, SegmentDamaged
-from tshrag_controller.store.partitions import day_of
+from tshrag_controller.store.partitions import Partition, day_of
 from tshrag_controller.store.segments import CACHE, SEALED, Segment
+from tshrag_controller.store.since import Place
 from tshrag_controller.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ EVERY_S = 30.0
 GRACE_US = 120_000_000
 """A reader may have learnt of a file just before it was replaced."""
 MERGED_AT_ONCE, PAGES_AT_ONCE = 50, 500
+EVERYWHERE = Place(1 << 62, 0)
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +65,8 @@ class Keeper:
         self._store, self.rules, self._at = store, rules, at
         self.cold_url, self._cold_options = cold_url, cold_options
         self._cold: ColdStore | None = None
+        self.copied: Callable[[], Place] = lambda: EVERYWHERE
+        """Up to where somebody has copied samples elsewhere; what is behind stays as it is."""
         self._turn = asyncio.Lock()
         self.trouble = ""
         store.fetch = self.fetch
@@ -106,18 +111,27 @@ class Keeper:
         """Join small chunks, a few series at a time: samples that arrive go in between."""
         merged = 0
         for part in await self._store.query(partitions.partitions):
-            no, more = part.no, part.state == "open"
+            upto = self._copied_of(part)
+            merge = partial(partitions.merge_small, no=part.no, most=MERGED_AT_ONCE, upto=upto)
+            more = part.state == "open"
             while more:
-                done = await self._store.change(
-                    lambda db, no=no: partitions.merge_small(db, no, MERGED_AT_ONCE)  # type: ignore[misc]
-                )
+                done = await self._store.change(merge)
                 merged, more = merged + done, done == MERGED_AT_ONCE
         return merged
 
+    def _copied_of(self, part: Partition) -> int:
+        """Return up to which chunk of a partition nobody will ask for single ones any more."""
+        place = self.copied()
+        return place.chunk if place.partition == part.no else (place.partition > part.no) << 62
+
+    def _is_wanted(self, part: Partition) -> bool:
+        """Tell whether somebody still copies a partition; after a day nobody would take it."""
+        return self.copied().partition <= part.no
+
     async def _seal(self) -> tuple[int, int]:
-        count, samples = 0, 0
+        count, samples, yesterday = 0, 0, day_of(self._store.now() - DAY_US)
         for part in await self._store.query(partitions.partitions):
-            if part.state != "closed":
+            if part.state == "open" or (self._is_wanted(part) and part.day >= yesterday):
                 continue
             day = day_of(self._store.now())
             written = await asyncio.to_thread(seal.seal, self._store.folder, part, day)

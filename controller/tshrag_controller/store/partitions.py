@@ -91,28 +91,29 @@ def add(
 def chunks(db: sqlite3.Connection, no: int, series: int) -> Iterable[Chunk]:
     """Yield the chunks of a series in the order in which they came."""
     for row in db.execute(_READ.format(no), (series,)):
-        yield _chunk(*row)
+        yield chunk_of(*row)
 
 
-def _chunk(at: bytes, value: bytes, duration: bytes | None) -> Chunk:
+def chunk_of(at: bytes, value: bytes, duration: bytes | None) -> Chunk:
+    """Return a row of a table of chunks as plain columns."""
     spans = unpack_column(duration) if duration else b""
     return Chunk(unpack_column(at), unpack_column(value), spans)
 
 
-def merge_small(db: sqlite3.Connection, no: int, most_series: int) -> int:
-    """Join small chunks of at most `most_series` series; return how many series were joined.
+def merge_small(db: sqlite3.Connection, no: int, most: int, upto: int) -> int:
+    """Join small chunks up to number `upto` of at most `most` series; return of how many.
 
     Their samples keep their order; a reader sees all of them before and after.
     """
-    found = db.execute(_SMALL.format(no), (SMALL, FEW, most_series)).fetchall()
+    found = db.execute(_SMALL.format(no), (SMALL, upto, FEW, most)).fetchall()
     for (series,) in found:
-        _merge(db, no, int(series))
+        _merge(db, no, int(series), upto)
     return len(found)
 
 
-def _merge(db: sqlite3.Connection, no: int, series: int) -> None:
+def _merge(db: sqlite3.Connection, no: int, series: int, upto: int) -> None:
     """Join runs of neighbours: a large chunk between small ones keeps its place."""
-    rows = db.execute(_ALL.format(no), (series,)).fetchall()
+    rows = db.execute(_ALL.format(no), (series, upto)).fetchall()
     run: list[tuple[int, int, int, int]] = []
     for row in [*rows, None]:
         fits = row is not None and row[1] < SMALL
@@ -129,7 +130,7 @@ def _join(
     if len(run) < 2:
         return
     first, last = run[0][0], run[-1][0]
-    parts = [_chunk(*row) for row in db.execute(_RANGE.format(no), (series, first, last))]
+    parts = [chunk_of(*row) for row in db.execute(_RANGE.format(no), (series, first, last))]
     spans = b""
     if any(part.durations for part in parts):
         spans = b"".join(part.durations or bytes(len(part.times)) for part in parts)
@@ -154,9 +155,12 @@ _INSERT = f"INSERT INTO hot.chunks_{{}} {_COLUMNS} VALUES (?,?,?,?,?,?,?)"
 _PUT = "INSERT INTO hot.chunks_{} VALUES (?,?,?,?,?,?,?,?)"
 _READ = "SELECT at, value, duration FROM hot.chunks_{} WHERE series=? ORDER BY id"
 _SMALL = (
-    "SELECT series FROM hot.chunks_{} WHERE count < ? GROUP BY series HAVING count(*) >= ? LIMIT ?"
+    "SELECT series FROM hot.chunks_{} WHERE count < ? AND id <= ? "
+    "GROUP BY series HAVING count(*) >= ? LIMIT ?"
 )
-_ALL = "SELECT id, count, first_at, last_at FROM hot.chunks_{} WHERE series=? ORDER BY id"
+_ALL = (
+    "SELECT id, count, first_at, last_at FROM hot.chunks_{} WHERE series=? AND id <= ? ORDER BY id"
+)
 _RANGE = (
     "SELECT at, value, duration FROM hot.chunks_{} "
     "WHERE series=? AND id BETWEEN ? AND ? ORDER BY id"
