@@ -30,7 +30,7 @@ from tshrag_agent.leases import Leases
 from tshrag_agent.loads.cache import LoadCache
 from tshrag_agent.online import Online
 from tshrag_agent.reports.early import EarlyReports
-from tshrag_agent.reports.facts import gather, with_faults
+from tshrag_agent.reports.facts import gather
 from tshrag_agent.reports.metric_sockets import MetricSockets
 from tshrag_agent.reports.sampler import Sampler
 from tshrag_agent.reports.tap import HostTap
@@ -136,6 +136,7 @@ class Daemon:
             sample_s=settings.agent.sample_s,
             blame=self._blame,
             contact=self._contact,
+            stuck=self.roster.stuck,
         )
 
     def _new_boards(self, settings: AgentSettings) -> Boards:
@@ -230,14 +231,16 @@ class Daemon:
         return self._attempts
 
     async def _blame(self, dut: DutId, reason: str) -> None:
-        """Take a DUT out of service until this agent is started again, and tell."""
+        """Take a DUT out of service, and tell.
+
+        It is refused here until the controller has that for good; from then on it is the
+        controller that gives it to nobody, until a person or a health check says that it is well.
+        """
         if not self.roster.slots.blame(dut, reason):
             return
         logger.error("a DUT is out of service", extra={"dut": dut, "reason": reason})
-        self.facts = with_faults(self.facts, self.roster.slots.faults())
-        self._online.facts = self.facts
         report = DutChanged(at=self._clock.now(), dut=dut, faulty=reason)
-        await self._journal.append("reports", wire.body(report))
+        self.roster.blame(dut, await self._journal.append("reports", wire.body(report)))
 
     async def _expire(self) -> None:
         """Remove job directories that are old, for ever."""

@@ -69,6 +69,7 @@ class Condition:
             found.append(f"{agent}: {shown(trouble, 300)}")
         for agent, skew_s in sorted(self._beats.skews.items()):
             found.append(f"clock_skew: {agent}: {skew_s:+.0f}s; set the clock of the host")
+        found += self._beats.told()
         return tuple(found)
 
     def counters(self) -> dict[str, int]:

@@ -15,6 +15,7 @@ socat socat
 unshare util-linux
 systemd-analyze systemd
 prometheus prometheus
+mkfs.ext4 e2fsprogs
 qemu-system-arm qemu-system-arm
 qemu-img qemu-utils
 /usr/lib/u-boot/qemu_arm/u-boot.bin u-boot-qemu

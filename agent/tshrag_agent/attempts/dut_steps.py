@@ -7,7 +7,8 @@ the wrapper on the DUT ends the rest.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tshrag_agent.attempts import workdir
@@ -26,7 +27,7 @@ from tshrag_agent.reports.dut_sampler import DutSampler
 from tshrag_agent.reports.logpump import LogPump
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.transport.base import Completed, DutProbe, DutTransport, Stream, TransportFailed
-from tshrag_common.errors import ErrorReport, LabError, shown
+from tshrag_common.errors import ErrorReport, LabError, StaleFence, shown
 from tshrag_common.ids import DutId
 
 logger = logging.getLogger(__name__)
@@ -76,8 +77,14 @@ class DutSteps:
         self._is_there = False  # something of ours lies on the DUT
 
     async def work(self) -> None:
-        try:
+        async with self._blaming():
             await self._work()
+
+    @asynccontextmanager
+    async def _blaming(self) -> AsyncIterator[None]:
+        """Take the DUT out of service where an error says that it must not be given on."""
+        try:
+            yield
         except TransportFailed as error:
             if error.quarantines:
                 await self._site.blame(self._place.dut, error.line)
@@ -96,7 +103,8 @@ class DutSteps:
         if self._attempt.has_lost_its_lease:
             self._attempt.record.dut_notes.append("left as it was: the lease was over")
         else:
-            await self._leave_in_order()
+            async with self._blaming():
+                await self._leave_in_order()
         for log in self._raw.values():
             log.close()
         if self._raw:
@@ -107,11 +115,27 @@ class DutSteps:
 
     async def _leave_in_order(self) -> None:
         command = self._command
+        if self._attempt.is_over and command is not None:
+            await self._see_that_it_is_gone()
         if command is not None and command.cleanup:
             await self._cleanup(command.cleanup)
         if self._is_there:
             await self._bring_back()
             self._tap.follow(self._dir.metrics)
+
+    async def _see_that_it_is_gone(self) -> None:
+        """Look once more after a stop: it is not known whether the DUT has heard it.
+
+        A DUT that does not answer ends the rest by its own lease, and the next fence does.
+        """
+        try:
+            await self._place.transport.end(self._attempt.start.fence)
+        except TransportFailed as error:
+            self._attempt.record.dut_notes.append(error.line)
+            if error.quarantines:
+                raise
+        except StaleFence:
+            return  # a newer attempt has seen to that
 
     async def _read_proc(self) -> Mapping[str, str]:
         return await self._place.transport.read_proc(timeout_s=READ_S)
@@ -223,6 +247,9 @@ class DutSteps:
             what = error.line
         if what is not None:
             self._attempt.record.dut_notes.append(f"cleanup failed: {what}")
+            fix = f"look at it, then: tshrag dut return {self._place.dut}"
+            reason = f"the cleanup of {self._attempt.start.job} failed: {what}; {fix}"
+            await self._site.blame(self._place.dut, reason)
 
     async def _bring_back(self) -> None:
         """Bring metrics and artifacts back; what cannot be had is noted, not fatal."""

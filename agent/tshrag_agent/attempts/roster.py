@@ -3,13 +3,14 @@
 from collections import deque
 from typing import Protocol
 
+from tshrag_agent.attempts.stuck import Stuck
 from tshrag_agent.leases import Leases
 from tshrag_agent.slots import Slots
 from tshrag_common.clock import SystemClock
 from tshrag_common.commands import CancelAttempt, StartAttempt
 from tshrag_common.digest import mix
 from tshrag_common.errors import ErrorReport
-from tshrag_common.ids import Fence
+from tshrag_common.ids import DutId, Fence
 from tshrag_common.jobs import JobSpec
 
 
@@ -40,7 +41,9 @@ class Roster:
         self.digest = 0
         self.slots = slots
         self.leases = Leases(SystemClock()) if leases is None else leases
+        self.stuck = Stuck()
         self._ended: set[Fence] = set()
+        self._blamed: dict[DutId, int] = {}
         self._ends = deque[tuple[int, Fence]]()
 
     def knows(self, fence: Fence) -> bool:
@@ -58,7 +61,18 @@ class Roster:
         self._ended.add(fence)
         self._ends.append((seq, fence))
 
+    def blame(self, dut: DutId, seq: int) -> None:
+        """Take note that report `seq` tells of a DUT that is out of service."""
+        self._blamed[dut] = seq
+
     def confirm(self, upto: int) -> None:
-        """Forget the ended whose report the controller has for good."""
+        """Forget the ended, and the DUTs out of service, of which the controller knows for good.
+
+        Whatever it sends from now on was decided with that knowledge.
+        """
+        for dut, seq in list(self._blamed.items()):
+            if seq <= upto:
+                del self._blamed[dut]
+                self.slots.blame(dut, "")
         while self._ends and self._ends[0][0] <= upto:
             self._ended.discard(self._ends.popleft()[1])

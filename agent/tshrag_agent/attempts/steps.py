@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tshrag_agent.attempts import workdir
@@ -22,6 +22,7 @@ from tshrag_agent.attempts.environment import (
 )
 from tshrag_agent.attempts.host import HostExit, HostLimits, HostStart, Shepherd, StartRefused
 from tshrag_agent.attempts.prepare import Command, Kit, host_command, unpacked_command
+from tshrag_agent.attempts.stuck import Stuck
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.reports.logpump import LogPump, Spawn
 from tshrag_agent.reports.metric_sockets import MetricSockets
@@ -86,6 +87,7 @@ class Site:
     sample_s: float = 0.0  # of DUTs; 0: none
     blame: Blame = _nobody
     contact: Contact | None = None  # none: nothing ends when nobody answers
+    stuck: Stuck = field(default_factory=Stuck)
 
 
 class HostSteps:
@@ -222,6 +224,7 @@ class HostSteps:
         self._pump.start()
         exit = await self._site.shepherd.exited(key)
         self._over.add(key)
+        await self._note_unkillable(exit)
         return exit
 
     async def _adopt(self) -> None:
@@ -248,9 +251,21 @@ class HostSteps:
             record.exit_code, record.signal = exit.exit_code, exit.signal or 0
             self._note_use(exit)
         record.stopped += tuple(f"pid {one.pid} {one.command} ({one.how})" for one in exit.stopped)
-        if exit.unkillable:
-            error = f"not ended: pids {', '.join(map(str, exit.unkillable))}"
-            record.fail("error", ErrorReport(code="not_ended", message=error, retryable=True))
+        await self._note_unkillable(exit)
+
+    async def _note_unkillable(self, exit: HostExit) -> None:
+        """Tell of processes that hang in the kernel; a DUT that they may touch is not given on."""
+        if not exit.unkillable:
+            return
+        what = f"not ended: pids {', '.join(map(str, exit.unkillable))}"
+        self._site.stuck.add(exit.unkillable)
+        logger.error("processes cannot be ended", extra={**self._attempt.facts, "why": what})
+        self._attempt.record.dut_notes.append(what)
+        self._attempt.record.fail(
+            "error", ErrorReport(code="not_ended", message=what, retryable=True)
+        )
+        if self._attempt.start.dut is not None:
+            await self._site.blame(self._attempt.start.dut, f"{what}; reboot its host")
 
     def _note_exit(self, step: str, exit: HostExit) -> None:
         """Take over how a process ended."""

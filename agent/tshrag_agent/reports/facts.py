@@ -4,12 +4,9 @@ import os
 import platform
 import shutil
 import socket
-from collections.abc import Mapping
-
-import msgspec
 
 from tshrag_agent.settings import AgentSettings
-from tshrag_common.ids import AgentId, DutId
+from tshrag_common.ids import AgentId
 from tshrag_common.inventory import AgentFacts
 
 TOOLS = (
@@ -20,12 +17,6 @@ TOOLS = (
 """Programs whose presence is told; a load names in its manifest what it needs."""
 
 _ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
-
-
-def with_faults(facts: AgentFacts, faults: Mapping[DutId, str]) -> AgentFacts:
-    """Return the facts with what is wrong with each DUT now."""
-    duts = tuple(msgspec.structs.replace(dut, faulty=faults.get(dut.id, "")) for dut in facts.duts)
-    return msgspec.structs.replace(facts, duts=duts)
 
 
 def gather(agent: AgentId, settings: AgentSettings, boot: str, version: str) -> AgentFacts:

@@ -181,6 +181,8 @@ class Pulse:
         counters = dict(self._intake.counters)
         if self._journal.samples_dropped:
             counters["samples_dropped"] = self._journal.samples_dropped
+        if stuck := self._roster.stuck.count():
+            counters["unkillable"] = stuck
         if self._journal.fault:
             counters["storage_full"] = counters.get("storage_full", 0) + 1
         return counters

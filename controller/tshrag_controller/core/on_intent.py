@@ -10,6 +10,7 @@ from tshrag_common.errors import NotFound
 from tshrag_common.ids import AgentId, DutId, Fence
 from tshrag_controller.core.apply_intent import key_of
 from tshrag_controller.core.decision import Decision, SendCancel
+from tshrag_controller.core.events import DutMarked
 from tshrag_controller.core.intent_events import IntentCleared, IntentSet, Kind
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.on_attempt import lose
@@ -40,14 +41,26 @@ def on_set(decision: Decision, asked: IntentSet, now_too: bool = False) -> tuple
 def on_clear(decision: Decision, kind: Kind, name: str, by: str, reason: str = "") -> bool:
     """Take a host or a DUT back into service; false: it was not out of it.
 
+    Where only an agent says that a DUT is bad, that is over. Where an operator had taken it out,
+    that comes first: what was seen meanwhile stays until it is returned once more.
+
     Raises:
         NotFound: there is no such host or DUT.
 
     """
     check_known(decision.lab, kind, name)
     if key_of(kind, name) not in decision.lab.people.intents:
-        return False
+        return kind == "dut" and _trust(decision, DutId(name))
     decision.happen(IntentCleared(kind=kind, name=name, by=by, reason=reason))
+    return True
+
+
+def _trust(decision: Decision, name: DutId) -> bool:
+    """Take the word of a person against what an agent has seen: the DUT is well again."""
+    row = decision.lab.duts[name]
+    if not row.faulty:
+        return False
+    decision.happen(DutMarked(agent=row.agent, dut=name))
     return True
 
 

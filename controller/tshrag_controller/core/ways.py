@@ -95,11 +95,11 @@ def _tell(lab: Lab, agent: AgentId, dut: Dut) -> None:
         lab.duts[dut.id] = DutRow(dut, agent, faulty=dut.faulty, ways=ways, intent=intent)
     elif dut.shared and row.dut.shared:
         row.ways = tuple(sorted({*row.ways, row.agent, agent}))
-        row.faulty = dut.faulty or ("" if row.agent == agent else row.faulty)
+        row.faulty = dut.faulty or row.faulty
         if row.gone or row.agent == agent:
             row.agent, row.dut, row.gone = agent, dut, False
     elif row.agent == agent:
-        row.dut, row.faulty, row.gone = dut, dut.faulty, False
+        row.dut, row.faulty, row.gone = dut, dut.faulty or row.faulty, False
         row.ways = (agent,) if dut.shared else ()
     else:  # it is another's own
         row.ways = tuple(name for name in row.ways if name != agent)

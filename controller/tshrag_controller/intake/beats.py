@@ -106,6 +106,15 @@ class Beats:
         """Count silence from now on: nobody is doubted before they had the time to speak."""
         self._listens_since = self._clock.monotonic()
 
+    def told(self) -> list[str]:
+        """Return what agents have said of their hosts that somebody must look after."""
+        said: list[str] = []
+        for agent, beat in sorted(self.last.items()):
+            if count := beat.counters.get("unkillable", 0):
+                what = f"{count} processes of ended attempts cannot be ended"
+                said.append(f"unkillable: {agent}: {what}; reboot the host")
+        return said
+
     def _note_skew(self, beat: Heartbeat) -> None:
         """Say it when the clock of a host is off: nothing is decided by it, but people read it."""
         skew_s = (beat.at - self._clock.now()) / 1e6
