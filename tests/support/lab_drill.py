@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from tests.support.builders import ORG, T0, S, a_dut, a_run_id, a_spec, board, facts
 from tshrag_common import ids
+from tshrag_common.contact import is_over
 from tshrag_common.criteria import CompiledCriterion, Evidence
 from tshrag_common.errors import ErrorReport, LabError
 from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, RunId
@@ -30,7 +31,7 @@ from tshrag_common.reports import (
     ReportBatch,
     Started,
 )
-from tshrag_common.states import JOB, RUN, AgentCause, AttemptState, JobState, RunState
+from tshrag_common.states import JOB, RUN, AgentCause, AgentState, AttemptState, JobState, RunState
 from tshrag_controller.core.apply import forget
 from tshrag_controller.core.decision import Decision, ForgetRun
 from tshrag_controller.core.events import (
@@ -47,6 +48,7 @@ from tshrag_controller.core.leases import on_release, on_renew, on_share, on_tak
 from tshrag_controller.core.on_agent import GapError, on_beat, on_reports, on_silence
 from tshrag_controller.core.on_attempt import on_stored
 from tshrag_controller.core.on_intent import on_clear, on_set
+from tshrag_controller.core.on_lease import on_leases_over, on_resolve
 from tshrag_controller.core.on_run import on_cancel, on_evidence, on_submit
 from tshrag_controller.core.on_suspend import on_hold, on_let_go, on_reschedule
 from tshrag_controller.core.on_tick import on_tick
@@ -61,14 +63,15 @@ from tshrag_controller.core.why import explain
 from tshrag_controller.log.frames import Frame, decode, encode
 
 AGENTS = ("a1", "a2", "a3")
-DUTS = {"a1": ("b1", "b2"), "a2": ("h1",), "a3": ()}
-ALL_DUTS = ("b1", "b2", "h1")
+DUTS = {"a1": ("b1", "b2", "s1"), "a2": ("h1", "s1"), "a3": ("s1",)}
+ALL_DUTS = ("b1", "b2", "h1", "s1")
+"""``s1`` is reached by all three."""
 OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "error", "timeout", "cancelled", "refused")
 LIVE = (AttemptState.ASSIGNED, AttemptState.PREPARING, AttemptState.RUNNING)
 CRITERION = CompiledCriterion(name="latency", key="net.latency", statistic="avg", bounds=())
 
 SPECS: tuple[JobSpec, ...] = (
-    a_spec(timeout_s=60.0),
+    a_spec(timeout_s=60.0, disconnect_s=40.0),
     a_spec(need=Need(slots=2), timeout_s=60.0, attempts=1),
     a_spec(need=board(), timeout_s=60.0),
     a_spec(need=board("hub", "hub"), timeout_s=60.0, on_fail="continue"),
@@ -98,7 +101,9 @@ class SimAgent:
         return f"s{self.spool_no}"
 
     def facts(self, slots: int, duts: Sequence[str]) -> AgentFacts:
-        boards = [a_dut(name, "hub" if name[0] == "h" else "pi") for name in duts]
+        boards = [
+            a_dut(name, "hub" if name[0] == "h" else "pi", shared=name[0] == "s") for name in duts
+        ]
         return facts(self.name, slots, boards, boot=f"boot{self.boot_no}")
 
     def batch(self, *reports: AnyReport) -> ReportBatch:
@@ -447,6 +452,32 @@ class Drill:
     def silence(self, name: str, cause: AgentCause) -> None:
         self.turn(lambda decision: on_silence(decision, AgentId(name), cause))
 
+    def contact_over(self, name: str, silent_s: float) -> None:
+        """Hear nothing of an agent for so long: what it holds under a lease is lost."""
+        agent = AgentId(name)
+        if agent not in self.lab.agents:
+            return
+        for cause, after_s in ((AgentCause.DOUBT, 15.0), (AgentCause.LOSE, 30.0)):
+            if silent_s >= after_s:
+                self.silence(name, cause)
+        if silent_s < 30.0:
+            return
+        self.turn(lambda decision: on_leases_over(decision, agent, silent_s))
+        left = (self.lab.attempts[fence] for fence in self.lab.agents[agent].fences)
+        assert not any(is_over(each.lease_s, silent_s) for each in left), "a lease outlived its end"
+
+    def resolve(self, number: int) -> Any:
+        """Let a person give up an attempt, whoever holds it."""
+        live = [each for each in self.lab.attempts.values() if each.state in LIVE]
+        if not live:
+            return None
+        one = live[number % len(live)]
+        away = self.lab.agents[one.agent].state not in (AgentState.ONLINE, AgentState.DRAINING)
+        name = f"{one.job}.{one.number}"
+        answer = self.turn(lambda decision: on_resolve(decision, ORG, name, "jo", "powered off"))
+        assert isinstance(answer, LabError) is not away, "only who is away can be given up"
+        return answer
+
     def beat(self, name: str, draining: bool) -> None:
         if AgentId(name) in self.lab.agents:
             self.turn(lambda decision: on_beat(decision, AgentId(name), draining))
@@ -603,6 +634,8 @@ def _one_thing(drill: Drill, chance: random.Random) -> None:
         lambda: drill.judge(number, chance.choice(("pass", "fail", "error"))): 2,
         lambda: drill.hello(name, fresh=chance.random() < 0.3, forgets=chance.randrange(2)): 2,
         lambda: drill.again(name, number): 1,
+        lambda: drill.contact_over(name, chance.choice((15.0, 30.0, 70.0))): 1,
+        lambda: drill.resolve(number): 1,
         lambda: drill.restart(chance.random() < 0.5): 1,
     }
     chance.choices(list(things), list(things.values()))[0]()

@@ -110,6 +110,14 @@ class LabMachine(RuleBasedStateMachine):
     def silence(self, name: str, cause: AgentCause) -> None:
         self.drill.silence(name, cause)
 
+    @rule(name=agents, silent_s=st.sampled_from((15.0, 30.0, 49.0, 50.0, 100.0)))
+    def contact_over(self, name: str, silent_s: float) -> None:
+        self.drill.contact_over(name, silent_s)
+
+    @rule(number=numbers)
+    def resolve(self, number: int) -> None:
+        self.drill.resolve(number)
+
     @rule(name=agents, draining=st.booleans())
     def beat(self, name: str, draining: bool) -> None:
         self.drill.beat(name, draining)
