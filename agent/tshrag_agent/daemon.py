@@ -140,7 +140,7 @@ class Daemon:
         )
 
     def _new_boards(self, settings: AgentSettings) -> Boards:
-        boards = Boards(settings.dut, self._duts, settings.boards)
+        boards = Boards(settings.dut, self._duts, settings.boards, settings.agent.inrush_s)
         self.consoles.power = boards.power
         files = Files(settings.state / "transfers")
         BoardServer(boards, self._duts, self.leases, files).open_to(self.channels)

@@ -15,8 +15,9 @@ import msgspec
 
 from tshrag_agent.boards.qemu_way import QemuWay
 from tshrag_agent.transport.boot_way import BootWay
+from tshrag_agent.transport.power_ways import PowerWay
 from tshrag_agent.transport.serial_way import SerialWay
-from tshrag_agent.transport.ways import FlashWay, LocalWay, PowerWay, SshWay
+from tshrag_agent.transport.ways import FlashWay, LocalWay, SshWay
 from tshrag_common import strict
 from tshrag_common.documents import read_document
 from tshrag_common.errors import NotFound, Refused
@@ -50,6 +51,7 @@ class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0
     keep_s: Annotated[float, msgspec.Meta(ge=0)] = 7 * 86_400.0  # job directories
     sample_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 1.0  # 0: no samplers
+    inrush_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.2  # between two boards switched on
 
 
 class NatsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

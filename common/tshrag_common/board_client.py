@@ -43,12 +43,11 @@ class BoardClient:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
 
-    async def power(self, dut: str, what: PowerWord) -> str:
-        """Switch, or ask; return whether it is on, off or unknown afterwards."""
+    async def power(self, dut: str, what: PowerWord) -> BoardWord:
+        """Switch, or ask; return whether it is on, off or unknown afterwards, and its count."""
         changes = what != "status"
         async with self._channels.open(PowerWant(what=what), dut=dut, write=changes) as channel:
-            word = await _last_word(channel, _ignore)
-        return word.states[-1] if word.states else "unknown"
+            return await _last_word(channel, _ignore)
 
     async def boot(
         self, dut: str, to: str, hear: Callable[[bytes], None], *, fresh: bool = False

@@ -82,7 +82,7 @@ async def test_a_person_with_a_lease_switches_and_boots_a_board(lab: LabProcesse
         return run_cli(*words, state=lab.state)
 
     def talk() -> None:
-        assert tshrag("power", BOARD).stdout == f"{BOARD} is off\n"
+        assert tshrag("power", BOARD).stdout == f"{BOARD} is off; switched on 0 times\n"
         refused = tshrag("power", BOARD, "on")
         assert refused.returncode == 2
         assert refused.stderr.endswith(f"writing takes its lease; tshrag lease take {BOARD}\n")
@@ -94,7 +94,7 @@ async def test_a_person_with_a_lease_switches_and_boots_a_board(lab: LabProcesse
         wrong = tshrag("boot", BOARD, "--to", "bootlaoder")
         assert wrong.returncode == 2
         assert "did you mean 'bootloader'?" in wrong.stderr
-        assert tshrag("power", BOARD, "cycle").stdout == f"{BOARD} is on\n"
+        assert tshrag("power", BOARD, "cycle").stdout == f"{BOARD} is on; switched on 2 times\n"
         assert tshrag("power", BOARD, "off", "-o", "quiet").stdout == "off\n"
 
     await asyncio.to_thread(talk)

@@ -8,6 +8,7 @@ from typing import Protocol
 from tshrag_agent.boards.board import Board, Parts
 from tshrag_agent.boards.qemu import QemuBoard
 from tshrag_agent.boards.strategy import Means, moves_of
+from tshrag_agent.boards.switch import CountedSwitch, Mains
 from tshrag_agent.duts import Duts
 from tshrag_agent.settings import DutTable
 from tshrag_agent.transport.base import PowerSwitch
@@ -30,11 +31,14 @@ class Strategy(Protocol):
 class Boards:
     """Makes a board when it is first used."""
 
-    def __init__(self, tables: Iterable[DutTable], duts: Duts, folder: Path) -> None:
+    def __init__(
+        self, tables: Iterable[DutTable], duts: Duts, folder: Path, spacing_s: float = 0.0
+    ) -> None:
         self._tables = {DutId(table.id): table for table in tables}
         self._duts, self._folder = duts, folder
         self._boards: dict[DutId, Board] = {}
-        self._power: dict[DutId, PowerSwitch] = {}
+        self._power: dict[DutId, CountedSwitch] = {}
+        self.mains = Mains(folder / "switched.json", spacing_s)
 
     @property
     def names(self) -> tuple[DutId, ...]:
@@ -48,7 +52,7 @@ class Boards:
 
     def power(self, dut: DutId) -> PowerSwitch:
         if dut not in self._power:
-            self._power[dut] = self._switch(self._tables[dut])
+            self._power[dut] = CountedSwitch(dut, self._switch(self._tables[dut]), self.mains)
         return self._power[dut]
 
     def board(self, dut: DutId) -> Board:
@@ -66,7 +70,8 @@ class Boards:
         """Say who has a DUT from now on, as RUN or RUN/ATTEMPT."""
         if dut not in self._tables:
             return  # the attempt will be told so
-        switch = self.power(dut)
+        self.power(dut)
+        switch = self._power[dut].inner
         if isinstance(switch, QemuBoard):
             switch.used_by(user)
         self.board(dut).used_by(user.partition("/")[0])
@@ -74,8 +79,8 @@ class Boards:
     async def close(self) -> None:
         """End the virtual boards; they go with their agent."""
         for switch in self._power.values():
-            if isinstance(switch, QemuBoard):
-                await switch.close()
+            if isinstance(switch.inner, QemuBoard):
+                await switch.inner.close()
 
     def _switch(self, table: DutTable) -> PowerSwitch:
         dut = DutId(table.id)

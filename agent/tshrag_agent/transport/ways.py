@@ -66,26 +66,6 @@ class SshWay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return f"{self.user}@{host}:{self.port}"
 
 
-class PowerWay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Commands of this host that switch the power of a DUT: each an argv, no shell.
-
-    ``status`` prints ``on`` or ``off`` in its first word. ``cycle`` may be left out: then it is
-    off, ``off_s`` of waiting, on.
-    """
-
-    on: tuple[str, ...] = ()
-    off: tuple[str, ...] = ()
-    cycle: tuple[str, ...] = ()
-    status: tuple[str, ...] = ()
-    off_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 2.0
-    timeout_s: Seconds = 30.0
-
-    @property
-    def can_cut(self) -> bool:
-        """Tell whether it can cut the power and give it back."""
-        return bool(self.on and self.off)
-
-
 class FlashWay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A command of this host that writes an image to the DUT: an argv, no shell.
 

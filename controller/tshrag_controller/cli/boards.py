@@ -5,8 +5,10 @@ from pathlib import Path
 
 import click
 import msgspec
+from rich.text import Text
 
 from tshrag_common.board_client import PowerWord, boards_of
+from tshrag_common.channel.wants import BoardWord
 from tshrag_common.client import Client
 from tshrag_common.errors import NotFound, Refused
 from tshrag_controller.cli import options, render
@@ -22,6 +24,7 @@ class PowerState(msgspec.Struct, frozen=True, kw_only=True):
 
     dut: str
     power: str
+    note: str
 
 
 @options.command(
@@ -36,12 +39,14 @@ class PowerState(msgspec.Struct, frozen=True, kw_only=True):
 @options.in_lab
 def power(connection: Connection, output: str, dut: str, what: str) -> None:
     """Switch the power of a board, or ask for it; switching takes its lease."""
-    state = ask(connection, lambda lab: _powered(lab, dut, _WORDS[what]))
-    found = PowerState(dut=dut, power=state)
-    render.emit(output, found, lambda out: out.print(f"{dut} is {state}"), [state])
+    word = ask(connection, lambda lab: _powered(lab, dut, _WORDS[what]))
+    state = clean(word.states[-1]) if word.states else "unknown"
+    found = PowerState(dut=dut, power=state, note=word.note)
+    line = Text(f"{dut} is {state}; {clean(word.note)}")
+    render.emit(output, found, lambda out: out.print(line), [state])
 
 
-async def _powered(lab: Client, dut: str, what: PowerWord) -> str:
+async def _powered(lab: Client, dut: str, what: PowerWord) -> BoardWord:
     async with boards_of(lab) as boards:
         return await boards.power(dut, what)
 
