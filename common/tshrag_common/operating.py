@@ -1,6 +1,11 @@
 """What a client asks of the course of things: out of service, held back, moved."""
 
-from tshrag_common import intent_requests as ir, suspend_requests as sr
+from tshrag_common import (
+    intent_requests as ir,
+    requests as r,
+    suspend_requests as sr,
+    why_requests as wr,
+)
 from tshrag_common.asking import Asking
 
 
@@ -18,3 +23,12 @@ class Operating(Asking):
 
     async def reschedule(self, request: sr.Reschedule) -> sr.WindowAnswer:
         return await self.ask("reschedule", request, sr.WindowAnswer)
+
+    async def outlook(self, name: str) -> wr.OutlookAnswer:
+        return await self.ask("outlook", r.Named(id=name), wr.OutlookAnswer)
+
+    async def queue(self) -> wr.QueueAnswer:
+        return await self.ask("queue", r.Nothing(), wr.QueueAnswer)
+
+    async def placement(self, job: str) -> wr.PlacementAnswer:
+        return await self.ask("placement", r.Named(id=job), wr.PlacementAnswer)

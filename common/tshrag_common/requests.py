@@ -30,6 +30,7 @@ Verb = Literal[
     "duts", "logs", "metrics", "series", "watch", "blob_has", "blob_put",
     "lease_take", "lease_renew", "lease_release", "lease_share", "lease_transfer", "leases",
     "set_intent", "hold", "let_go", "reschedule",
+    "outlook", "queue", "placement",
     "channel",
     "resolve",
     "query", "query_part", "store_status", "store_do",

@@ -27,13 +27,10 @@ from tshrag_controller.answers.blobs import AgentBlobs, BlobAnswers
 from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.consoles import ConsoleAnswers
 from tshrag_controller.answers.data import DataAnswers
-from tshrag_controller.answers.intents import IntentAnswers
 from tshrag_controller.answers.lab import About, LabAnswers
-from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
 from tshrag_controller.answers.samples import SampleAnswers
-from tshrag_controller.answers.suspend import SuspendAnswers
 from tshrag_controller.answers.tending import StoreAnswers
 from tshrag_controller.blobs import ObjectBlobs
 from tshrag_controller.broker import Broker
@@ -58,6 +55,7 @@ from tshrag_controller.log.append import Pen
 from tshrag_controller.log.checkpoint import Checkpoints
 from tshrag_controller.log.frames import Frame
 from tshrag_controller.outbox import Outbox
+from tshrag_controller.people_side import PeopleSide
 from tshrag_controller.projecting import Projecting
 from tshrag_controller.prometheus.wing import Prometheus
 from tshrag_controller.pulling import Loops, Pulling
@@ -73,13 +71,10 @@ from tshrag_controller.verbs import (
     channel_verbs,
     console_verbs,
     data_verbs,
-    intent_verbs,
     lab_verbs,
-    lease_verbs,
     resolve_verbs,
     run_verbs,
     store_verbs,
-    suspend_verbs,
 )
 
 logger = logging.getLogger(__name__)
@@ -118,7 +113,7 @@ class Leading:
         )
         self.standby = Standby(bus, lab, self.engine, self.pulses, clock, lab_clock, node)
         self.judging = Judging(self.engine, store)
-        self._leases = LeaseAnswers(self.engine, store, self._lab_clock)
+        self._people = PeopleSide(self.engine, store, self._lab_clock)
         self.keeper = Keeper(
             store, settings.cold_url, settings.store.cold_options, rules_of(settings.store)
         )
@@ -215,10 +210,8 @@ class Leading:
             ),
             **console_verbs(ConsoleAnswers(engine, store)),
             **blob_verbs(BlobAnswers(self._loads)),
-            **lease_verbs(self._leases),
+            **self._people.verbs(),
             **resolve_verbs(ResolveAnswers(engine)),
-            **intent_verbs(IntentAnswers(engine, self._lab_clock)),
-            **suspend_verbs(SuspendAnswers(engine)),
         }
 
     async def serve(self, on_ready: Callable[[], None]) -> None:
@@ -250,6 +243,7 @@ class Leading:
 
     async def _at_all_times(self) -> Loops:
         """Return the loops of a standby, which go on when it leads."""
+        await self._people.recall()
         loops = await self._pulling.data(self.ingest)
         loops |= {served.name: served.serve() for served in self.served}
         return loops | {
@@ -305,7 +299,7 @@ class Leading:
             witness.note_frame(frame, sequence)
         self.projecting.put(sequence, frame)
         self.feed.on_commit(lab, frame, sequence)
-        self._leases.on_commit(frame)
+        self._people.on_commit(lab, frame)
 
     def _carry_out(self, lab: Lab, effects: Sequence[Effect]) -> None:
         if effects:

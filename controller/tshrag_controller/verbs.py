@@ -4,11 +4,8 @@ from collections.abc import Mapping
 
 from tshrag_common import (
     console_requests as cr,
-    intent_requests as ir,
-    lease_requests as lr,
     requests as r,
     store_requests as sr,
-    suspend_requests as su,
 )
 from tshrag_common.channel_requests import OpenChannel
 from tshrag_common.resolve_requests import Resolve
@@ -16,13 +13,10 @@ from tshrag_controller.answers.blobs import BlobAnswers
 from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.consoles import ConsoleAnswers
 from tshrag_controller.answers.data import DataAnswers
-from tshrag_controller.answers.intents import IntentAnswers
 from tshrag_controller.answers.lab import LabAnswers
-from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
 from tshrag_controller.answers.samples import SampleAnswers
-from tshrag_controller.answers.suspend import SuspendAnswers
 from tshrag_controller.answers.tending import StoreAnswers
 from tshrag_controller.intake.requests import Verb
 
@@ -54,29 +48,6 @@ def data_verbs(data: DataAnswers) -> Mapping[str, Verb]:
         "logs": Verb(r.GetLogs, data.logs),
         "metrics": Verb(r.ListMetrics, data.metrics),
         "series": Verb(r.GetSeries, data.series),
-    }
-
-
-def lease_verbs(leases: LeaseAnswers) -> Mapping[str, Verb]:
-    return {
-        "lease_take": Verb(lr.LeaseTake, leases.take),
-        "lease_renew": Verb(lr.LeaseRenew, leases.renew),
-        "lease_release": Verb(lr.LeaseRelease, leases.release),
-        "lease_share": Verb(lr.LeaseShare, leases.share),
-        "lease_transfer": Verb(lr.LeaseTransfer, leases.transfer),
-        "leases": Verb(lr.ListLeases, leases.list),
-    }
-
-
-def intent_verbs(intents: IntentAnswers) -> Mapping[str, Verb]:
-    return {"set_intent": Verb(ir.SetIntent, intents.set)}
-
-
-def suspend_verbs(suspend: SuspendAnswers) -> Mapping[str, Verb]:
-    return {
-        "hold": Verb(su.Hold, suspend.hold),
-        "let_go": Verb(su.LetGo, suspend.let_go),
-        "reschedule": Verb(su.Reschedule, suspend.reschedule),
     }
 
 

@@ -133,6 +133,35 @@ def test_a_command_holds_a_board_while_it_works(tshrag: Tshrag) -> None:
     assert "command: /no/such/program" in refused.stderr
 
 
+def test_a_job_that_waits_says_for_whom_until_when_and_what_would_help(
+    tshrag: Tshrag, tmp_path: Path
+) -> None:
+    target = {"runtime": "dut", "kind": "pi", "duts": [ALPHA]}
+    profile = {
+        "name": "measure",
+        "targets": {"dut": target},
+        "schedule": {"sequence": [{"command": "true", "target": "dut"}]},
+    }
+    path = tmp_path / "measure.json"
+    path.write_text(json.dumps(profile))
+    assert tshrag("bo", "lease", ALPHA, "--for", "1h", "--reason", "bring-up").returncode == 0
+    accepted = tshrag("jo", "submit", str(path))
+    assert f"waits: DUT {ALPHA} is leased by video/bo (bring-up)" in accepted.stderr
+    why = said(tshrag("jo", "why", "last", "--json"))
+    looks = why["outlook"]
+    assert isinstance(looks, dict)
+    assert {each["what"] for each in looks["changes"]} == {
+        f"on another DUT than {ALPHA}", f"if video/bo gives {ALPHA} back",
+    }  # fmt: skip
+    assert [each["until"] > 0 for each in looks["holders"]] == [True]
+    assert "1 radio" in tshrag("al", "queue").stdout
+    assert tshrag("bo", "lease", "release", ALPHA).returncode == 0
+    assert tshrag("jo", "wait", "last").returncode == 0
+    placed = said(tshrag("jo", "explain", "placement", "last:1", "--json"))["places"]
+    assert isinstance(placed, list)
+    assert [each["dut"] for each in placed if each.get("chosen")] == [ALPHA]
+
+
 def test_a_rack_is_taken_out_of_service_and_back_by_an_operator(tshrag: Tshrag) -> None:
     refused = tshrag("jo", "dut", "quarantine", ALPHA)
     assert refused.returncode == 2

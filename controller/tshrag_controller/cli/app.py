@@ -37,6 +37,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "reschedule": ("suspend:reschedule", "Move the window of a run."),
     "retry": ("submit:retry", "Submit an earlier run again, with the same bytes."),
     "why": ("runs:why", "Say why a job is where it is, place by place."),
+    "queue": ("outlooks:queue", "Show the lines: who waits for what, who is next, and when."),
+    "explain": ("outlooks:explain", "Explain what the lab decided: placement JOB."),
     "logs": ("logs:logs", "Show the output of a job."),
     "metrics": ("metrics:metrics", "Show, plot or export the samples of a run."),
     "query": ("query:query", "Ask SQL of all samples, hot and cold."),

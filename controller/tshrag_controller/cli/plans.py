@@ -1,6 +1,6 @@
 """A plan on a terminal: loads with their digests, the jobs as a tree, places with reasons."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 from rich.table import Table
@@ -88,9 +88,14 @@ def _print_places(out: Console, jobs: Iterable[PlannedView]) -> None:
         out.print(places_table(places))
 
 
-def places_table(places: Iterable[PlaceView]) -> Table:
-    """Return place by place what speaks against it."""
-    return render.table(("place", "now", "why not"), [_place(place) for place in places])
+def places_table(
+    places: Iterable[PlaceView], free: Mapping[tuple[str, str], str] | None = None
+) -> Table:
+    """Return place by place what speaks against it; and, where it is known, for how long."""
+    if free is None:
+        return render.table(("place", "now", "why not"), [_place(place) for place in places])
+    rows = [(*_place(each), Text(free.get((each.host, each.dut), ""))) for each in places]
+    return render.table(("place", "now", "why not", "free"), rows)
 
 
 def _place(place: PlaceView) -> tuple[render.Cell, ...]:

@@ -1,16 +1,19 @@
 """Runs and jobs: status, list, cancel, why."""
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tshrag_common import requests as r
+from tshrag_common import requests as r, why_requests as wr
 from tshrag_common.client import Client
+from tshrag_common.errors import NotFound
 from tshrag_common.views import AttemptView, JobView, RunView, Stopped
 from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import all_jobs, ask, thing_named
 from tshrag_controller.cli.context import Connection
+from tshrag_controller.cli.outlooks import free_of, print_outlook
 from tshrag_controller.cli.plans import places_table
 from tshrag_controller.cli.verdicts import print_verdict
 from tshrag_controller.reports.text import clean, duration, plural, size, span
@@ -20,6 +23,12 @@ STATES = (
     "expired",
 )  # fmt: skip
 MOST_JOBS = 200
+
+
+class _Why(r.WhyAnswer, frozen=True, kw_only=True, omit_defaults=True):
+    """Why it waits, and how it looks."""
+
+    outlook: wr.OutlookAnswer | None = None
 
 
 class _Status(r.JobsAnswer, frozen=True, kw_only=True):
@@ -251,17 +260,29 @@ def why(connection: Connection, output: str, name: str) -> None:
     the scheduler filters with.
     """
 
-    async def asked(lab: Client) -> r.WhyAnswer:
-        return await lab.why(await thing_named(lab, name))
+    async def asked(lab: Client) -> _Why:
+        thing = await thing_named(lab, name)
+        answer = await lab.why(thing)
+        waits = answer.state == "waiting"
+        fields = msgspec.structs.asdict(answer)
+        return _Why(**fields, outlook=await _outlook(lab, answer.job) if waits else None)
 
     answer = ask(connection, asked)
     render.emit(output, answer, lambda out: _print_why(out, answer), [answer.reason])
 
 
-def _print_why(out: Console, answer: r.WhyAnswer) -> None:
+async def _outlook(lab: Client, job: str) -> wr.OutlookAnswer | None:
+    try:
+        return await lab.outlook(job)
+    except NotFound:  # it has ended in this moment
+        return None
+
+
+def _print_why(out: Console, answer: _Why) -> None:
     out.print(Text.assemble(answer.job, "  ", render.state(answer.state)))
     out.print(render.text(answer.sentence))
-    if answer.ahead:
-        out.print(f"{plural(answer.ahead, 'job')} ahead of it")
+    if answer.outlook is not None:
+        print_outlook(out, answer.outlook)
     if answer.places:
-        out.print(places_table(answer.places))
+        free = free_of(answer.outlook) if answer.outlook is not None else {}
+        out.print(places_table(answer.places, free))

@@ -3,19 +3,21 @@
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import reduce
 from typing import Any
 
 import click
 import msgspec
 
-from tshrag_common import ids, requests as r
+from tshrag_common import ids, requests as r, why_requests as wr
 from tshrag_common.client import Client
-from tshrag_common.errors import Invalid, Refused
+from tshrag_common.errors import Invalid, LabError, Refused
 from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import ask, run_named
 from tshrag_controller.cli.context import Connection
 from tshrag_controller.cli.follow import follow
+from tshrag_controller.cli.outlooks import summary
 from tshrag_controller.cli.packing import Draft, hand_in, read_draft
 from tshrag_controller.cli.plans import print_plan
 from tshrag_controller.cli.progress import progress
@@ -101,9 +103,24 @@ async def _submitted(lab: Client, draft: Draft, request: r.Submit, shown: Any) -
     loads = await hand_in(lab, draft, shown)
     shown.say("resolving and planning")
     try:
-        return await lab.submit(msgspec.structs.replace(request, loads=loads))
+        answer = await lab.submit(msgspec.structs.replace(request, loads=loads))
     except Invalid as invalid:
         raise draft.placed(invalid) from None
+    return await _with_outlook(lab, answer)
+
+
+async def _with_outlook(lab: Client, answer: r.SubmitAnswer) -> "_Submitted":
+    """Add how it looks for the first job of the run; nothing where it has ended already."""
+    with suppress(LabError):  # the run is accepted: whatever is wrong here must not hide that
+        found = await lab.outlook(answer.run)
+        return _Submitted(**msgspec.structs.asdict(answer), outlook=found)
+    return _Submitted(**msgspec.structs.asdict(answer))
+
+
+class _Submitted(r.SubmitAnswer, frozen=True, kw_only=True, omit_defaults=True):
+    """The run is accepted; and how it looks for its first job."""
+
+    outlook: wr.OutlookAnswer | None = None
 
 
 def _request(draft: Draft, given: dict[str, Any]) -> r.Submit:
@@ -150,6 +167,8 @@ def _told(
         [answer.run],
     )
     if output == "table":
+        if isinstance(answer, _Submitted) and answer.outlook is not None:
+            render.note(summary(answer.outlook))
         render.note(f"watch it with 'tshrag watch {answer.run}'")
 
 
