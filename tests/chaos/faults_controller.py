@@ -10,8 +10,8 @@ from functools import partial
 from tests.chaos import load
 from tests.chaos.faults import Fault, Times, one_attempt_each, survivors, under_load
 from tests.chaos.faults_agent import RESUME
-from tests.chaos.lab import AGENTS, ChaosLab
-from tests.chaos.outcome import Once
+from tests.chaos.lab import AGENTS, FIRST, SECOND, ChaosLab
+from tests.chaos.outcome import Bar, Once
 from tshrag_common import requests as r
 from tshrag_common.errors import LabError, Unavailable
 from tshrag_common.failpoints import FAILPOINTS, Failpoint
@@ -43,6 +43,63 @@ async def _assigns_again(lab: ChaosLab, at: float, within_s: float = 60.0) -> fl
     raise AssertionError(f"nobody leads within {within_s} s")
 
 
+async def f6_takeover(lab: ChaosLab) -> Once:
+    """SIGKILL the leader while a standby is there."""
+
+    async def happen(lab: ChaosLab) -> Times:
+        lab.processes.kill("controller")
+        return {"takeover": await lab.roles(leader=SECOND, standby="")}
+
+    async with lab.two_controllers():
+        return await under_load(lab, "F6 with a standby", happen, judge=one_attempt_each)
+
+
+async def f6_handover(lab: ChaosLab) -> Once:
+    """SIGTERM the leader while a standby is there."""
+
+    async def happen(lab: ChaosLab) -> Times:
+        lab.processes.signal("controller", signal.SIGTERM)
+        return {"handover": await lab.roles(leader=SECOND, standby="")}
+
+    async with lab.two_controllers():
+        return await under_load(lab, "F6 in order", happen, judge=one_attempt_each)
+
+
+async def f7_freeze(lab: ChaosLab, frozen_s: float) -> Once:
+    """SIGSTOP the leader, and let it go on when the other one has led for a while."""
+
+    async def happen(lab: ChaosLab) -> Times:
+        lab.processes.signal("controller", signal.SIGSTOP)
+        at = time.monotonic()
+        taken = await lab.roles(leader=SECOND, standby="")
+        await asyncio.sleep(max(0.0, frozen_s - (time.monotonic() - at)))
+        lab.processes.signal("controller", signal.SIGCONT)
+        return {"takeover": taken}
+
+    async with lab.two_controllers(), lab.supervised("controller"):
+        seconds = max(9.0, frozen_s + 6)
+        return await under_load(lab, f"F7 {frozen_s:g} s", happen, seconds, judge=one_attempt_each)
+
+
+async def f5_hole(lab: ChaosLab, dark_s: float) -> Once:
+    """Swallow all between the leader and the bus, which the agents and the standby see."""
+    host = lab.processes.hosts[SECOND]
+
+    async def happen(lab: ChaosLab) -> Times:
+        await asyncio.to_thread(host.swallow, "both")
+        at = time.monotonic()
+        taken = await lab.roles(leader=FIRST, standby="")
+        await asyncio.sleep(max(0.0, dark_s - (time.monotonic() - at)))
+        await asyncio.to_thread(host.heal)
+        return {"takeover": taken}
+
+    async with lab.two_controllers(), lab.supervised("controller", SECOND):
+        lab.processes.signal("controller", signal.SIGTERM)
+        await lab.roles(leader=SECOND, standby=FIRST)
+        seconds = max(9.0, dark_s + 6)
+        return await under_load(lab, f"F5 {dark_s:g} s", happen, seconds, judge=one_attempt_each)
+
+
 OF_CONTROLLER = ("engine.", "pen.", "dispatch.", "projecting.", "ingest.", "checkpoint.", "blobs.")
 
 
@@ -59,12 +116,12 @@ async def panic(lab: ChaosLab, point: Failpoint) -> Once:
         lab.processes.signal(name, signal.SIGTERM)
         await asyncio.to_thread(lab.processes._processes[name].wait, 30)
         await asyncio.sleep(0.1)
-        lab.start_controller(f"{point}:{1 if point in FIRST else 3}:panic")
+        lab.start_controller(f"{point}:{1 if point in AT_ONCE else 3}:panic")
     else:
         lab.processes.kill(name)
         if is_shepherd:
             lab.kill_shepherd(name)
-        lab.start_agent(name, f"{point}:{1 if point in FIRST else 2}:panic")
+        lab.start_agent(name, f"{point}:{1 if point in AT_ONCE else 2}:panic")
     broken: list[str] = []
     at = time.monotonic()
     async with lab.supervised(*(() if is_shepherd else (name,))):
@@ -129,9 +186,19 @@ async def _cancel(lab: ChaosLab, run: str) -> bool:
 
 QUICK: tuple[Failpoint, ...] = ("engine.appended", "journal.after_fsync", "shepherd.spawned")
 SMOKE: tuple[Failpoint, ...] = ("engine.decided",)
-FIRST: tuple[Failpoint, ...] = ("recover.found", "checkpoint.stored", "blobs.piece")
+AT_ONCE: tuple[Failpoint, ...] = ("recover.found", "checkpoint.stored", "blobs.piece")
 """Passed so seldom that a process dies at the first passage."""
+TAKEOVER = Bar("takeover", 2.0)
 FAULTS = (
+    Fault("F5", "black hole leader - bus 10 s, a standby is there", partial(f5_hole, dark_s=10.0),
+          partitions=True),
+    Fault("F5", "black hole leader - bus 60 s, a standby is there", partial(f5_hole, dark_s=60.0),
+          quick=0, full=5, partitions=True),
+    Fault("F6", "SIGKILL leader, a standby is there", f6_takeover, (TAKEOVER,)),
+    Fault("F6", "SIGTERM leader, a standby is there", f6_handover, (Bar("handover", 0.5),)),
+    Fault("F7", "SIGSTOP leader 10 s, a standby is there", partial(f7_freeze, frozen_s=10.0)),
+    Fault("F7", "SIGSTOP leader 60 s, a standby is there", partial(f7_freeze, frozen_s=60.0),
+          quick=0, full=5),
     Fault("F6", "SIGKILL controller, back after 1 s", partial(f6_kill, away_s=1.0), (RESUME,)),
     Fault("F6", "SIGKILL controller, back after 30 s", partial(f6_kill, away_s=30.0), (RESUME,),
           quick=0, full=10),

@@ -143,7 +143,7 @@ async def _submitted(processes: LabProcesses, cut: Callable[[], None]) -> list[s
     from tshrag_common.client import open_client
 
     runs: list[str] = []
-    document = {"name": "nop", "schedule": {"nop": {}}}
+    document = {"name": "nop", "schedule": {"nop": True}}
     async with open_client(processes.bundle.url, name="power") as client:
         lab = _Only(client)
         for _ in range(random.randint(5, 25)):

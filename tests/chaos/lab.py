@@ -22,14 +22,16 @@ from tests.chaos.net import Host, a_subnet
 from tests.chaos.recorded import Line, Recorded, at_s
 from tests.support.agent_process import end_shepherd
 from tests.support.nats_server import NatsServer
-from tshrag_common import history
+from tshrag_common import history, requests as r
 from tshrag_common.client import Client, open_client
 from tshrag_common.errors import LabError
+from tshrag_common.views import ControllerView
 from tshrag_controller.cli import demo_lab
 from tshrag_controller.cli.processes import LabProcesses
 
 AGENTS = ("alpha", "bravo", "charlie")
 SLOTS = 8
+FIRST, SECOND = "ctl-0", "ctl-1"
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -119,6 +121,9 @@ class ChaosLab:
                 await asyncio.to_thread(host.make)
                 self.processes.hosts[name] = self.processes.hosts[f"board-{name}"] = host
             await asyncio.to_thread(self._start_agent, name, host)
+        if self.partitions:
+            host = self.processes.hosts[SECOND] = Host(len(AGENTS), subnet)
+            await asyncio.to_thread(host.make)
         await self.processes.wait_agents(len(AGENTS))
 
     def _start_agent(self, name: str, host: Host | None) -> None:
@@ -151,6 +156,48 @@ class ChaosLab:
         self.processes.extra["controller"] = {"TSHRAG_FAILPOINT": failpoint, **(environment or {})}
         self.processes.start("controller", "tshrag_controller.daemon", "--config", config)
 
+    @asynccontextmanager
+    async def two_controllers(self) -> AsyncIterator[str]:
+        """Have a second controller, on a host of its own; yield its node. The first one leads."""
+        first, second = self.processes.state, self.folder / "second"
+        await asyncio.to_thread(_prepare, first, second, self._url_of(SECOND))
+        self.processes.extra[SECOND] = {"TSHRAG_NATS_URL": self._url_of(SECOND)}
+        config = ("--config", str(second / "controller.toml"))
+        self.processes.start(SECOND, "tshrag_controller.daemon", *config)
+        try:
+            await self.roles(leader=FIRST, standby=SECOND)
+            yield SECOND
+        finally:
+            host = self.processes.hosts.get(SECOND)
+            if host is not None:
+                await asyncio.to_thread(host.heal)
+            if self.processes.has_ended("controller"):
+                self.start_controller()
+                await self.roles(leader=SECOND, standby=FIRST)
+            if not self.processes.has_ended(SECOND):
+                await asyncio.to_thread(self.processes.leave, SECOND)
+            await self.online()
+
+    def _url_of(self, name: str) -> str:
+        host = self.processes.hosts.get(name)
+        return f"nats://{host.gateway}:{self.server.port}" if host else self.server.url
+
+    async def roles(self, leader: str, standby: str, within_s: float = 60.0) -> float:
+        """Wait until controllers have these roles; return how long it took."""
+        began = time.monotonic()
+        while time.monotonic() < began + within_s:
+            found = {view.node: view.role for view in await self._controllers()}
+            if found.get(leader) == "leader" and standby in ("", *_standbys(found)):
+                return time.monotonic() - began
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{leader} does not lead within {within_s} s: {found}")
+
+    async def _controllers(self) -> tuple[ControllerView, ...]:
+        try:
+            return (await self.client.ask("health", r.Nothing(), r.HealthAnswer, 1.0)).controllers
+        except LabError:
+            return ()
+
     def start_agent(self, name: str, failpoint: str = "") -> None:
         self.processes.extra.setdefault(name, {})["TSHRAG_FAILPOINT"] = failpoint
         self.processes.run_agent(name)
@@ -182,11 +229,7 @@ class ChaosLab:
                 for name in names:
                     if self.processes.has_ended(name):
                         await asyncio.sleep(after_s)
-                        start = self.start_controller if name == "controller" else None
-                        if start is not None:
-                            start()
-                        else:
-                            self.start_agent(name)
+                        self._start(name)
                 await asyncio.sleep(0.1)
 
         watching = asyncio.get_running_loop().create_task(watch())
@@ -195,6 +238,15 @@ class ChaosLab:
         finally:
             watching.cancel()
             await asyncio.wait([watching])
+
+    def _start(self, name: str) -> None:
+        if name == "controller":
+            self.start_controller()
+        elif name == SECOND:
+            config = str(self.folder / "second" / "controller.toml")
+            self.processes.start(SECOND, "tshrag_controller.daemon", "--config", config)
+        else:
+            self.start_agent(name)
 
     # what a fault looks at
 
@@ -247,6 +299,20 @@ class ChaosLab:
         self._mounts.close()
         for host in set(self.processes.hosts.values()):
             host.remove()
+
+
+def _standbys(found: Mapping[str, str]) -> list[str]:
+    return [node for node, role in found.items() if role == "standby"]
+
+
+def _prepare(first: Path, second: Path, url: str) -> None:
+    """Make the state folder of a second controller: the keys of the first, its own settings."""
+    second.mkdir(exist_ok=True, mode=0o700)
+    (second / "keys.json").write_bytes((first / "keys.json").read_bytes())
+    (second / "keys.json").chmod(0o600)
+    (second / "controller.toml").write_text(
+        f'[controller]\nnode = "{SECOND}"\nstate = "{second}"\n[nats]\nurl = "{url}"\n'
+    )
 
 
 def _parent_is_shepherd(entry: Path, store: bytes) -> bool:

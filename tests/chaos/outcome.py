@@ -95,6 +95,8 @@ def markdown(rows: Sequence[Row]) -> str:
             f"{name} {each.p50[name]:g} / {each.most[name]:g}" for name in sorted(each.p50)
         )
         counts: Mapping[str, int] = each.counts
+        others = [f"{name}: {count}" for name, count in counts.items() if name not in ZERO]
+        times = "; ".join([each for each in (times, *others) if each])
         zero = " | ".join(str(counts.get(name, 0)) for name in ZERO[:4])
         verdict = "met" if each.is_met else "**missed**: " + "; ".join(each.missed)
         if not each.repetitions:
