@@ -23,6 +23,7 @@ from tshrag_agent.boards.files import Files
 from tshrag_agent.boards.server import BoardServer
 from tshrag_agent.channels import Channels
 from tshrag_agent.consoles import Consoles
+from tshrag_agent.drill import Drills
 from tshrag_agent.holding import kept_leases
 from tshrag_agent.intake import Intake
 from tshrag_agent.journal.journal import Journal
@@ -93,6 +94,7 @@ class Daemon:
             launch=self._launch,
             clock=self._clock,
             open_channel=self.channels.open,
+            drill=Drills(settings.agent.drills, lambda for_s: self._online.cut(for_s)).suffer,
         )
         self._online = Online(
             self.facts,

@@ -24,6 +24,7 @@ from tshrag_common.commands import (
     CancelAttempt,
     CommandBatch,
     Drain,
+    RunDrill,
     ServeChannel,
     StartAttempt,
     Sync,
@@ -57,11 +58,12 @@ class Intake:
         launch: Launch,
         clock: Clock,
         open_channel: Callable[[ServeChannel], None] = lambda command: None,
+        drill: Callable[[RunDrill], None] = lambda _: None,
     ) -> None:
         self._agent, self._verifier, self._journal = agent, verifier, journal
         self._fences, self._roster, self._launch, self._clock = fences, roster, launch, clock
         self._inbox = asyncio.Queue[bytes | _Outdated](_WAITING_MOST)
-        self._open_channel = open_channel
+        self._open_channel, self._drill = open_channel, drill
         self.draining = False
         self.counters = Counter[str]()
 
@@ -129,12 +131,14 @@ class Intake:
         await self._begin(batch, starts)
         for cancel in cancels:
             await self._cancel(cancel)
-        self._open_channels(batch)
+        self._serve_people(batch)
 
-    def _open_channels(self, batch: CommandBatch) -> None:
+    def _serve_people(self, batch: CommandBatch) -> None:
         for command in batch.commands:
             if isinstance(command, ServeChannel):
                 self._open_channel(command)
+            elif isinstance(command, RunDrill):
+                self._drill(command)
 
     def _opened(self, data: bytes) -> CommandBatch | None:
         try:

@@ -79,6 +79,7 @@ class Online:
         self._saw_hello = False
         self._denied = asyncio.Event()
         self._denied_since = 0.0
+        self._dark_s = 0.0
 
     async def stay(self) -> None:
         """Be connected, for ever.
@@ -103,6 +104,15 @@ class Online:
                 self.bus = None
                 await bus.close()
             within_s = _AGAIN_WITHIN_S
+            if self._dark_s:
+                dark_s, self._dark_s = self._dark_s, 0.0
+                await asyncio.sleep(dark_s)
+
+    def cut(self, for_s: float) -> None:
+        """Be without the bus for so long, as if the cable were pulled: a drill."""
+        if self.bus is not None:
+            self._dark_s = for_s
+            self.bus.closed.set()
 
     async def told(self, within_s: float) -> bool:
         """Wait until all that the journal has is stored by its streams; false: it is not."""

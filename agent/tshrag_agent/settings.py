@@ -52,6 +52,7 @@ class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     keep_s: Annotated[float, msgspec.Meta(ge=0)] = 7 * 86_400.0  # job directories
     sample_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 1.0  # 0: no samplers
     inrush_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.2  # between two boards switched on
+    drills: bool = False  # may an operator kill this agent, or cut it off, on purpose
 
 
 class NatsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

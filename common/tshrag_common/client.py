@@ -19,6 +19,7 @@ from tshrag_common import history, requests as r, subjects
 from tshrag_common.bus.connection import connect
 from tshrag_common.bus.messages import Message
 from tshrag_common.console_client import ConsoleClient
+from tshrag_common.drill_client import Drilling
 from tshrag_common.errors import Unavailable
 from tshrag_common.ids import DEFAULT_ORG, OrgId
 from tshrag_common.lease_client import LeaseAsking
@@ -33,7 +34,7 @@ WATCH_AGAIN_S = 15.0
 _NEWS = msgspec.json.Decoder(News)
 
 
-class Client(ConsoleClient, LeaseAsking, Operating, Resolves, StoreAsking):
+class Client(ConsoleClient, Drilling, LeaseAsking, Operating, Resolves, StoreAsking):
     """One method a request; the requests of other areas come in as classes of their own."""
 
     async def submit(self, request: r.Submit) -> r.SubmitAnswer:

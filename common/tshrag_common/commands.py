@@ -96,7 +96,19 @@ class ServeChannel(msgspec.Struct, frozen=True, kw_only=True, array_like=True, t
     fence: Fence = Fence(0)
 
 
-AnyCommand = StartAttempt | CancelAttempt | Sync | Drain | HoldDut | FreeDut | ServeChannel
+class RunDrill(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="drill"):
+    """Suffer this on purpose: die by SIGKILL, or be without the bus for so long.
+
+    An agent obeys only where its own settings allow drills. A lost one is not said again.
+    """
+
+    what: Literal["kill", "cut"]
+    seconds: float = 0.0
+
+
+AnyCommand = (
+    StartAttempt | CancelAttempt | Sync | Drain | HoldDut | FreeDut | ServeChannel | RunDrill
+)
 
 
 class CommandBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -49,6 +49,7 @@ class AgentFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: int = 0
     hostname: str = ""
     resources: dict[str, float] = msgspec.field(default_factory=dict[str, float])
+    drills: bool = False  # its settings allow that it is killed or cut off on purpose
 
     @property
     def capacity(self) -> dict[str, float]:

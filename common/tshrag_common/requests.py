@@ -35,6 +35,7 @@ Verb = Literal[
     "resolve",
     "query", "query_part", "store_status", "store_do",
     "console", "console_grep", "signs",
+    "drill",
 ]  # fmt: skip
 
 

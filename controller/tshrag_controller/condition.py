@@ -1,9 +1,12 @@
 """How a controller is: what troubles it, in sentences, and what it has counted."""
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from tshrag_common.errors import shown
+from tshrag_common.sources.tree import size_text
 from tshrag_controller.broker import Broker
 from tshrag_controller.engine import Engine
 from tshrag_controller.ingest import Ingest
@@ -14,6 +17,8 @@ from tshrag_controller.outbox import Outbox
 from tshrag_controller.projecting import Projecting
 from tshrag_controller.store.keep import Keeper
 from tshrag_controller.store.store import Store
+
+LEAST_FREE_BYTES = 4 << 20
 
 
 class Told(Protocol):
@@ -50,6 +55,7 @@ class Condition:
         """Return what is amiss with this controller alone."""
         own = [self._store.degraded, self._projecting.trouble, self._keeper.trouble]
         own += self.beside.troubles() if self.beside else []
+        own.append(_room(self._store.folder))
         if self._ingest.lacks:
             fix = "it leads only where no other can; see docs/how-to/run-a-standby.md"
             own.append(f"data_missing: samples or output went by while it was away; {fix}")
@@ -82,3 +88,14 @@ class Condition:
             "set_aside": self._outbox.set_aside_count,
             "turns": self._engine.turns,
         }
+
+
+def _room(folder: Path) -> str:
+    """Say that a disk is full before a store finds it out, whose WAL has room for a while."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return f"storage_full: {folder}: {error.strerror}"
+    if free >= LEAST_FREE_BYTES:
+        return ""
+    return f"storage_full: {folder}: {size_text(free)} are free; make room on this disk"

@@ -27,6 +27,7 @@ from tshrag_controller.core.decision import (
     JudgeRun,
     SendCancel,
     SendChannel,
+    SendDrill,
     SendHold,
     SendRelease,
     SendStart,
@@ -60,7 +61,7 @@ class Dispatch:
         for effect in effects:
             if isinstance(effect, SendStart) and effect.agent not in syncs:  # it names them too
                 starts.setdefault(effect.agent, []).append(effect.fence)
-            elif isinstance(effect, SendCancel | SendChannel):
+            elif isinstance(effect, SendCancel | SendChannel | SendDrill):
                 others.setdefault(effect.agent, []).append(_command(effect))
             elif isinstance(effect, JudgeRun):
                 self._judge(effect.run)
@@ -156,8 +157,8 @@ class Dispatch:
         return True
 
 
-def _command(effect: SendCancel | SendChannel) -> AnyCommand:
-    if isinstance(effect, SendChannel):
+def _command(effect: SendCancel | SendChannel | SendDrill) -> AnyCommand:
+    if isinstance(effect, SendChannel | SendDrill):
         return effect.command
     return CancelAttempt(fence=effect.fence, cause=effect.cause)
 

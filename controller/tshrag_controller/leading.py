@@ -27,6 +27,7 @@ from tshrag_controller.answers.blobs import AgentBlobs, BlobAnswers
 from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.consoles import ConsoleAnswers
 from tshrag_controller.answers.data import DataAnswers
+from tshrag_controller.answers.drills import DrillAnswers
 from tshrag_controller.answers.lab import About, LabAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
@@ -71,6 +72,7 @@ from tshrag_controller.verbs import (
     channel_verbs,
     console_verbs,
     data_verbs,
+    drill_verbs,
     lab_verbs,
     resolve_verbs,
     run_verbs,
@@ -212,6 +214,9 @@ class Leading:
             **blob_verbs(BlobAnswers(self._loads)),
             **self._people.verbs(),
             **resolve_verbs(ResolveAnswers(engine)),
+            **drill_verbs(
+                DrillAnswers(engine, settings.controller.node, settings.controller.drills)
+            ),
         }
 
     async def serve(self, on_ready: Callable[[], None]) -> None:

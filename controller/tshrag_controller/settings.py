@@ -31,6 +31,7 @@ class ControllerTable(msgspec.Struct, frozen=True, kw_only=True):
     node: Token = "ctl-0"
     state: str = DEFAULT_STATE
     checkpoint_frames: Annotated[int, msgspec.Meta(ge=10)] = 20_000
+    drills: bool = False  # may an operator have this controller restart
 
 
 class NatsTable(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,11 +8,13 @@ from tshrag_common import (
     store_requests as sr,
 )
 from tshrag_common.channel_requests import OpenChannel
+from tshrag_common.drill_requests import Drill
 from tshrag_common.resolve_requests import Resolve
 from tshrag_controller.answers.blobs import BlobAnswers
 from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.consoles import ConsoleAnswers
 from tshrag_controller.answers.data import DataAnswers
+from tshrag_controller.answers.drills import DrillAnswers
 from tshrag_controller.answers.lab import LabAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
@@ -72,6 +74,10 @@ def channel_verbs(channels: ChannelAnswers) -> Mapping[str, Verb]:
 
 def resolve_verbs(answers: ResolveAnswers) -> Mapping[str, Verb]:
     return {"resolve": Verb(Resolve, answers.resolve)}
+
+
+def drill_verbs(drills: DrillAnswers) -> Mapping[str, Verb]:
+    return {"drill": Verb(Drill, drills.drill)}
 
 
 def store_verbs(samples: SampleAnswers, store: StoreAnswers) -> Mapping[str, Verb]:

@@ -38,4 +38,5 @@ def gather(agent: AgentId, settings: AgentSettings, boot: str, version: str) -> 
         pid=os.getpid(),
         hostname=socket.gethostname(),
         resources=settings.resources,
+        drills=settings.agent.drills,
     )

@@ -58,6 +58,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "ssh-config": ("tunnels:ssh_config", "Print ssh_config entries: ssh, scp, rsync as always."),
     "user": ("agents:user", "People: add, revoke."),
     "schema": ("documents:schema", "Print the JSON Schema of a profile or a load manifest."),
+    "chaos": ("chaos:chaos", "Hold a drill on a live lab, and time how it recovers."),
     "config": ("about:config", "Show which lab is meant, and what says so."),
     "shell": ("shell:shell", "A prompt that takes all of these commands."),
     "version": ("about:version", "Print the version."),

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from tshrag_common.commands import ServeChannel
+from tshrag_common.commands import RunDrill, ServeChannel
 from tshrag_common.errors import LabError, Unavailable
 from tshrag_common.ids import AgentId, Fence, RunId
 from tshrag_controller.core.apply import apply
@@ -59,6 +59,13 @@ class SendChannel(msgspec.Struct, frozen=True):
     command: ServeChannel
 
 
+class SendDrill(msgspec.Struct, frozen=True):
+    """Tell the agent to suffer something on purpose."""
+
+    agent: AgentId
+    command: RunDrill
+
+
 class JudgeRun(msgspec.Struct, frozen=True):
     """Hold the criteria of a run against its samples, all of which are stored."""
 
@@ -72,7 +79,15 @@ class ForgetRun(msgspec.Struct, frozen=True):
 
 
 Effect = (
-    SendStart | SendCancel | SendSync | SendHold | SendRelease | SendChannel | JudgeRun | ForgetRun
+    SendStart
+    | SendCancel
+    | SendSync
+    | SendHold
+    | SendRelease
+    | SendChannel
+    | SendDrill
+    | JudgeRun
+    | ForgetRun
 )
 
 
