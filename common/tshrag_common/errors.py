@@ -55,6 +55,7 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     message: str
     retryable: bool = False
     problems: tuple[Problem, ...] = ()
+    retry_after_s: float = 0.0  # not before; 0: nobody knows
 
 
 class LabError(Exception):
@@ -179,6 +180,19 @@ class StorageFull(Unavailable):
     """A disk, a stream or a spool has reached its limit; nothing was lost, nothing was taken."""
 
     code = "storage_full"
+
+
+class RateLimited(Unavailable):
+    """More was asked than an org may in so short a time; ``retry_after_s`` says when again."""
+
+    code = "rate_limited"
+
+    def __init__(self, where: str, what: str, retry_after_s: float) -> None:
+        super().__init__(where, what, f"try again in {retry_after_s:.1f} s")
+        self.retry_after_s = retry_after_s
+
+    def report(self) -> ErrorReport:
+        return msgspec.structs.replace(super().report(), retry_after_s=self.retry_after_s)
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:

@@ -46,6 +46,7 @@ from tshrag_controller.hearing import Hearing
 from tshrag_controller.ingest import Ingest
 from tshrag_controller.intake.beat_messages import BeatMessages, StoredMarks
 from tshrag_controller.intake.beats import Beats
+from tshrag_controller.intake.rates import Rates
 from tshrag_controller.intake.reports import ReportIntake
 from tshrag_controller.intake.requests import AT_ONCE, Verb, Verbs
 from tshrag_controller.intake.served import Served
@@ -186,7 +187,7 @@ class Leading:
         resolving = Resolving(
             self._loads,
             settings.state / "work",
-            settings.limits,
+            settings.source_limits,
             settings.policy,
             settings.loads.rewrite,
         )
@@ -200,10 +201,13 @@ class Leading:
             self.pulses.views,
         )
         engine, store = self.engine, self._store
+        limits = settings.limits
+        self.rates = Rates(self._clock, limits.submits_per_s, limits.submit_burst)
+        runs = RunAnswers(engine, store, self.feed, resolving, self._lab_clock, self.rates)
         lab = LabAnswers(engine, store, self.beats, self._clock, about)
         self.prometheus = Prometheus(settings.prometheus, store, self.keeper, engine, lab)
         return {
-            **run_verbs(RunAnswers(engine, store, self.feed, resolving, self._lab_clock)),
+            **run_verbs(runs),
             **lab_verbs(lab),
             **data_verbs(DataAnswers(engine, store)),
             **channel_verbs(ChannelAnswers(engine)),

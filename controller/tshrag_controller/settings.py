@@ -111,6 +111,16 @@ class PrometheusTable(msgspec.Struct, frozen=True, kw_only=True):
     max_age_s: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 3600
 
 
+class LimitsTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[limits]``: what one org may ask, so that none is kept waiting by another.
+
+    Connections and subscriptions are limits of the bus; they hold where it has accounts.
+    """
+
+    submits_per_s: Annotated[float, msgspec.Meta(ge=0, le=100_000)] = 20.0
+    submit_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 200
+
+
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -129,6 +139,7 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.store.cold.rstrip('/')}/{self.controller.node}" if self.store.cold else own
 
     scheduler: SchedulerTable = SchedulerTable()
+    limits: LimitsTable = LimitsTable()
 
     @property
     def scheduling(self) -> policy.Policy:
@@ -152,7 +163,7 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
         return SourcePolicy(schemes=self.loads.schemes, hosts=self.loads.hosts)
 
     @property
-    def limits(self) -> SourceLimits:
+    def source_limits(self) -> SourceLimits:
         return SourceLimits()
 
     @property

@@ -1,6 +1,7 @@
 """What an agent and a person can reach on our own JWTs; every refusal is tried from inside."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tshrag_common.ids import AgentId, OrgId
 from tshrag_common.keys import Key, claims_of, new_user, parse_creds
 from tshrag_common.labkeys import LabKeys, new_lab
 from tshrag_common.streams import all_streams
+from tshrag_controller.nats_server import accounts
 from tshrag_controller.nats_server.accounts import push_accounts
 
 ACME, BOLT = OrgId("acme"), OrgId("bolt")
@@ -173,6 +175,14 @@ AGENT_MAY_NOT = [
     *("$JS.API.INFO", "$JS.API.STREAM.INFO.EV", "$JS.API.STREAM.PURGE.EV"),
     *("$JS.API.STREAM.MSG.GET.EV", "$JS.API.DIRECT.GET.EV.lab.v1.agent.a1.ev"),
     *("$JS.API.CONSUMER.CREATE.EV", "$JS.ACK.EV.c.1.1.1.1.0"),
+    *(f"$JS.API.STREAM.{verb}.LOG" for verb in ("CREATE", "UPDATE", "DELETE", "INFO", "PURGE")),
+    *(f"$JS.API.STREAM.{verb}.LOG" for verb in ("MSG.DELETE", "MSG.GET", "SNAPSHOT", "RESTORE")),
+    *(f"$JS.API.STREAM.{verb}.LOG" for verb in ("LEADER.STEPDOWN", "PEER.REMOVE")),
+    *("$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.DIRECT.GET.LOG"),
+    *(f"$JS.API.CONSUMER.{verb}.LOG" for verb in ("NAMES", "LIST", "DURABLE.CREATE")),
+    *(f"$JS.API.CONSUMER.{verb}.LOG.leader" for verb in ("INFO", "DELETE", "MSG.NEXT", "PAUSE")),
+    *("$JS.API.META.LEADER.STEPDOWN", "$JS.API.SERVER.REMOVE", "$JS.API.ACCOUNT.PURGE.x"),
+    *("$JS.FC.LOG.c.1", "$KV.x.y", "$O.loads.C.x", "$SYS.REQ.SERVER.PING"),
 ]
 
 
@@ -194,7 +204,8 @@ async def test_a_person_may_ask_and_nothing_else(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", [">", "lab.v1.agent.>", "lab.v1.agent.*.cmd", "lab.v1.agent.a2.cmd"]
+    "pattern",
+    [">", "lab.>", "lab.v1.agent.>", "lab.v1.agent.*.cmd", "lab.v1.agent.a2.cmd", "*.*.*.a2.cmd"],
 )
 async def test_an_agent_overhears_no_command_of_another(trial: Trial, pattern: str) -> None:
     assert await heard_by(trial.a1, pattern, trial.ctl, "lab.v1.agent.a2.cmd") == 0
@@ -288,6 +299,31 @@ async def test_the_system_account_hears_who_comes_and_goes(trial: Trial) -> None
     told = json.loads(heard[-1].data)["client"]
     assert claims_of(told["jwt"])["name"] == "a7"  # `name` is the client's choice
     assert told["user"] == trial.keys.agents[AgentId("a7")]
+
+
+async def test_one_connection_has_so_many_subscriptions_and_no_more(trial: Trial) -> None:
+    heard: list[Message] = []
+    for number in range(accounts.MOST_PERSON_SUBS + 8):
+        with contextlib.suppress(LabError):  # the server closes it in the middle
+            await trial.acme.subscribe(subjects.ui(None, f"n{number}"), heard.append)
+    await wait_until(trial.acme.closed.is_set, 30)
+    assert trial.bolt.is_connected
+    await answering(trial.ctl, subjects.any_req())
+    assert (await asked(trial.bolt, subjects.req(None, "x")))["subject"] == "lab.v1.req.bolt.x"
+
+
+async def test_an_org_has_so_many_connections_and_no_more(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "MOST_PEOPLE_CONNECTIONS", 3)
+    system = await trial.enter(trial.keys.system_creds("ctl").text)
+    await push_accounts(system, trial.keys)
+    for _ in range(2):
+        await trial.person("jo", ACME)
+    with pytest.raises(LabError):
+        await trial.person("jo", ACME)
+    assert trial.acme.is_connected
+    assert (await trial.person("jo", BOLT)).is_connected
 
 
 async def test_a_client_takes_its_name_from_its_credentials(trial: Trial) -> None:

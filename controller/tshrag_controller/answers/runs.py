@@ -26,6 +26,7 @@ from tshrag_controller.core.plan import plan
 from tshrag_controller.core.why import Explanation, explain
 from tshrag_controller.engine import Engine, LabClock
 from tshrag_controller.feed import Feed
+from tshrag_controller.intake.rates import Rates
 from tshrag_controller.log.frames import MOST_EVENT_BYTES
 from tshrag_controller.resolving import Resolving
 from tshrag_controller.store import queries
@@ -38,14 +39,22 @@ class RunAnswers:
     """Everything that is asked of runs."""
 
     def __init__(
-        self, engine: Engine, store: Store, feed: Feed, resolving: Resolving, clock: LabClock
+        self,
+        engine: Engine,
+        store: Store,
+        feed: Feed,
+        resolving: Resolving,
+        clock: LabClock,
+        rates: Rates,
     ) -> None:
+        self._rates = rates
         self._engine, self._store, self._feed = engine, store, feed
         self._resolving, self._clock = resolving, clock
         self._turns = Turns()
 
     async def submit(self, asker: Asker, asked: r.Submit) -> r.SubmitAnswer:
         """Validate, resolve, plan, persist; the same id or key again is the same run."""
+        self._rates.take(asker.org)
         names = [asked.run, f"{asker.org} {asked.key}"] if asked.key else [asked.run]
         async with self._turns.of(*names):
             return await self._submit(asker, asked)
@@ -63,6 +72,7 @@ class RunAnswers:
 
     async def plan(self, asker: Asker, asked: r.Submit) -> r.PlanAnswer:
         """Tell what a submit would do, and change nothing."""
+        self._rates.take(asker.org)
         admitted = await self._admitted(asker, asked)
         return await self._engine.ask(lambda decision: plan_answer(decision.lab, admitted))
 

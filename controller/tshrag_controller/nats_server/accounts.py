@@ -59,7 +59,12 @@ def account_jwts(keys: LabKeys) -> dict[str, str]:
     ]
     for org, seed in keys.orgs.items():
         role = _role("person", keys.person_role, PERSON_RIGHTS)
-        about: dict[str, object] = {"imports": _org_imports(keys, org), "signing_keys": [role]}
+        limits = _LIMITS | {"conn": MOST_PEOPLE_CONNECTIONS}
+        about: dict[str, object] = {
+            "imports": _org_imports(keys, org),
+            "signing_keys": [role],
+            "limits": limits,
+        }
         jwts.append(_account(keys, seed, f"USERS-{org}", about))
     return dict(jwts)
 
@@ -92,11 +97,18 @@ class _ClaimsAnswer(msgspec.Struct):
     error: _ClaimsError | None = None
 
 
-def _rights(pub: list[str], sub: list[str]) -> dict[str, object]:
+MOST_AGENT_SUBS = 1024
+MOST_PERSON_SUBS = 256
+"""Subscriptions of one connection: commands or news, an inbox, and channels that are open."""
+MOST_PEOPLE_CONNECTIONS = 2_000
+"""Of all people and programs of one org at once: the server takes 20,000 in all."""
+
+
+def _rights(pub: list[str], sub: list[str], most_subs: int) -> dict[str, object]:
     return {
         "pub": {"allow": pub},
         "sub": {"allow": [*sub, f"{subjects.inbox_prefix(_NAME)}.>"]},
-        "subs": -1,
+        "subs": most_subs,
         "data": -1,
         "payload": 1 << 20,
         "allowed_connection_types": ["STANDARD"],
@@ -106,9 +118,15 @@ def _rights(pub: list[str], sub: list[str]) -> dict[str, object]:
 _AGENT_SAYS, _AGENT_HEARS = subjects.may_exchange(_NAME)
 _PERSON_SAYS, _PERSON_HEARS = subjects.person_exchanges(_NAME)
 AGENT_RIGHTS = _rights(
-    [*subjects.may_publish(_NAME), _AGENT_SAYS], [*subjects.may_hear(_NAME), _AGENT_HEARS]
+    [*subjects.may_publish(_NAME), _AGENT_SAYS],
+    [*subjects.may_hear(_NAME), _AGENT_HEARS],
+    MOST_AGENT_SUBS,
 )
-PERSON_RIGHTS = _rights([subjects.any_req(), _PERSON_SAYS], [subjects.any_ui(None), _PERSON_HEARS])
+PERSON_RIGHTS = _rights(
+    [subjects.any_req(), _PERSON_SAYS],
+    [subjects.any_ui(None), _PERSON_HEARS],
+    MOST_PERSON_SUBS,
+)
 
 
 def _exports(keys: LabKeys) -> list[dict[str, object]]:
