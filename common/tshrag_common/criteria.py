@@ -166,6 +166,11 @@ class CompiledCriterion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
         return tuple(dict.fromkeys((*own, *inside)))
 
     @property
+    def is_live(self) -> bool:
+        """Tell whether it can be told from samples as they come."""
+        return not (self.vs or self.across) and all(part.is_live for part in self.parts)
+
+    @property
     def needs_baseline(self) -> bool:
         return self.vs == BASELINE or any(part.needs_baseline for part in self.parts)
 

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from tshrag_common.actions import Action
+from tshrag_common.criteria import CompiledCriterion
 from tshrag_common.metrics import MetricInfo
 
 JobKind = Literal["load", "command", "sleep", "comment", "nop", "board"]
@@ -92,6 +93,13 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metrics: tuple[MetricInfo, ...] = ()
     board: Action | None = None  # what is done with the DUT itself
     disconnect_s: float = 0.0  # without the bus it is given up after so long; 0: by what it holds
+    when: CompiledCriterion | None = None  # it starts when samples of the run say so
+    until: CompiledCriterion | None = None  # it has done enough when they say so
+    abort: CompiledCriterion | None = None  # it fails when they say so
+
+    @property
+    def is_guarded(self) -> bool:
+        return any(guard is not None for guard in (self.when, self.until, self.abort))
 
     @property
     def is_placed(self) -> bool:

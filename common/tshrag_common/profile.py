@@ -113,6 +113,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: Labels = {}
     limits: Limits = Limits()
     tolerant: bool = False  # a failed step stops nothing
+    stop: Literal["at_end", "when_decided"] = "at_end"
 
 
 def canonical(profile: Profile) -> bytes:

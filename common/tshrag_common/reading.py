@@ -7,10 +7,12 @@ loads, targets and steps, criteria, sources. Nothing here looks outside the docu
 from collections.abc import Mapping
 
 import msgspec
+from msgspec import UnsetType
 
 from tshrag_common.actions import Expect
 from tshrag_common.console_patterns import pattern_fault
-from tshrag_common.criteria_compile import compile_criteria
+from tshrag_common.criteria import Criterion
+from tshrag_common.criteria_compile import compile_criteria, compile_criterion
 from tshrag_common.documents import Document, read_document
 from tshrag_common.errors import Invalid, LabError, Problem, did_you_mean, shown
 from tshrag_common.findings import Findings
@@ -22,10 +24,18 @@ from tshrag_common.schedule import Kind, Matrix, Step, count_jobs, walk
 from tshrag_common.sources.address import parse
 from tshrag_common.strict import convert
 
+_GUARDED: tuple[Kind, ...] = (
+    "load", "command", "shell", "power", "boot", "send", "expect", "bootloader", "upload",
+    "download", "flash",
+)  # fmt: skip
 _ONLY_WITH: Mapping[str, tuple[Kind, ...]] = {
     "params": ("load", "command"),
     "level": ("load", "command"),
+    "when": _GUARDED,
+    "until": _GUARDED,
+    "abort": _GUARDED,
 }
+_GUARDS = ("when", "until", "abort")
 
 
 def read_profile(raw: bytes, name: str = "") -> Profile:
@@ -91,8 +101,29 @@ def _check_step(profile: Profile, at: At, step: Step, findings: Findings) -> Non
         if getattr(step, field) and step.kind not in kinds:
             what = f"a {step.kind} has no {field}"
             findings.add("kind", (*at, field), what, f"it goes with {' or '.join(kinds)}")
+    _check_guards(step, at, findings)
     if step.matrix:
         _check_exclude(step, step.matrix, (*at, "matrix", "exclude"), findings)
+
+
+def _check_guards(step: Step, at: At, findings: Findings) -> None:
+    for field in _GUARDS:
+        guard: Criterion | UnsetType = getattr(step, field)
+        if guard:
+            _check_guard(guard, (*at, field), findings)
+
+
+def _check_guard(guard: Criterion, at: At, findings: Findings) -> None:
+    """Note what cannot be judged while samples come; loads are not known here."""
+    try:
+        made = compile_criterion("guard", guard)
+    except Invalid as invalid:
+        for problem in invalid.problems:
+            findings.add(problem.code, at, problem.what, problem.fix)
+        return
+    if not made.is_live:
+        what = "a comparison, or a number across groups, is judged at the end only"
+        findings.add("bounds", at, what)
 
 
 def _check_expect(expect: Expect, at: At, findings: Findings) -> None:

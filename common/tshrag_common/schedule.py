@@ -21,6 +21,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from tshrag_common.actions import Boot, Download, Expect, Flash, Send, Upload
+from tshrag_common.criteria import Criterion
 from tshrag_common.fields import (
     VARIABLE,
     CommandLine,
@@ -116,6 +117,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: Annotated[int, Meta(ge=1, le=10)] | UnsetType = UNSET
     on_fail: OnFail | UnsetType = UNSET
     disconnect: Disconnect | UnsetType = UNSET
+    when: Criterion | UnsetType = UNSET
+    until: Criterion | UnsetType = UNSET
+    abort: Criterion | UnsetType = UNSET
     needs: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
 
     @property

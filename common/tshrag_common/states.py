@@ -179,7 +179,12 @@ JOB = Machine[JobState, JobCause](
             JobCause.REQUEUE: JobState.WAITING,
             **_ENDS,
         },
-        JobState.COLLECTING: {JobCause.REQUEUE: JobState.WAITING, **_VERDICTS, **_ENDS},
+        JobState.COLLECTING: {
+            JobCause.REQUEUE: JobState.WAITING,
+            JobCause.SKIP: JobState.SKIPPED,  # the verdict of its run was decided before its end
+            **_VERDICTS,
+            **_ENDS,
+        },
         JobState.PASSED: {},
         JobState.FAILED: {},
         JobState.ERROR: {},

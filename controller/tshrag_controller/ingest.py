@@ -6,7 +6,7 @@ is committed; what cannot be read is set aside, and the reader goes on.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from tshrag_common import history, subjects
 from tshrag_common.errors import LabError, Refused, Unavailable, shown
 from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import AgentId
+from tshrag_common.metrics import SampleBatch
 from tshrag_common.reports import OutputBatch, SamplesMessage
 from tshrag_common.wire import OUTPUT, SAMPLES, Codec
 from tshrag_controller.core.decision import Decision
@@ -23,6 +24,7 @@ from tshrag_controller.core.on_attempt import on_stored
 from tshrag_controller.engine import Engine
 from tshrag_controller.intake.checks import check_output, check_samples
 from tshrag_controller.intake.spools import Spools
+from tshrag_controller.pause import Pause
 from tshrag_controller.store.hot import Stored
 from tshrag_controller.store.store import Store
 
@@ -71,9 +73,12 @@ class Ingest:
         set_aside: SetAside,
         spools: Spools,
         newest: Callable[[], Awaitable[int]],
+        look: Callable[[Iterable[tuple[str, SampleBatch]]], None] = lambda _: None,
     ) -> None:
         self._store, self._engine, self._set_aside = store, engine, set_aside
-        self._spools, self._newest = spools, newest
+        self._spools, self._newest, self._look = spools, newest, look
+        self._pause = Pause()
+        self.paused = self._pause.paused
         spools.on_change(self._tell)
         self.marks: dict[AgentId, Mark] = {}
         self.refused: dict[str, int] = {}
@@ -104,6 +109,15 @@ class Ingest:
         if not known:
             return
         await self._projected(await self._known_upto())
+        async with self._pause.at_work():
+            await self._store_all(kind, known, store)
+
+    async def _store_all(
+        self,
+        kind: DataKind,
+        known: list[M],
+        store: Callable[[Sequence[M]], Awaitable[list[Stored]]],
+    ) -> None:
         outcomes = await _patiently(lambda: store(known))
         if await self._skip_confirmed(kind, known, outcomes):
             outcomes = await _patiently(lambda: store(known))
@@ -113,6 +127,8 @@ class Ingest:
             self._look_at(kind, message, outcome)
             facts = {"spool": message.spool, "kind": kind, "agent": message.agent}
             history.note("stored", seq=message.first_seq, upto=outcome.upto, **facts)
+            if isinstance(message, SamplesMessage):
+                self._look(self._fresh(message, outcome))
             if not self._spools.is_current(message.agent, kind, message.spool):
                 self._spools.doubt(message.agent)  # its journal may be a new one: the beat tells
             self._note(message.agent, kind, message.spool, outcome.upto)
@@ -127,6 +143,15 @@ class Ingest:
                 return await self._newest()
             except (Unavailable, TimeoutError):  # the stream keeps them
                 await asyncio.sleep(RETRY_S)
+
+    def _fresh(self, message: SamplesMessage, outcome: Stored) -> list[tuple[str, SampleBatch]]:
+        """Return the batches that had not been stored before; a message may come again."""
+        mark = self.marks.get(message.agent)
+        known = mark.samples if mark is not None and mark.samples_spool == message.spool else 0
+        if outcome.gap_from:
+            return []
+        skipped = max(0, known + 1 - message.first_seq)
+        return [(message.agent, batch) for batch in message.batches[skipped:]]
 
     async def _projected(self, sequence: int) -> None:
         """Wait until the store knows the attempts that these data are of, or it refuses them."""

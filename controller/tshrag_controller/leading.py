@@ -53,6 +53,7 @@ from tshrag_controller.intake.served import Served
 from tshrag_controller.intake.spools import Spools
 from tshrag_controller.judging import Judging
 from tshrag_controller.leaving import Leaving
+from tshrag_controller.living import Living
 from tshrag_controller.log.append import Pen
 from tshrag_controller.log.checkpoint import Checkpoints
 from tshrag_controller.log.frames import Frame
@@ -131,9 +132,9 @@ class Leading:
         """Wire what takes in frames, reports, samples, output and beats."""
         store, clock, settings = self._store, self._clock, self._settings
         spools = Spools(clock)
-        self.ingest = Ingest(
-            store, self.engine, self._outbox.set_aside, spools, self.standby.newest
-        )
+        self.living = Living(self.engine, store)
+        aside, look = self._outbox.set_aside, self.living.put
+        self.ingest = Ingest(store, self.engine, aside, spools, self.standby.newest, look)
         self.pulses.lacks = lambda: self.ingest.lacks
         every = settings.controller.checkpoint_frames
         self.projecting = Projecting(store, self.engine, checkpoints, every)
@@ -273,6 +274,7 @@ class Leading:
             "streams": self._pulling.fit_streams(),
             "send": self.dispatch.send(),
             "judge": self.judging.judge(),
+            "live": self.living.live(self.ingest.paused),
             **self.prometheus.leading(),
             "silence": self.beats.watch(),
             "checkpoints": self.projecting.keep_checkpoints(),

@@ -16,6 +16,8 @@ MEANINGS = {
     "Profile.env": "variables of every job",
     "Profile.labels": "labels of the run, for people and filters",
     "Profile.limits": "[bounds](#limits) of the run and of its jobs",
+    "Profile.stop": "`when_decided`: the run ends as soon as its verdict "
+    "[cannot change](criteria.md#while-a-run-is-alive)",
     "Profile.tolerant": "a failed step stops nothing: `on_fail: continue` for all of it",
     "LoadSource.path": "git (`git@host:path.git#ref`, `https://….git#ref`), a folder, an archive, "
     "`builtin:NAME`",
@@ -85,6 +87,10 @@ MEANINGS = {
     "Step.attempts": "of each job below",
     "Step.on_fail": "whether what comes after goes on",
     "Step.disconnect": "of each job below: how long it goes on without the bus",
+    "Step.when": "a [criterion](criteria.md#while-a-run-is-alive): the job starts when samples "
+    "of the run meet it",
+    "Step.until": "a criterion: the job has done enough, and passes, when it is met",
+    "Step.abort": "a criterion: the job fails when it is met",
     "Step.needs": "names of steps that must have ended first",
     "Repeat.times": "how often",
     "Repeat.of": "the step; `${TSHRAG_REPEAT}` counts from 1",
@@ -142,7 +148,7 @@ MEANINGS = {
     "Criterion.significance": "a change that is as likely by chance does not fail",
     "Criterion.without_baseline": "what a missing baseline means",
     "Criterion.across": "one number over the statistics of all groups of the scope is asked",
-    "Criterion.severity": "`minor` is told and fails nothing",
+    "Criterion.severity": "`minor` is told and fails nothing; `critical` ends a run at once",
     "Criterion.all": "criteria that must all hold",
     "Criterion.any": "criteria of which one must hold",
     "Criterion.not": "a criterion that must not hold",

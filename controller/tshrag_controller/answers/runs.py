@@ -123,6 +123,7 @@ class RunAnswers:
             seed=asked.seed,
             retry_of=asked.retry_of,
             baseline=baseline,
+            stop_early=profile.stop == "when_decided",
         )
         await asyncio.to_thread(_check_size, admitted)
         return admitted

@@ -24,6 +24,7 @@ from tshrag_controller.core import (
     apply_consoles,
     apply_intent,
     apply_leases,
+    apply_live,
     apply_suspend,
     events as e,
 )
@@ -75,6 +76,7 @@ def _run_admitted(lab: Lab, event: e.RunAdmitted, at: int) -> None:
         seed=event.seed,
         open_jobs=len(event.plan.jobs),
         baseline=event.baseline,
+        stop_early=event.stop_early,
     )
     lab.runs[run.id] = run
     if event.key:
@@ -196,7 +198,7 @@ def _attempt_ended(lab: Lab, event: e.AttemptEnded, at: int) -> None:
     if job.fence == ended.fence and not JOB.is_final(job.state):
         job.state = JOB.next(job.state, JobCause.COLLECT)
         job.started_at = job.started_at or ended.started_at
-        job.error = ended.error
+        job.error = job.error if job.stop else ended.error
         _note_fault(job, attempt, ended.outcome)
     release(lab, attempt, at)
 
@@ -318,6 +320,7 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     e.ReportRefused: _report_refused,
     **apply_intent.APPLY,
     **apply_leases.APPLY,
+    **apply_live.APPLY,
     **apply_suspend.APPLY,
     **SCHED,
     AttemptResolved: attempt_resolved,

@@ -21,6 +21,7 @@ from tshrag_controller.core.console_events import ConsoleEvent
 from tshrag_controller.core.event import Event
 from tshrag_controller.core.intent_events import IntentEvent
 from tshrag_controller.core.lease_events import LeaseEvent
+from tshrag_controller.core.live_events import LiveEvent
 from tshrag_controller.core.resolve_events import AttemptResolved as AttemptResolved
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.suspend_events import SuspendEvent
@@ -52,7 +53,8 @@ class RunAdmitted(Event, frozen=True, kw_only=True, array_like=True, tag="run_ad
     duration_us: int = 0  # of the whole run, from its first job; 0: no limit
     seed: int = 4242
     retry_of: str = ""
-    baseline: str = ""  # the run that criteria with ``vs: baseline`` compare with; "" : none
+    baseline: str = ""  # the run that criteria with ``vs: baseline`` compare with; "": none
+    stop_early: bool = False  # as soon as its verdict is decided
 
 
 class RolesBound(Event, frozen=True, kw_only=True, array_like=True, tag="roles_bound"):
@@ -204,4 +206,5 @@ AnyEvent = (
     | RoleReleased
     | AttemptResolved
     | ConsoleEvent
+    | LiveEvent
 )

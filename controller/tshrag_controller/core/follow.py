@@ -38,7 +38,32 @@ def after_end(decision: Decision, job: Job) -> None:
                 why = ErrorReport(code="dependency", message=f"{done.id} ended {done.state}")
                 decision.happen(JobMoved(job=child.id, cause=JobCause.SKIP, error=why))
                 ended.append(child)
+    skip_shut(decision, run)
     settle_run(decision, run)
+
+
+def skip_shut(decision: Decision, run: Run) -> None:
+    """Skip jobs whose gates nobody can open any more: everything else of the run has ended."""
+    jobs = _open_jobs(decision.lab, run)
+    if not jobs or any(not is_shut(run, job) or job.missing for job in jobs):
+        return
+    for job in jobs:
+        if JOB.is_final(job.state):
+            continue  # it was skipped with one before it
+        message = "what it waited for has not come about, and nothing else runs"
+        error = ErrorReport(code="gate", message=message)
+        decision.happen(JobMoved(job=job.id, cause=JobCause.SKIP, error=error))
+        after_end(decision, job)
+
+
+def is_shut(run: Run, job: Job) -> bool:
+    """Tell whether a job waits for a condition on samples."""
+    return run.spec(job).when is not None and not job.is_open and job.state is JobState.WAITING
+
+
+def _open_jobs(lab: Lab, run: Run) -> list[Job]:
+    jobs = (lab.jobs[ids.job_of(run.id, planned.serial)] for planned in run.plan.jobs)
+    return [job for job in jobs if not JOB.is_final(job.state)]
 
 
 def settle_run(decision: Decision, run: Run) -> None:

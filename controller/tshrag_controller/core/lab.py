@@ -50,6 +50,8 @@ class Job:
     error: ErrorReport | None = None
     held: str = ""  # why a person holds it back
     avoid: tuple[str, ...] = ()  # agents and DUTs where it went wrong: others come first
+    stop: str = ""  # pass, fail or skip: how it ends as soon as its attempt has
+    is_open: bool = False  # what it waited for on samples (``when``) has come about
 
 
 @dataclass(slots=True)
@@ -99,6 +101,8 @@ class Run:
     evidence: tuple[Evidence, ...] = ()
     avoid: dict[str, tuple[str, ...]] = field(default_factory=dict)  # role -> where it went wrong
     baseline: str = ""
+    stop_early: bool = False  # as soon as its verdict is decided
+    decided: str = ""  # what decided its verdict before its end
 
     def spec(self, job: Job) -> JobSpec:
         return self.plan.specs[job.spec]

@@ -73,21 +73,21 @@ class LiveCriterion:
             self._unit = arrived.unit
             source.take(arrived)
 
-    def standing(self, now: int, open_jobs: Mapping[str, int]) -> Standing:
+    def standing(self, now: int, open_jobs: Mapping[str, int], job: str = "") -> Standing:
         """Return how it stands at `now`.
 
         `open_jobs` are the jobs that may still bring samples, with the begin of their attempts; 0:
-        it has not begun.
+        it has not begun. Where a `job` is named and the scope is the job, only its samples count.
         """
         if self.criterion.logic:
-            parts = [part.standing(now, open_jobs) for part in self._parts]
+            parts = [part.standing(now, open_jobs, job) for part in self._parts]
             return _combined(self.criterion, self._parts, parts)
         if self.criterion.absent:
             return self._absent()
         if self.criterion.vs or self.criterion.across:
             return Standing(said="judged at the end")
         try:
-            return self._standing(now, open_jobs)
+            return self._standing(now, open_jobs, job if self.criterion.scope == "job" else "")
         except NoVerdict as why:
             return Standing(said=str(why))
 
@@ -98,9 +98,11 @@ class LiveCriterion:
             return Standing(verdict="fail", decided=True, said=said, value=count)
         return Standing(verdict="pass", said=f"{self.criterion.key} is absent so far")
 
-    def _standing(self, now: int, open_jobs: Mapping[str, int]) -> Standing:
+    def _standing(self, now: int, open_jobs: Mapping[str, int], only: str) -> Standing:
         groups: dict[str, list[_Source]] = {}
         for source in self._sources.values():
+            if only and source.job != only:
+                continue
             groups.setdefault(source.group(self.criterion.scope), []).append(source)
         found = [self._of_group(sources, now, open_jobs) for _, sources in sorted(groups.items())]
         if not found:

@@ -130,8 +130,14 @@ _CAUSES = {
 }
 
 
+STOPS = {"pass": JobCause.PASS, "fail": JobCause.FAIL, "skip": JobCause.SKIP}
+
+
 def conclude(decision: Decision, job: Job, attempt: Attempt) -> None:
     """Give the job of an ended attempt another attempt, or its end."""
+    if job.stop and attempt.outcome not in ("passed", "failed"):
+        end_job(decision, job, STOPS[job.stop], job.error)
+        return
     if attempt.outcome in ("error", "refused") and try_again(decision, job, attempt):
         return
     end_job(decision, job, _CAUSES[attempt.outcome], _exhausted(decision.lab, job, attempt))
@@ -204,6 +210,6 @@ def lose(decision: Decision, fence: Fence, reason: str) -> None:
 
 def after_loss(decision: Decision, job: Job, attempt: Attempt, reason: str) -> None:
     """Give the job of a lost attempt another one, or end it in error."""
-    if not try_again(decision, job, attempt):
+    if job.stop or not try_again(decision, job, attempt):
         code = ErrorReport(code="lost", message=f"attempts exhausted: {reason}")
         end_job(decision, job, JobCause.BREAK, code)

@@ -48,8 +48,8 @@ def enqueue(lab: Lab, run: Run, job: Job, now: int) -> None:
     held_until = max(job.not_before, run.not_before)
     spec = run.spec(job)
     indexes = lab.indexes
-    if job.held:
-        return  # its release puts it here again
+    if job.held or (spec.when is not None and not job.is_open):
+        return  # its release, or what opens its gate, puts it here again
     if held_until > now:
         set_timer(lab, held_until, "wake", job.id)
     elif not spec.is_placed:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tshrag_common.errors import shown
+from tshrag_common.criteria import CompiledCriterion
+from tshrag_common.criteria_compile import compile_criterion
+from tshrag_common.errors import Invalid, shown
 from tshrag_common.fields import sleep_s
 from tshrag_common.findings import Findings
 from tshrag_common.jobs import JobKind, JobSpec, Need
@@ -49,10 +51,13 @@ class Specs:
             board = msgspec.to_builtins(action_of(step))
             self._static[own] = is_static(*texts, step.shell or "", board, self._inline(step))
         if not self._static[own]:
-            return self.add(self._spec(step, at, scope))
+            return self.add(self._guarded(self._spec(step, at, scope), step, at))
         key = (own, id(scope.core))
         if key not in self._made:  # the core is kept too: its id stays its own
-            self._made[key] = (self.add(self._spec(step, at, scope)), scope.core)
+            self._made[key] = (
+                self.add(self._guarded(self._spec(step, at, scope), step, at)),
+                scope.core,
+            )
         return self._made[key][0]
 
     def add(self, spec: JobSpec) -> int:
@@ -79,6 +84,20 @@ class Specs:
         if step.kind == "sleep":
             return JobSpec(kind="sleep", sleep_s=self._pause(step, at, scope), on_fail=on_fail)
         return BARRIER
+
+    def _guarded(self, spec: JobSpec, step: Step, at: At) -> JobSpec:
+        """Add the conditions on samples that let a job start or end it."""
+        guards = {"when": step.when, "until": step.until, "abort": step.abort}
+        made: dict[str, CompiledCriterion] = {}
+        known = [info for load in self._loads.values() for info in load.manifest.metrics]
+        for name, guard in guards.items():
+            if guard:
+                try:
+                    made[name] = compile_criterion(name, guard, known)
+                except Invalid as invalid:
+                    for problem in invalid.problems:
+                        self._findings.add(problem.code, (*at, name), problem.what, problem.fix)
+        return msgspec.structs.replace(spec, **made) if made else spec
 
     def _load(self, step: Step, at: At, scope: Scope) -> JobSpec:
         if self._inline(step):

@@ -12,10 +12,10 @@ from tshrag_controller.core.lab import Lab
 
 
 def must_end(lab: Lab, fence: Fence) -> bool:
-    """Tell whether the attempt, which has not ended, has no job that waits for it."""
+    """Tell whether the attempt, which has not ended, has no job that waits for more of it."""
     attempt = lab.attempts[fence]
     job = lab.jobs[attempt.job]
-    return JOB.is_final(job.state) or job.fence != fence
+    return JOB.is_final(job.state) or job.fence != fence or bool(job.stop)
 
 
 def to_end(lab: Lab, agent: AgentId) -> tuple[Fence, ...]:

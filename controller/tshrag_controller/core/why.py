@@ -7,6 +7,7 @@ from tshrag_common.inventory import Dut
 from tshrag_common.states import JOB, JobState
 from tshrag_controller.core.binding import match_roles
 from tshrag_controller.core.consumables import scarce
+from tshrag_controller.core.follow import is_shut
 from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run
 from tshrag_controller.core.leases import held_by
 from tshrag_controller.core.needs import Reason, blocked, misfits
@@ -82,6 +83,10 @@ def _not_ready(lab: Lab, run: Run, job: Job, now: int) -> Reason | None:
         return Reason("dependency", f"it comes after {', '.join(waits[:5])}")
     if job.held:
         return Reason("on_hold", f"it is held back: {job.held}")
+    if is_shut(run, job):
+        guard = run.spec(job).when
+        what = f"{guard.statistic} of {guard.key}" if guard and guard.key else "its condition"
+        return Reason("gate", f"it starts when samples say so: {what} (when)")
     if run.not_before > now:
         return Reason("window", f"its window opens in {(run.not_before - now) / 1e6:.0f} s")
     if job.not_before > now:

@@ -16,7 +16,7 @@ from tshrag_controller.core import events as e
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.specs import what_it_does
 from tshrag_controller.log.frames import Frame
-from tshrag_controller.store import intent_rows, lease_rows, sign_rows, suspend_rows
+from tshrag_controller.store import intent_rows, lease_rows, live_rows, sign_rows, suspend_rows
 
 _JSON = msgspec.json.Encoder()
 
@@ -306,4 +306,5 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     **intent_rows.WRITERS,
     **suspend_rows.WRITERS,
     **sign_rows.WRITERS,
+    **live_rows.WRITERS,
 }
