@@ -45,6 +45,9 @@ class LeaseAsking(Asking):
             if answer.state != "waiting":
                 return
 
+    async def lease_reserve(self, request: lr.LeaseReserve) -> lr.LeaseAnswer:
+        return await self.ask("lease_reserve", request, lr.LeaseAnswer)
+
     async def lease_renew(self, request: lr.LeaseRenew) -> lr.LeaseAnswer:
         return await self.ask("lease_renew", request, lr.LeaseAnswer)
 

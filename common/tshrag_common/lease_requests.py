@@ -37,6 +37,20 @@ class LeaseTake(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     takeover: bool = False  # end the lease of somebody else; ``reason`` says why
 
 
+class LeaseReserve(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Promise me a DUT for a time to come; at ``start`` it becomes my lease."""
+
+    lease: Name
+    start: Whole
+    dut: Name = ""
+    kind: Name = ""
+    labels: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    for_s: Held = 7200.0
+    reason: Text = ""
+    share: tuple[Name, ...] = ()
+    idle_s: Annotated[float, msgspec.Meta(ge=0, le=MOST_S)] = 0.0
+
+
 class LeaseShare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """These may use it too: ``org/name``, or ``org`` for all of it. Nobody: not shared any more."""
 
@@ -75,7 +89,7 @@ class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     until: int = 0
     owner: str = ""  # org/name
     since: int = 0
-    state: str = "held"  # held, waiting, ended
+    state: str = "held"  # held, waiting, reserved, ended
     reason: str = ""
     shared: tuple[str, ...] = ()
     idle_s: float = 0.0

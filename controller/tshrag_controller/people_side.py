@@ -43,6 +43,7 @@ class PeopleSide:
     def verbs(self) -> Mapping[str, Verb]:
         return {
             "lease_take": Verb(lr.LeaseTake, self._leases.take),
+            "lease_reserve": Verb(lr.LeaseReserve, self._leases.reserve),
             "lease_renew": Verb(lr.LeaseRenew, self._leases.renew),
             "lease_release": Verb(lr.LeaseRelease, self._leases.release),
             "lease_share": Verb(lr.LeaseShare, self._leases.share),

@@ -162,6 +162,18 @@ def test_a_job_that_waits_says_for_whom_until_when_and_what_would_help(
     assert [each["dut"] for each in placed if each.get("chosen")] == [ALPHA]
 
 
+def test_a_board_is_reserved_and_nobody_gets_in_the_way(tshrag: Tshrag) -> None:
+    words = ("lease", "reserve", ALPHA, "--at", "+1h", "--for", "30m", "--json")
+    promised = said(tshrag("jo", *words))
+    assert (promised["state"], promised["owner"]) == ("reserved", "radio/jo")
+    assert "is reserved for radio/jo in" in tshrag("al", "lease", ALPHA, "--for", "2h").stderr
+    assert said(tshrag("al", "lease", ALPHA, "--for", "20m", "--json"))["owner"] == "radio/al"
+    assert "reserved for radio/jo then" in tshrag("bo", *words).stderr
+    table = tshrag("bo", "lease", "list").stdout
+    assert "reserved" in table
+    assert tshrag("jo", "lease", "release", str(promised["lease"])).returncode == 0
+
+
 def test_a_rack_is_taken_out_of_service_and_back_by_an_operator(tshrag: Tshrag) -> None:
     refused = tshrag("jo", "dut", "quarantine", ALPHA)
     assert refused.returncode == 2

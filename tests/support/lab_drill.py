@@ -43,12 +43,18 @@ from tshrag_controller.core.events import (
 )
 from tshrag_controller.core.intent_events import IntentSet, Kind
 from tshrag_controller.core.lab import Lab, is_kept
-from tshrag_controller.core.lease_events import LeaseAsked, LeaseGranted, LeaseHanded
+from tshrag_controller.core.lease_events import (
+    DutReserved,
+    LeaseAsked,
+    LeaseGranted,
+    LeaseHanded,
+)
 from tshrag_controller.core.leases import on_release, on_renew, on_share, on_take, on_transfer
 from tshrag_controller.core.on_agent import GapError, on_beat, on_reports, on_silence
 from tshrag_controller.core.on_attempt import on_stored
 from tshrag_controller.core.on_intent import on_clear, on_set
 from tshrag_controller.core.on_lease import on_leases_over, on_resolve
+from tshrag_controller.core.on_reserve import on_give_up, on_reserve
 from tshrag_controller.core.on_run import on_cancel, on_evidence, on_submit
 from tshrag_controller.core.on_suspend import on_hold, on_let_go, on_reschedule
 from tshrag_controller.core.on_tick import on_tick
@@ -175,6 +181,7 @@ class Drill:
     def _watch(self, event: object) -> None:
         if isinstance(event, JobAssigned | LeaseGranted) and event.dut is not None:
             self._watch_service(event)
+            self._watch_reservations(event)
         if isinstance(event, JobAssigned):
             assert not self.lab.jobs[event.job].held, "it was held back"
         if isinstance(event, JobAssigned | JobMoved | JobJudged):
@@ -186,6 +193,18 @@ class Drill:
         if isinstance(event, JobAssigned | LeaseGranted) and event.dut is not None:
             assert event.fence > self.newest.get(event.dut, 0), "fences of a DUT only grow"
             self.newest[event.dut] = event.fence
+
+    def _watch_reservations(self, event: JobAssigned | LeaseGranted) -> None:
+        """Let nothing start that could, by its limit, run into a time that is promised."""
+        if isinstance(event, LeaseGranted):
+            until = event.until
+        else:
+            job = self.lab.jobs[event.job]
+            until = self.now + round(self.lab.runs[job.run].spec(job).timeout_s * 1e6)
+        for each in self.lab.people.reservations.values():
+            own = isinstance(event, LeaseGranted) and event.lease == each.id
+            if each.dut == event.dut and each.end > self.now and not own:
+                assert until <= each.start, f"{event} runs into {each}"
 
     def _watch_service(self, event: JobAssigned | LeaseGranted) -> None:
         """Let nothing new go to what is out of service, but for runs that have it already."""
@@ -311,9 +330,21 @@ class Drill:
         )  # fmt: skip
         return self.turn(lambda decision: on_take(decision, asked, wait))
 
+    def reserve(self, number: int, dut: str, in_s: int, for_s: int) -> Any:
+        """Have a DUT promised for a time to come."""
+        start = self.now + in_s * S
+        asked = DutReserved(
+            reservation=f"lease-r{number}", dut=DutId(dut), org=ORG, by="jo", start=start,
+            end=start + for_s * S,
+        )  # fmt: skip
+        return self.turn(lambda each: on_reserve(each, asked, "", {}))
+
     def lease_done(self, number: int, how: str) -> Any:
         """Let the owner of some lease, or of a place in the line, do something with it."""
         people = self.lab.people
+        if how == "give_up":
+            promised = list(people.reservations)
+            return self.turn(lambda each: promised and on_give_up(each, ORG, "jo", promised[0]))
         found: list[Lease | Ask] = [*people.leases.values(), *people.asks.values()]
         if not found:
             return None
@@ -598,7 +629,8 @@ class Drill:
             self.pass_time(61)
             self.check()
             people = self.lab.people
-            if not self.lab.runs and not people.leases and not people.asks:
+            waiting = people.leases or people.asks or people.reservations
+            if not self.lab.runs and not waiting:
                 break
         assert not self.lab.runs, [
             (job.id, job.state, job.missing, self.lab.attempts.get(job.fence))

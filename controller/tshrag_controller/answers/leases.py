@@ -5,11 +5,12 @@ import asyncio
 import msgspec
 
 from tshrag_common import ids, lease_requests as lr
-from tshrag_common.ids import OrgId
+from tshrag_common.errors import Invalid, Problem
+from tshrag_common.ids import DutId, OrgId
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.lab import Lab
-from tshrag_controller.core.lease_events import LeaseAsked, LeaseGranted
+from tshrag_controller.core.lease_events import DutReserved, LeaseAsked, LeaseGranted
 from tshrag_controller.core.leases import (
     ALIVE_US,
     on_release,
@@ -20,7 +21,8 @@ from tshrag_controller.core.leases import (
     on_transfer,
 )
 from tshrag_controller.core.line import place_in_line
-from tshrag_controller.core.people import Ask, Lease
+from tshrag_controller.core.on_reserve import on_give_up, on_reserve
+from tshrag_controller.core.people import Ask, Lease, Reservation
 from tshrag_controller.engine import Engine, LabClock
 from tshrag_controller.log.frames import Frame
 from tshrag_controller.store import lease_rows
@@ -75,6 +77,29 @@ class LeaseAnswers:
             )
         )
 
+    async def reserve(self, asker: Asker, asked: lr.LeaseReserve) -> lr.LeaseAnswer:
+        """Promise a DUT; the same id again is the same promise."""
+        ids.token("lease", asked.lease)
+        if asked.start <= self._clock.now():
+            what = "it lies in the past; take a lease for now"
+            raise Invalid([Problem(code="range", where="start", what=what)])
+        event = DutReserved(
+            reservation=asked.lease,
+            dut=DutId(asked.dut),
+            org=asker.org,
+            by=asker.name,
+            start=asked.start,
+            end=asked.start + round(asked.for_s * 1e6),
+            reason=asked.reason,
+            shared=asked.share,
+            idle_us=round(asked.idle_s * 1e6),
+        )
+        return await self._engine.ask(
+            lambda decision: answer_of(
+                decision.lab, on_reserve(decision, event, asked.kind, dict(asked.labels))
+            )
+        )
+
     async def share(self, asker: Asker, asked: lr.LeaseShare) -> lr.LeaseAnswer:
         return await self._engine.ask(
             lambda decision: answer_of(
@@ -102,7 +127,7 @@ class LeaseAnswers:
 
     async def release(self, asker: Asker, asked: lr.LeaseRelease) -> lr.LeaseAnswer:
         return await self._engine.ask(
-            lambda decision: _ended(on_release(decision, asker.org, asker.name, asked.lease))
+            lambda decision: _ended(_release(decision, asker, asked.lease))
         )
 
     async def list(self, asker: Asker, asked: lr.ListLeases) -> lr.LeasesAnswer:
@@ -110,6 +135,12 @@ class LeaseAnswers:
             await self._store.wait_applied(self._engine.sequence)
             return await self._store.query(lambda db: lease_rows.ended(db, asked))
         return await self._engine.ask(lambda decision: _list(decision.lab, asked, asker.person))
+
+
+def _release(decision: Decision, asker: Asker, name: str) -> Lease | Ask | Reservation:
+    if name in decision.lab.people.reservations:
+        return on_give_up(decision, asker.org, asker.name, name)
+    return on_release(decision, asker.org, asker.name, name)
 
 
 def _asked(asker: Asker, asked: lr.LeaseTake, alive_until: int) -> LeaseAsked:
@@ -138,9 +169,21 @@ def _found(decision: Decision, name: str, before: lr.LeaseAnswer) -> lr.LeaseAns
     return lr.LeaseAnswer(lease=name, owner=before.owner, state="ended")
 
 
-def answer_of(lab: Lab, found: Lease | Ask) -> lr.LeaseAnswer:
-    """Return a lease, or a place in the line, as people see it."""
+def answer_of(lab: Lab, found: Lease | Ask | Reservation) -> lr.LeaseAnswer:
+    """Return a lease, a promise of one, or a place in the line, as people see it."""
     owner = f"{found.org}/{found.by}"
+    if isinstance(found, Reservation):
+        return lr.LeaseAnswer(
+            lease=found.id,
+            dut=found.dut,
+            owner=owner,
+            since=found.start,
+            until=found.end,
+            state="reserved",
+            reason=found.reason,
+            shared=found.shared,
+            idle_s=found.idle_us / 1e6,
+        )
     if isinstance(found, Ask):
         labels = [f"{key}={value}" for key, value in sorted(found.labels.items())]
         words = [found.dut, f"kind={found.kind}" if found.kind else "", *labels]
@@ -167,7 +210,7 @@ def answer_of(lab: Lab, found: Lease | Ask) -> lr.LeaseAnswer:
     )
 
 
-def _ended(found: Lease | Ask) -> lr.LeaseAnswer:
+def _ended(found: Lease | Ask | Reservation) -> lr.LeaseAnswer:
     dut = found.dut
     return lr.LeaseAnswer(lease=found.id, dut=dut, owner=f"{found.org}/{found.by}", state="ended")
 
@@ -175,7 +218,8 @@ def _ended(found: Lease | Ask) -> lr.LeaseAnswer:
 def _list(lab: Lab, asked: lr.ListLeases, person: str) -> lr.LeasesAnswer:
     held = sorted(lab.people.leases.values(), key=lambda lease: (lease.dut, lease.fence))
     line = sorted(lab.people.asks.values(), key=lambda ask: (-ask.priority, ask.order))
-    everything: list[Lease | Ask] = [*held, *line]
+    promised = sorted(lab.people.reservations.values(), key=lambda each: (each.start, each.id))
+    everything: list[Lease | Ask | Reservation] = [*held, *promised, *line]
     found = [each for each in everything if asked.dut in ("", each.dut)]
     page = found[asked.offset : asked.offset + asked.limit]
     more = len(found) > asked.offset + asked.limit

@@ -14,21 +14,12 @@ from tshrag_common import lease_requests as lr
 from tshrag_common.client import Client
 from tshrag_common.errors import Refused
 from tshrag_common.lease_client import new_lease
-from tshrag_common.times import printed_duration
 from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import ask
 from tshrag_controller.cli.context import Connection
+from tshrag_controller.cli.lease_parts import FOR, REASON, print_lease, target_of
+from tshrag_controller.cli.reserving import reserve
 from tshrag_controller.reports.text import clean
-
-_FOR = click.option(
-    "--for",
-    "for_s",
-    type=options.Seconds(),
-    default="2h",
-    show_default=True,
-    help="How long; without a renewal it is free again then.",
-)
-_REASON = click.option("--reason", default="", help="Why; others read it.")
 
 
 class LeaseGroup(click.Group):
@@ -59,7 +50,7 @@ def lease() -> None:
 )
 @click.argument("target", default="")
 @click.argument("command", nargs=-1)
-@_FOR
+@FOR
 @click.option("--wait", is_flag=True, help="Stand in line, with the jobs, until it is there.")
 @click.option(
     "--label", "labels", multiple=True, type=options.Variable(), help="Any board with it."
@@ -72,7 +63,7 @@ def lease() -> None:
 @click.option(
     "--priority", type=options.Priority(), default="normal", help="Your place in the line."
 )
-@_REASON
+@REASON
 @options.readable
 @options.in_lab
 def take(connection: Connection, output: str, target: str, **given: object) -> None:
@@ -93,16 +84,9 @@ def take(connection: Connection, output: str, target: str, **given: object) -> N
 
 
 def _request(target: str, given: Mapping[str, object]) -> lr.LeaseTake:
-    labels: dict[str, str] = dict(given["labels"])  # type: ignore[call-overload]  # pairs of words
-    kind, dut = str(given["kind"]), ""
-    for word in filter(None, target.split(",")):
-        name, equals, value = word.partition("=")
-        if not equals:
-            dut = name
-        elif name == "kind":
-            kind = value
-        else:
-            labels[name] = value
+    dut, kind, labels = target_of(target)
+    labels |= dict(given["labels"])  # type: ignore[call-overload]  # pairs of words
+    kind = str(given["kind"]) or kind
     if not dut and not kind and not labels:
         raise Refused("", "which board?", "name one, or a kind: see 'tshrag dut list'", code="dut")
     return lr.LeaseTake(
@@ -127,7 +111,7 @@ async def _taken(
     else:
         found = await lab.lease_take(request)
     if not words:
-        render.emit(output, found, lambda out: _print_lease(out, found), [found.lease])
+        render.emit(output, found, lambda out: print_lease(out, found), [found.lease])
     if not keeps:
         return 0
     async with lab.kept(found, request.for_s):
@@ -172,30 +156,16 @@ async def _work(found: lr.LeaseAnswer, words: Sequence[str]) -> int:
     return await process.wait()
 
 
-def _print_lease(out: Console, found: lr.LeaseAnswer) -> None:
-    rows: list[tuple[str, render.Cell]] = [
-        ("lease", found.lease),
-        ("dut", f"{found.dut} on {found.agent}" if found.dut else found.target),
-        ("owner", found.owner),
-        ("until", render.when(found.until)),
-    ]
-    if found.shared:
-        rows.append(("shared", ", ".join(found.shared)))
-    if found.idle_s:
-        rows.append(("idle", f"returned when unused for {printed_duration(found.idle_s)}"))
-    out.print(render.facts(rows))
-
-
 @lease.command("renew", cls=options.Command, examples=("tshrag lease renew rpi4-1 --for 30m",))
 @click.argument("name", metavar="LEASE|BOARD")
-@_FOR
+@FOR
 @options.readable
 @options.in_lab
 def renew(connection: Connection, output: str, name: str, for_s: float) -> None:
     """Keep a board of yours for so long from now on."""
     request = lr.LeaseRenew(lease=name, for_s=for_s)
     found = ask(connection, lambda lab: lab.lease_renew(request))
-    render.emit(output, found, lambda out: _print_lease(out, found), [found.lease])
+    render.emit(output, found, lambda out: print_lease(out, found), [found.lease])
 
 
 @lease.command(
@@ -204,7 +174,9 @@ def renew(connection: Connection, output: str, name: str, for_s: float) -> None:
     examples=("tshrag lease release rpi4-1", "tshrag lease release --all"),
 )
 @click.argument("name", metavar="LEASE|BOARD", default="")
-@click.option("--all", "everything", is_flag=True, help="All that you hold and wait for.")
+@click.option(
+    "--all", "everything", is_flag=True, help="All that you hold, have reserved, or wait for."
+)
 @options.in_lab
 def release(connection: Connection, name: str, everything: bool) -> None:
     """Give a board back, or leave the line."""
@@ -229,14 +201,14 @@ async def _released(lab: Client, name: str) -> list[lr.LeaseAnswer]:
 )
 @click.argument("name", metavar="LEASE|BOARD")
 @click.argument("to", metavar="[ORG/]NAME")
-@_REASON
+@REASON
 @options.readable
 @options.in_lab
 def transfer(connection: Connection, output: str, name: str, to: str, reason: str) -> None:
     """Hand a board of yours to a colleague; what you have open there ends."""
     request = lr.LeaseTransfer(lease=name, to=to, reason=reason)
     found = ask(connection, lambda lab: lab.lease_transfer(request))
-    render.emit(output, found, lambda out: _print_lease(out, found), [found.lease])
+    render.emit(output, found, lambda out: print_lease(out, found), [found.lease])
 
 
 @lease.command(
@@ -252,7 +224,7 @@ def share(connection: Connection, output: str, name: str, share: tuple[str, ...]
     """Let others use a board of yours too; name all of them, nobody ends it."""
     request = lr.LeaseShare(lease=name, share=share)
     found = ask(connection, lambda lab: lab.lease_share(request))
-    render.emit(output, found, lambda out: _print_lease(out, found), [found.lease])
+    render.emit(output, found, lambda out: print_lease(out, found), [found.lease])
 
 
 @lease.command(
@@ -311,3 +283,6 @@ def _print_ended(out: Console, answer: lr.LeasesAnswer) -> None:
         for each in answer.ended
     ]
     out.print(render.table(("dut", "owner", "since", "ended", "how", "reason"), rows))
+
+
+lease.add_command(reserve)

@@ -7,7 +7,7 @@ from tshrag_common.ids import Fence
 from tshrag_controller.core import lease_events as e
 from tshrag_controller.core.holds import let_go
 from tshrag_controller.core.lab import NO_FENCE, Lab, set_timer
-from tshrag_controller.core.people import Ask, Lease
+from tshrag_controller.core.people import Ask, Lease, Reservation
 from tshrag_controller.core.ways import drop_if_gone, settle
 
 
@@ -109,6 +109,27 @@ def _ended(lab: Lab, event: e.LeaseEnded, at: int) -> None:
         drop_if_gone(lab, row)
 
 
+def _reserved(lab: Lab, event: e.DutReserved, at: int) -> None:
+    lab.people.reservations[event.reservation] = Reservation(
+        id=event.reservation,
+        dut=event.dut,
+        org=event.org,
+        by=event.by,
+        start=event.start,
+        end=event.end,
+        made_at=at,
+        reason=event.reason,
+        shared=event.shared,
+        idle_us=event.idle_us,
+    )
+    set_timer(lab, event.start, "reserve", event.reservation)
+    set_timer(lab, event.end, "reserve", event.reservation)
+
+
+def _unreserved(lab: Lab, event: e.ReservationEnded, at: int) -> None:
+    lab.people.reservations.pop(event.reservation, None)
+
+
 APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     e.LeaseAsked: _asked,
     e.LeaseWithdrawn: _withdrawn,
@@ -117,4 +138,6 @@ APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     e.LeaseShared: _shared,
     e.LeaseHanded: _handed,
     e.LeaseEnded: _ended,
+    e.DutReserved: _reserved,
+    e.ReservationEnded: _unreserved,
 }

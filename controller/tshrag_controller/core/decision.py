@@ -100,6 +100,7 @@ class Decision:
 
     def __init__(self, lab: Lab, now: int) -> None:
         self.lab, self.now = lab, now
+        lab.indexes.now = now
         self.events: list[AnyEvent] = []
         self.effects: list[Effect] = []
 

@@ -113,6 +113,18 @@ def _back(intents: list[Intent], now: int) -> Span | None:
     return Span(now if not intents else at, at, at)
 
 
+def held_limit(lab: Lab, row: DutRow, now: int) -> int:
+    """Return the latest instant at which the attempt on a DUT ends by its limit; now: none has it.
+
+    A run that keeps it may go on behind that: it gives way at the start of a reservation.
+    """
+    attempt = lab.attempts.get(row.holder)
+    if attempt is None:
+        return now
+    spec = lab.runs[lab.jobs[attempt.job].run].spec(lab.jobs[attempt.job])
+    return (attempt.started_at or now) + round(spec.timeout_s * 1e6)
+
+
 def host_servers(lab: Lab, agent: Agent, slots: int, now: int, typical: Typical) -> list[Server]:
     """Return what a host has for jobs of so many slots each, and when each of it is free."""
     name = str(agent.facts.agent)

@@ -243,6 +243,7 @@ class Indexes:
     role_users: dict[tuple[RunId, str], int] = field(default_factory=dict)  # open jobs of a role
     wants_binding: set[RunId] = field(default_factory=set)
     active: dict[Fence, int] = field(default_factory=dict)  # when a lease was last used
+    now: int = 0  # of the turn that is being decided
     look: set[RunId] = field(default_factory=set)  # a job of it may start on a DUT that it keeps
     idle: Idle = field(default_factory=Idle)
     looks: set[int] = field(default_factory=set)  # instants at which a timer makes a pass

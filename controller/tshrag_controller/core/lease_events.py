@@ -79,6 +79,28 @@ class LeaseEnded(Event, frozen=True, kw_only=True, array_like=True, tag="lease_e
     reason: str = ""
 
 
+class DutReserved(Event, frozen=True, kw_only=True, array_like=True, tag="dut_reserved"):
+    """A DUT is promised to a person for a time to come."""
+
+    reservation: str
+    dut: DutId
+    org: OrgId
+    by: str
+    start: int
+    end: int
+    reason: str = ""
+    shared: tuple[str, ...] = ()
+    idle_us: int = 0
+
+
+class ReservationEnded(Event, frozen=True, kw_only=True, array_like=True, tag="reservation_ended"):
+    """It has become a lease, was given up (``by``), or could not be kept."""
+
+    reservation: str
+    why: str = ""
+    by: str = ""
+
+
 LeaseEvent = (
     LeaseAsked
     | LeaseWithdrawn
@@ -87,4 +109,6 @@ LeaseEvent = (
     | LeaseShared
     | LeaseHanded
     | LeaseEnded
+    | DutReserved
+    | ReservationEnded
 )

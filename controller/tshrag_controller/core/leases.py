@@ -26,6 +26,7 @@ from tshrag_controller.core.line import grant, is_ahead, misfits_of, need_of, ne
 from tshrag_controller.core.needs import Reason, blocked
 from tshrag_controller.core.order import place_of
 from tshrag_controller.core.people import Ask, Lease
+from tshrag_controller.core.reservations import clash, reason as reservation_reason
 
 S = 1_000_000
 ALIVE_US = 60 * S
@@ -59,12 +60,14 @@ def on_take(
     ask = lab.people.asks.get(asked.lease)
     if ask is None:
         mends = is_operator and bool(asked.dut)
-        free = next((row for row in fitting if not _in_the_way(lab, need, row, mends)), None)
+        free = next(
+            (row for row in fitting if not _in_the_way(lab, need, row, asked.for_us, mends)), None
+        )
         mine = place_of(lab, decision.now, asked.priority, lab.admitted + 1)
         if free is not None and not is_ahead(lab, free, mine):
             return grant(decision, asked, free)
         if not wait:
-            raise _not_free(lab, need, fitting)
+            raise _not_free(lab, need, fitting, asked.for_us)
     elif (ask.org, ask.by) != (asked.org, asked.by):
         raise _taken(asked.lease)
     decision.happen(asked)
@@ -84,15 +87,20 @@ def _fitting(lab: Lab, need: Need, dut: str) -> list[DutRow]:
     return found
 
 
-def _in_the_way(lab: Lab, need: Need, row: DutRow, mends: bool = False) -> tuple[Reason, ...]:
+def _in_the_way(
+    lab: Lab, need: Need, row: DutRow, for_us: int, mends: bool = False
+) -> tuple[Reason, ...]:
     """Return what is in the way now; who `mends` a DUT may have it though it is out of service."""
-    reasons = blocked(need, lab.agents[row.agent], row, "")
+    reasons = list(blocked(need, lab.agents[row.agent], row, ""))
+    reserved = clash(lab, row.dut.id, lab.indexes.now + for_us)
+    if reserved is not None:
+        reasons.append(reservation_reason(lab, reserved, for_us))
     return tuple(each for each in reasons if not (mends and each.code in ("intent", "faulty")))
 
 
-def _not_free(lab: Lab, need: Need, rows: list[DutRow]) -> Refused:
+def _not_free(lab: Lab, need: Need, rows: list[DutRow], for_us: int) -> Refused:
     row = rows[0]
-    why = [_with_holder(lab, reason, row) for reason in _in_the_way(lab, need, row)]
+    why = [_with_holder(lab, reason, row) for reason in _in_the_way(lab, need, row, for_us)]
     what = "; ".join(why) or f"jobs that were submitted before wait for DUT {row.dut.id}"
     more = f" (and {len(rows) - 1} more DUTs)" if len(rows) > 1 else ""
     return Refused("", f"{what}{more}", "stand in line with --wait", code="not_free")
@@ -153,6 +161,10 @@ def on_take_over(decision: Decision, asked: LeaseAsked, is_operator: bool) -> Le
 def on_renew(decision: Decision, org: OrgId, by: str, name: str, for_us: int) -> Lease:
     """Let the holder keep it for `for_us` from now on."""
     lease = owned(decision.lab, org, by, name)
+    reserved = clash(decision.lab, lease.dut, decision.now + for_us, lease.id)
+    if reserved is not None and reserved.owner != lease.owner:
+        why = reservation_reason(decision.lab, reserved, for_us).text
+        raise Refused("", why, "renew it for a shorter time", code="reserved")
     decision.happen(LeaseRenewed(fence=lease.fence, until=decision.now + for_us))
     decision.then(SendHold(lease.agent, lease.fence))
     return lease
@@ -288,3 +300,6 @@ def revive_people(lab: Lab, now: int) -> None:
     for name, intent in lab.people.intents.items():
         if intent.until:
             set_timer(lab, intent.until, "intent", name)
+    for each in lab.people.reservations.values():
+        set_timer(lab, each.start, "reserve", each.id)
+        set_timer(lab, each.end, "reserve", each.id)

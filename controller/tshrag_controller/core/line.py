@@ -22,6 +22,7 @@ from tshrag_controller.core.order import order_of, place_of
 from tshrag_controller.core.people import Ask, Lease
 from tshrag_controller.core.places import restraints
 from tshrag_controller.core.queues import roles_to_bind
+from tshrag_controller.core.reservations import clash
 
 
 def need_of(dut: str, kind: str, labels: dict[str, str]) -> Need:
@@ -81,8 +82,10 @@ def serve_line(decision: Decision) -> None:
     """Give DUTs that are free to those who wait for them, where no job goes before them."""
     lab = decision.lab
     for ask in sorted(lab.people.asks.values(), key=lambda ask: order_of_ask(lab, ask)):
-        need = need_of_ask(ask)
+        need, until = need_of_ask(ask), decision.now + ask.for_us
         for _, row in sorted(lab.duts.items()):
+            if clash(lab, row.dut.id, until):
+                continue
             if wants(lab, need, row, "") and not is_ahead(lab, row, order_of_ask(lab, ask)):
                 grant(decision, _asked_of(ask), row)
                 break

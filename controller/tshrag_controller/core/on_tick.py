@@ -11,10 +11,11 @@ from tshrag_controller.core.leases import TIMERS as LEASE_TIMERS
 from tshrag_controller.core.on_agent import on_gone, on_overdue
 from tshrag_controller.core.on_attempt import on_unsettled
 from tshrag_controller.core.on_intent import TIMERS as INTENT_TIMERS
+from tshrag_controller.core.on_reserve import TIMERS as RESERVE_TIMERS
 from tshrag_controller.core.on_run import on_duration, on_expire
 from tshrag_controller.core.queues import enqueue
 
-_TIMERS = {**LEASE_TIMERS, **INTENT_TIMERS}
+_TIMERS = {**LEASE_TIMERS, **INTENT_TIMERS, **RESERVE_TIMERS}
 
 
 def next_due(lab: Lab) -> int:

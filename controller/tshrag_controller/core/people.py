@@ -55,6 +55,26 @@ class Ask:
 
 
 @dataclass(slots=True)
+class Reservation:
+    """A DUT is promised to a person for a time to come."""
+
+    id: LeaseId  # of the lease that it becomes
+    dut: DutId
+    org: OrgId
+    by: str
+    start: int
+    end: int
+    made_at: int
+    reason: str = ""
+    shared: tuple[str, ...] = ()
+    idle_us: int = 0
+
+    @property
+    def owner(self) -> str:
+        return f"{self.org}/{self.by}"
+
+
+@dataclass(slots=True)
 class Intent:
     """What people want of a host or a DUT, whatever it is like."""
 
@@ -76,6 +96,7 @@ class People:
 
     leases: dict[Fence, Lease] = field(default_factory=dict)
     asks: dict[LeaseId, Ask] = field(default_factory=dict)
+    reservations: dict[LeaseId, Reservation] = field(default_factory=dict)
     intents: dict[str, Intent] = field(default_factory=dict)  # by ``dut/NAME``, ``agent/NAME``
 
     def of_dut(self, dut: str) -> Lease | None:

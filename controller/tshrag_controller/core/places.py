@@ -14,6 +14,7 @@ from tshrag_controller.core.lab import DutRow, Job, Lab, NeedKey, Run
 from tshrag_controller.core.needs import Reason, away, blocked, misfits
 from tshrag_controller.core.queues import roles_to_bind
 from tshrag_controller.core.quotas import Quotas
+from tshrag_controller.core.reservations import run_into
 from tshrag_controller.core.ways import way_for
 
 Avoid = tuple[str, ...]
@@ -46,6 +47,9 @@ def is_shunned(lab: Lab, need: Need, avoid: Avoid, name: DutId) -> bool:
 
 def restraints(lab: Lab, run: Run, job: Job, row: DutRow) -> tuple[Reason, ...]:
     """Say why a job does not take a DUT that is free for it; empty: it does."""
+    reserved = run_into(lab, run.spec(job).need, row, run.id)
+    if reserved is not None:
+        return (reserved,)
     if row.kept_by == run.id:
         return ()
     need = run.spec(job).need

@@ -5,6 +5,7 @@ placements: when the first of a queue finds no place, none behind it does. Among
 queues, of jobs and of runs that want DUTs to keep, the best goes first (`order`).
 """
 
+from collections.abc import Sized
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TypeGuard
 
@@ -18,6 +19,7 @@ from tshrag_controller.core.events import JobAssigned, JobMoved, RolesBound, Run
 from tshrag_controller.core.follow import after_end
 from tshrag_controller.core.lab import Job, Lab, NeedKey, Order, Run
 from tshrag_controller.core.line import serve_line
+from tshrag_controller.core.on_reserve import serve_reservations
 from tshrag_controller.core.order import Shares
 from tshrag_controller.core.places import Places, is_free
 from tshrag_controller.core.quotas import Quotas
@@ -26,6 +28,9 @@ from tshrag_controller.core.ways import way_for
 MOST_PER_TURN = 4096
 """Assignments in one frame; the next turn goes on."""
 
+MOST_BEHIND = 64
+"""How far a pass looks behind the first of a queue, for one short enough for what is reserved."""
+
 JobQueue = list[tuple[Order, ids.JobId]]
 RunQueue = list[tuple[Order, RunId]]
 
@@ -33,6 +38,7 @@ RunQueue = list[tuple[Order, RunId]]
 def schedule(decision: Decision) -> None:
     """Give everything that can start now a place, and say so in events."""
     _end_own(decision)
+    serve_reservations(decision)
     serve_line(decision)
     _start_kept(decision)
     indexes = decision.lab.indexes
@@ -195,13 +201,17 @@ class _Pass:
                 heappop(queue)
             elif self._bind(self._lab.runs[name]):
                 bound = True
-            elif self._lab.runs[name].avoid:
+            elif self._lab.runs[name].avoid or self._may_be_shorter(aside):
                 aside.append(heappop(queue))
             else:
                 break
         for entry in aside:
             heappush(queue, entry)
         return bound
+
+    def _may_be_shorter(self, aside: Sized) -> bool:
+        """Tell whether to look behind the first: where a DUT is reserved, limits count too."""
+        return bool(self._lab.people.reservations) and len(aside) < MOST_BEHIND
 
     def _bind(self, run: Run) -> bool:
         """Give a run its DUTs, all roles at once or none, and let it begin on them."""
@@ -226,7 +236,9 @@ class _Pass:
                 heappop(queue)
             elif self._start_job(key, job):
                 started = True
-            elif job.avoid:  # others of the queue may go where it went wrong
+            elif job.avoid or self._may_be_shorter(
+                aside
+            ):  # others of the queue may go where it went wrong
                 aside.append(heappop(queue))
             else:
                 break

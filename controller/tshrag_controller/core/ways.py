@@ -13,6 +13,7 @@ from tshrag_common.states import AgentState
 from tshrag_controller.core.idle import forget_dut, note_dut
 from tshrag_controller.core.lab import Agent, DutRow, Lab
 from tshrag_controller.core.needs import blocked, misfits
+from tshrag_controller.core.reservations import run_into
 
 AWAY = (AgentState.LOST, AgentState.OFFLINE)
 
@@ -33,6 +34,8 @@ def described(facts: AgentFacts, name: DutId) -> Dut | None:
 
 def way_for(lab: Lab, need: Need, row: DutRow, run: str) -> AgentId | None:
     """Return an agent through which `run` can have this DUT now; None: there is none."""
+    if run_into(lab, need, row, run) is not None:
+        return None
     for agent, dut in ways(lab, row):
         if not blocked(need, agent, row, run) and not misfits(need, agent.facts, dut):
             return agent.facts.agent

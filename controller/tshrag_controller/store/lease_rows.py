@@ -29,6 +29,7 @@ _HAND = (
     "INSERT INTO leases (fence, lease, dut, agent, org, by, since, until, reason) "
     "SELECT ?, lease, dut, agent, ?, ?, ?, until, ? FROM leases WHERE fence=?"
 )
+_AUDIT = "INSERT INTO audit (at, by, what, kind, name, reason, until) VALUES (?,?,?,?,?,?,?)"
 _COLUMNS = "lease, dut, agent, fence, org, by, since, ended_at, cause, reason, ended_by, why"
 
 
@@ -53,6 +54,15 @@ def _ended(rows: Putting, event: e.LeaseEnded) -> None:
     rows.put(_END, rows.at, event.cause, event.by, event.reason, event.fence)
 
 
+def _reserved(rows: Putting, event: e.DutReserved) -> None:
+    by = f"{event.org}/{event.by}"
+    rows.put(_AUDIT, rows.at, by, "reserved", "dut", event.dut, event.reason, event.end)
+
+
+def _unreserved(rows: Putting, event: e.ReservationEnded) -> None:
+    rows.put(_AUDIT, rows.at, event.by, "unreserved", "lease", event.reservation, event.why, 0)
+
+
 def _nothing(rows: Putting, event: object) -> None:
     """Leave no row: the line is asked of the Lab."""
 
@@ -65,6 +75,8 @@ WRITERS: dict[type, Callable[[Any, Any], None]] = {
     e.LeaseShared: _nothing,
     e.LeaseHanded: _handed,
     e.LeaseEnded: _ended,
+    e.DutReserved: _reserved,
+    e.ReservationEnded: _unreserved,
 }
 
 

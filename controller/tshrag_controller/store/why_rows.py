@@ -105,7 +105,9 @@ def _away(db: sqlite3.Connection, at: int) -> dict[str, str]:
     """Return what was out of service at an instant, and who had said so."""
     found: dict[str, str] = {}
     rows = db.execute(
-        "SELECT kind, name, what, by, reason FROM audit WHERE at <= ? ORDER BY no", (at,)
+        "SELECT kind, name, what, by, reason FROM audit "
+        "WHERE at <= ? AND what NOT IN ('reserved', 'unreserved') ORDER BY no",
+        (at,),
     )
     for kind, name, what, by, reason in rows:
         found.pop(f"{kind}/{name}", None)

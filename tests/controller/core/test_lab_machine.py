@@ -164,7 +164,16 @@ class LabMachine(RuleBasedStateMachine):
     def suspend(self, number: int, job: int, how: str, seconds: int) -> None:
         self.drill.suspend(number, job, how, seconds)
 
-    @rule(number=numbers, how=st.sampled_from(("renew", "hand", "share", "release")))
+    @rule(
+        number=st.integers(0, 5),
+        dut=boards,
+        in_s=st.sampled_from((1, 10, 90, 200)),
+        for_s=st.sampled_from((5, 60)),
+    )
+    def reserve(self, number: int, dut: str, in_s: int, for_s: int) -> None:
+        self.drill.reserve(number, dut, in_s, for_s)
+
+    @rule(number=numbers, how=st.sampled_from(("renew", "hand", "share", "give_up", "release")))
     def lease_done(self, number: int, how: str) -> None:
         self.drill.lease_done(number, how)
 
