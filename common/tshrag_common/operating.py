@@ -1,6 +1,7 @@
 """What a client asks of the course of things: out of service, held back, moved."""
 
 from tshrag_common import (
+    flaky_requests as fr,
     intent_requests as ir,
     requests as r,
     suspend_requests as sr,
@@ -32,3 +33,6 @@ class Operating(Asking):
 
     async def placement(self, job: str) -> wr.PlacementAnswer:
         return await self.ask("placement", r.Named(id=job), wr.PlacementAnswer)
+
+    async def flaky(self, request: fr.AskFlaky) -> fr.FlakyAnswer:
+        return await self.ask("flaky", request, fr.FlakyAnswer)

@@ -117,7 +117,7 @@ class Leading:
         )
         self.standby = Standby(bus, lab, self.engine, self.pulses, clock, lab_clock, node)
         self.judging = Judging(self.engine, store)
-        self._people = PeopleSide(self.engine, store, self._lab_clock)
+        self._people = PeopleSide(self.engine, store, self._lab_clock, settings.health)
         self.keeper = Keeper(
             store, settings.cold_url, settings.store.cold_options, rules_of(settings.store)
         )
@@ -204,7 +204,9 @@ class Leading:
         engine, store = self.engine, self._store
         limits = settings.limits
         self.rates = Rates(self._clock, limits.submits_per_s, limits.submit_burst)
-        runs = RunAnswers(engine, store, self.feed, resolving, self._lab_clock, self.rates)
+        self._runs = runs = RunAnswers(
+            engine, store, self.feed, resolving, self._lab_clock, self.rates
+        )
         lab = LabAnswers(engine, store, self.beats, self._clock, about)
         self.prometheus = Prometheus(settings.prometheus, store, self.keeper, engine, lab)
         return {
@@ -274,6 +276,7 @@ class Leading:
             "streams": self._pulling.fit_streams(),
             "send": self.dispatch.send(),
             "judge": self.judging.judge(),
+            "health": self._people.checking.check(self._runs.admitted),
             "live": self.living.live(self.ingest.paused),
             **self.prometheus.leading(),
             "silence": self.beats.watch(),

@@ -3,34 +3,40 @@
 from collections.abc import Mapping
 
 from tshrag_common import (
+    flaky_requests as fr,
     intent_requests as ir,
     lease_requests as lr,
     requests as r,
     suspend_requests as su,
 )
+from tshrag_controller.answers.flaky import FlakyAnswers
 from tshrag_controller.answers.intents import IntentAnswers
 from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.outlook import OutlookAnswers
 from tshrag_controller.answers.placement import PlacementAnswers
 from tshrag_controller.answers.suspend import SuspendAnswers
+from tshrag_controller.checking import Checking
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.durations import Durations
 from tshrag_controller.engine import Engine, LabClock
 from tshrag_controller.intake.requests import Verb
 from tshrag_controller.log.frames import Frame
+from tshrag_controller.settings import HealthTable
 from tshrag_controller.store.store import Store
 
 
 class PeopleSide:
     """Everything of one leader that serves people, and what it must see of the LOG."""
 
-    def __init__(self, engine: Engine, store: Store, clock: LabClock) -> None:
+    def __init__(self, engine: Engine, store: Store, clock: LabClock, health: HealthTable) -> None:
         self._durations = Durations(store)
         self._leases = LeaseAnswers(engine, store, clock)
         self._intents = IntentAnswers(engine, clock)
         self._suspend = SuspendAnswers(engine)
         self._outlook = OutlookAnswers(engine, self._durations, clock)
         self._placement = PlacementAnswers(engine, store)
+        self._flaky = FlakyAnswers(engine, store, clock)
+        self.checking = Checking(engine, health)
 
     async def recall(self) -> None:
         await self._durations.recall()
@@ -39,6 +45,7 @@ class PeopleSide:
         """See a frame that is in the LOG; the Lab is as it is behind it."""
         self._leases.on_commit(frame)
         self._durations.on_commit(lab, frame)
+        self.checking.on_commit(frame)
 
     def verbs(self) -> Mapping[str, Verb]:
         return {
@@ -56,4 +63,5 @@ class PeopleSide:
             "outlook": Verb(r.Named, self._outlook.outlook),
             "queue": Verb(r.Nothing, self._outlook.queue),
             "placement": Verb(r.Named, self._placement.placement),
+            "flaky": Verb(fr.AskFlaky, self._flaky.flaky),
         }

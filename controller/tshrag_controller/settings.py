@@ -82,6 +82,19 @@ class SchedulerTable(msgspec.Struct, frozen=True, kw_only=True):
     consumables: dict[Token, policy.Consumable] = {}
 
 
+class HealthTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[health]``: which profile checks which DUTs, and when.
+
+    ``profiles`` maps a kind, the value of a DUT's label ``health``, or ``*`` to the file of a
+    profile on this machine; without one nothing is checked.
+    """
+
+    every_s: Annotated[float, msgspec.Meta(ge=0, le=366 * 86_400)] = 0.0
+    after_errors: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 3
+    recheck_s: Annotated[float, msgspec.Meta(ge=1, le=366 * 86_400)] = 600.0
+    profiles: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+
+
 class ConsolesTable(msgspec.Struct, frozen=True, kw_only=True):
     """``[consoles]``: for how long the record of a console is kept, and how much of each."""
 
@@ -130,6 +143,7 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     store: StoreTable = StoreTable()
     consoles: ConsolesTable = ConsolesTable()
+    health: HealthTable = HealthTable()
     prometheus: PrometheusTable = PrometheusTable()
 
     @property

@@ -64,7 +64,7 @@ class RunAnswers:
         if before is not None:
             view = await self._view(asker.org, before)
             return r.SubmitAnswer(run=before, created=False, jobs=view.total, state=view.state)
-        admitted = await self._admitted(asker, asked)
+        admitted = await self.admitted(asker, asked)
         answer = await self._engine.ask(
             lambda decision: on_submit(decision, admitted, park=asked.park)
         )
@@ -73,7 +73,7 @@ class RunAnswers:
     async def plan(self, asker: Asker, asked: r.Submit) -> r.PlanAnswer:
         """Tell what a submit would do, and change nothing."""
         self._rates.take(asker.org)
-        admitted = await self._admitted(asker, asked)
+        admitted = await self.admitted(asker, asked)
         return await self._engine.ask(lambda decision: plan_answer(decision.lab, admitted))
 
     async def _known(self, org: OrgId, asked: r.Submit) -> str | None:
@@ -96,7 +96,8 @@ class RunAnswers:
             fix = "use another key; the same key stands for the same profile"
             raise Refused("key", f"{shown(asked.key)} was used by {run}", fix, code="key_conflict")
 
-    async def _admitted(self, asker: Asker, asked: r.Submit) -> RunAdmitted:
+    async def admitted(self, asker: Asker, asked: r.Submit) -> RunAdmitted:
+        """Validate, resolve and plan; nothing is changed."""
         _check(asked)
         profile: Profile = profile_of(_document(asked.profile))
         loads = await self._resolving.resolve_all(profile, asked.loads)

@@ -56,6 +56,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "ssh": ("tunnels:ssh", "Log in to a board with OpenSSH, through the lab."),
     "forward": ("tunnels:forward", "Reach a TCP port of a board: a pipe or a local port."),
     "ssh-config": ("tunnels:ssh_config", "Print ssh_config entries: ssh, scp, rsync as always."),
+    "flaky": ("flaky:flaky", "Tell boards that fail from builds that fail."),
     "user": ("agents:user", "People: add, revoke."),
     "schema": ("documents:schema", "Print the JSON Schema of a profile or a load manifest."),
     "chaos": ("chaos:chaos", "Hold a drill on a live lab, and time how it recovers."),

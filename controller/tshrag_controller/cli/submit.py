@@ -207,6 +207,7 @@ async def _planned(lab: Client, draft: Draft, request: r.Submit, shown: Any) -> 
 
 @options.command(examples=("tshrag retry last --watch",))
 @click.argument("run")
+@click.option("-d", "--dut", multiple=True, help="Only on this DUT; may be repeated.")
 @_with(_AFTERWARDS)
 @options.readable
 @options.in_lab
@@ -214,17 +215,19 @@ def retry(
     connection: Connection,
     output: str,
     run: str,
+    dut: tuple[str, ...],
     waits: bool,
     watches: bool,
     timeout: float | None,
 ) -> None:
     """Submit an earlier RUN again: the same profile, and the same bytes of every load."""
     with progress(output):
-        answer = ask(connection, lambda lab: _again(lab, run))
+        answer = ask(connection, lambda lab: submitted_again(lab, run, dut))
     _told(connection, output, answer, waits, watches, timeout)
 
 
-async def _again(lab: Client, name: str) -> r.SubmitAnswer:
+async def submitted_again(lab: Client, name: str, duts: tuple[str, ...] = ()) -> r.SubmitAnswer:
+    """Submit an earlier run again, with the same bytes; on one of `duts`, where some are named."""
     before = await lab.run(await run_named(lab, name), profile=True)
     stored = {load.name: load for load in before.run.loads if load.digest}
     there = set((await lab.blob_has(tuple({each.digest for each in stored.values()}))).digests)

@@ -22,6 +22,7 @@ from tshrag_common.states import (
 )
 from tshrag_controller.core import (
     apply_consoles,
+    apply_health,
     apply_intent,
     apply_leases,
     apply_live,
@@ -194,6 +195,8 @@ def _attempt_ended(lab: Lab, event: e.AttemptEnded, at: int) -> None:
     attempt.state = ATTEMPT.next(attempt.state, AttemptCause.END)
     attempt.outcome = ended.outcome
     attempt.samples_upto, attempt.output_upto = ended.samples_upto, ended.output_upto
+    if attempt.dut is not None:
+        apply_health.note_outcome(lab, attempt.dut, ended.outcome)
     job = lab.jobs[attempt.job]
     if job.fence == ended.fence and not JOB.is_final(job.state):
         job.state = JOB.next(job.state, JobCause.COLLECT)
@@ -318,6 +321,7 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     e.DutMarked: _dut_marked,
     e.SpoolApplied: _spool_applied,
     e.ReportRefused: _report_refused,
+    **apply_health.APPLY,
     **apply_intent.APPLY,
     **apply_leases.APPLY,
     **apply_live.APPLY,

@@ -19,6 +19,7 @@ from tshrag_common.reports import Ended
 from tshrag_common.states import AgentCause, JobCause, RunCause
 from tshrag_controller.core.console_events import ConsoleEvent
 from tshrag_controller.core.event import Event
+from tshrag_controller.core.health_events import HealthEvent
 from tshrag_controller.core.intent_events import IntentEvent
 from tshrag_controller.core.lease_events import LeaseEvent
 from tshrag_controller.core.live_events import LiveEvent
@@ -202,6 +203,7 @@ AnyEvent = (
     | LeaseEvent
     | IntentEvent
     | SuspendEvent
+    | HealthEvent
     | PolicySet
     | RoleReleased
     | AttemptResolved

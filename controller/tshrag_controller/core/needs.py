@@ -132,7 +132,8 @@ def unwanted(agent: Agent, row: DutRow | None, run: str = "") -> list[Reason]:
         named.append((f"DUT {row.dut.id}", row.intent))
     is_own = row is not None and bool(run) and row.kept_by == run
     for name, intent in named:
-        if intent is not None and not (is_own and intent.what == "cordoned"):
+        is_check = intent is not None and bool(run) and intent.check == run
+        if intent is not None and not is_check and not (is_own and intent.what == "cordoned"):
             reasons.append(Reason("intent", f"{name} is {intent.text}"))
     return reasons
 

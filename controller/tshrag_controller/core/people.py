@@ -74,6 +74,20 @@ class Reservation:
         return f"{self.org}/{self.by}"
 
 
+LAB = "lab"
+"""Who takes out of service what does not pass its health check."""
+
+
+@dataclass(slots=True)
+class Health:
+    """What is known of a DUT from its checks and its attempts."""
+
+    at: int = 0  # of the newest check: when it was ordered, then when it ended
+    run: str = ""
+    state: str = ""  # how the newest that has ended did so
+    faults: int = 0  # infrastructure errors in a row
+
+
 @dataclass(slots=True)
 class Intent:
     """What people want of a host or a DUT, whatever it is like."""
@@ -83,6 +97,7 @@ class Intent:
     since: int
     reason: str = ""
     until: int = 0  # 0: until it is undone
+    check: str = ""  # the run that looks whether it is well: it alone may come
 
     @property
     def text(self) -> str:
@@ -96,6 +111,8 @@ class People:
 
     leases: dict[Fence, Lease] = field(default_factory=dict)
     asks: dict[LeaseId, Ask] = field(default_factory=dict)
+    health: dict[str, Health] = field(default_factory=dict)  # by DUT
+    checks: dict[str, str] = field(default_factory=dict)  # run -> DUT that it checks
     reservations: dict[LeaseId, Reservation] = field(default_factory=dict)
     intents: dict[str, Intent] = field(default_factory=dict)  # by ``dut/NAME``, ``agent/NAME``
 

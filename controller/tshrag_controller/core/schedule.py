@@ -17,6 +17,7 @@ from tshrag_controller.core.consumables import look_again, scarce
 from tshrag_controller.core.decision import Decision, SendStart
 from tshrag_controller.core.events import JobAssigned, JobMoved, RolesBound, RunMoved
 from tshrag_controller.core.follow import after_end
+from tshrag_controller.core.health import serve_checks
 from tshrag_controller.core.lab import Job, Lab, NeedKey, Order, Run
 from tshrag_controller.core.line import serve_line
 from tshrag_controller.core.on_reserve import serve_reservations
@@ -44,6 +45,7 @@ def schedule(decision: Decision) -> None:
     indexes = decision.lab.indexes
     if indexes.ready or indexes.binding:
         _Pass(decision).run()
+    serve_checks(decision)
 
 
 def _end_own(decision: Decision) -> None:

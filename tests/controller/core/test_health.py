@@ -1,0 +1,128 @@
+"""Health checks: when they are due, and what comes of them."""
+
+import pytest
+
+from tests.support.builders import ORG, TestLab, a_dut, a_plan, a_run_id, a_spec, board
+from tshrag_common.ids import DutId
+from tshrag_common.jobs import Need, Target
+from tshrag_common.reports import Outcome
+from tshrag_controller.core.events import RunAdmitted
+from tshrag_controller.core.health import Rules, due, on_check
+from tshrag_controller.core.intent_events import IntentSet
+from tshrag_controller.core.on_intent import on_set
+from tshrag_controller.core.revive import recorded, revive
+
+B1 = DutId("b1")
+RULES = Rules(every_s=3600.0, after_errors=2, recheck_s=600.0, profiles={"pi": "pi.yaml"})
+ANY = a_spec(need=board(hold="job"), attempts=1)
+
+
+def a_lab(**labels: str) -> TestLab:
+    lab = TestLab()
+    lab.hello(duts=[a_dut("b1", labels=labels)])
+    return lab
+
+
+def check(lab: TestLab, number: int = 90) -> str:
+    """Order a check of b1, as `checking` does."""
+    target = Target(runtime="ssh", duts=("b1",), hold="job")
+    spec = a_spec(need=Need(target=target, role="board"), attempts=1)
+    run = a_run_id(number)
+    admitted = RunAdmitted(
+        run=run, org=ORG, by="health", key="", name="check", priority=75, profile=b"{}",
+        plan=a_plan((), spec=spec),
+    )  # fmt: skip
+    on_check(lab.begin(), admitted, B1, "it is time")
+    lab.end()
+    return run
+
+
+def checked(lab: TestLab, outcome: Outcome, number: int = 90) -> None:
+    run = check(lab, number)
+    lab.ended(lab.fence(run), outcome)  # type: ignore[arg-type]  # a run id
+
+
+def reasons(lab: TestLab, rules: Rules = RULES) -> list[str]:
+    return [why for _, _, why in due(lab.lab, rules, lab.now)]
+
+
+def test_a_new_board_is_checked_and_again_when_it_is_time() -> None:
+    lab = a_lab()
+    assert reasons(lab) == ["it is new"]
+    run = check(lab)
+    assert reasons(lab) == [], "one is open"
+    lab.ended(lab.fence(run))  # type: ignore[arg-type]  # a run id
+    assert reasons(lab) == []
+    lab.pass_time(3601)
+    assert reasons(lab) == ["it is time"]
+
+
+def test_the_profile_is_named_by_label_kind_or_for_all() -> None:
+    profiles = {"pi": "1", "special": "2", "*": "3"}
+    for labels, rules, name in (
+        ({}, profiles, "pi"),
+        ({"health": "special"}, profiles, "special"),
+        ({}, {"*": "3"}, "*"),
+    ):
+        lab = a_lab(**labels)
+        found = due(lab.lab, Rules(every_s=60.0, profiles=rules), lab.now)
+        assert [profile for _, profile, _ in found] == [name]
+    assert due(a_lab().lab, Rules(every_s=60.0, profiles={"hub": "1"}), 0) == []
+
+
+@pytest.mark.parametrize("outcome", ["failed", "error", "timeout"])
+def test_what_does_not_pass_quarantines_and_what_passes_then_takes_it_back(
+    outcome: Outcome,
+) -> None:
+    lab = a_lab()
+    checked(lab, outcome)
+    row = lab.lab.duts[B1]
+    assert row.intent is not None
+    assert (row.intent.what, row.intent.by) == ("quarantined", "lab")
+    waits = lab.submit(a_plan((), spec=ANY), 1)
+    assert lab.state(waits) == "waiting"
+    lab.pass_time(599)
+    assert reasons(lab) == []
+    lab.pass_time(2)
+    assert reasons(lab) == ["it is quarantined"]
+    again = check(lab, 91)
+    assert lab.state(again) == "assigned", "it alone may have the board"  # type: ignore[arg-type]
+    assert lab.state(waits) == "waiting"
+    lab.ended(lab.fence(again))  # type: ignore[arg-type]  # a run id
+    lab.pass_time(0)
+    assert lab.lab.duts[B1].intent is None
+    assert lab.state(waits) == "assigned"
+
+
+def test_infrastructure_errors_in_a_row_order_a_check_and_a_success_ends_the_row() -> None:
+    rules = Rules(after_errors=2, profiles={"pi": "pi.yaml"})
+    lab = a_lab()
+    for number, outcome in enumerate(("error", "passed", "error", "failed", "error"), 1):
+        run = lab.submit(a_plan((), spec=ANY), number)
+        lab.ended(lab.fence(run), outcome)  # type: ignore[arg-type]  # a word
+    assert reasons(lab, rules) == []
+    run = lab.submit(a_plan((), spec=ANY), 9)
+    lab.ended(lab.fence(run), "error")
+    assert reasons(lab, rules) == ["2 infrastructure errors in a row"]
+
+
+def test_what_an_operator_has_taken_out_is_neither_checked_nor_taken_back() -> None:
+    lab = a_lab()
+    run = check(lab)
+    out = IntentSet(kind="dut", name="b1", what="maintenance", by="radio/op")
+    on_set(lab.begin(), out)
+    lab.end()
+    lab.ended(lab.fence(run))  # type: ignore[arg-type]  # a run id
+    assert lab.lab.duts[B1].intent is not None
+    lab.pass_time(4000)
+    assert reasons(lab) == []
+
+
+def test_a_check_that_is_open_is_known_after_a_restart() -> None:
+    lab = a_lab()
+    checked(lab, "failed")
+    lab.pass_time(601)
+    run = check(lab, 91)
+    lab.lab = revive(recorded(lab.lab), lab.now)
+    lab.ended(lab.fence(run))  # type: ignore[arg-type]  # a run id
+    assert lab.lab.duts[B1].intent is None
