@@ -14,7 +14,7 @@ from tshrag_common.errors import Refused
 from tshrag_common.metrics import file_name, metric_key
 from tshrag_common.statistics import UnknownStatistic, is_statistic, unit_of
 from tshrag_common.views import SeriesView
-from tshrag_controller.cli import options, render
+from tshrag_controller.cli import options, render, series
 from tshrag_controller.cli.ask import ask, job_named, run_named
 from tshrag_controller.cli.context import Connection
 from tshrag_controller.reports.evidence import bounds_of
@@ -34,6 +34,9 @@ _PAGE = 10_000
         "tshrag metrics last network::latency --plot",
         "tshrag metrics last network::latency --csv > latency.csv",
         "tshrag metrics last --csv --out samples/      # a file for each metric",
+        "tshrag metrics all 'host.*.cpu.used' --since -1h --by host --stat avg --stat p99",
+        "tshrag metrics last network::latency --step 1s --format parquet --out steps.parquet",
+        "tshrag metrics all network::latency --since -7d --by dut --png latency.png",
     )
 )
 @click.argument("run")
@@ -48,10 +51,12 @@ _PAGE = 10_000
     type=click.Path(path_type=Path),
     help="With --csv: a file; of several metrics a folder.",
 )
+@series.over_time
 @options.readable
 @options.in_lab
 def metrics(
     connection: Connection,
+    span: series.Span,
     output: str,
     run: str,
     key: str | None,
@@ -62,7 +67,7 @@ def metrics(
     plots: bool,
     out: Path | None,
 ) -> None:
-    """Show the metrics of a RUN; KEY may be a pattern like 'network::*'.
+    """Show the metrics of a RUN, or of 'all' runs and hosts; KEY may be a pattern: 'network::*'.
 
     Statistics: sum avg min max count first last median stdev rate hist num, and any percentile
     like p95 or p99.9. CSV has the form of a job directory: timestamp (microseconds UTC), value.
@@ -70,6 +75,12 @@ def metrics(
     for name in stats:
         if not is_statistic(name):
             raise UnknownStatistic(name, "--stat")
+    if span.is_asked or run == series.ALL:
+        asked = series.Asked(
+            run=run, key=key or "*", job=job or "", stats=stats, span=span, out=out
+        )
+        series.show(connection, asked, output)
+        return
     wanted = _Wanted(run, key or "*", stats or STATS, job)
     if plots:
         _plot(connection, wanted)
