@@ -14,7 +14,7 @@ from benchmarks.processes import Cost
 from tshrag_common import requests as r
 
 JOBS = (1, 4)
-AIM = 100_000
+AIM = 500_000
 
 
 def measure(scale: Scale) -> list[Figure]:

@@ -16,6 +16,7 @@ from benchmarks import (
     bench_noop,
     bench_samples,
     bench_spawn,
+    bench_store,
 )
 from benchmarks.harness import RESULTS, Figure, Measure, Result, Scale, conduct
 
@@ -27,6 +28,7 @@ BENCHES: dict[str, Measure] = {
     "memory": bench_memory.measure,
     "growth": bench_growth.measure,
     "spawn": bench_spawn.measure,
+    "store": bench_store.measure,
 }
 
 

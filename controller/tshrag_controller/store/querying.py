@@ -154,6 +154,11 @@ class Queries:
             )  # fmt: skip
         return self._process
 
+    @property
+    def pid(self) -> int:
+        """Return the process at work; 0: there is none."""
+        return self._process.pid if self._process is not None else 0
+
     async def idle(self) -> None:
         """End the process when nobody has asked for a while; for ever."""
         try:
