@@ -206,7 +206,34 @@ def _attempts(
     found: dict[int, tuple[AttemptView, ...]] = {}
     for row in rows:
         found[int(row[0])] = (*found.get(int(row[0]), ()), _attempt(row))
+    for serial, views in _with_refused(db, number, found).items():
+        found[serial] = views
     return found
+
+
+def _with_refused(
+    db: sqlite3.Connection, number: int, found: dict[int, tuple[AttemptView, ...]]
+) -> dict[int, tuple[AttemptView, ...]]:
+    """Return the attempts of jobs of whose samples some were not stored, with why not."""
+    notes: dict[tuple[int, int], tuple[str, ...]] = {}
+    sql = (
+        "SELECT serial, attempt, key, count, reason FROM hot.refused WHERE run=? "
+        "AND serial BETWEEN ? AND ? ORDER BY serial, attempt, key LIMIT 1000"
+    )
+    bounds = (number, min(found, default=0), max(found, default=0))
+    for serial, attempt, key, count, reason in db.execute(sql, bounds):
+        place = (int(serial), int(attempt))
+        notes[place] = (*notes.get(place, ()), f"{key}: {count} not stored: {reason}")
+    return {
+        serial: tuple(
+            msgspec.structs.replace(
+                view, notices=view.notices + notes.get((serial, view.number), ())
+            )
+            for view in found[serial]
+        )
+        for serial in {serial for serial, _ in notes}
+        if serial in found
+    }
 
 
 def _attempt(row: tuple[Any, ...]) -> AttemptView:

@@ -1,3 +1,7 @@
+import asyncio
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from tshrag_controller.store.keep import Rules
 from tshrag_controller.store.parquet import SegmentDamaged
 from tshrag_controller.store.segments import CACHE, SEALED
 
+ROOT = Path(__file__).parent.parent.parent.parent
 STEPS = (
     "written", "sealed", "compacted", "replaced", "uploaded", "verified", "moved", "removed",
 )  # fmt: skip
@@ -200,4 +205,31 @@ async def test_what_is_beyond_the_series_of_a_run_is_counted_and_not_kept(tmp_pa
     )
     assert rows == [("…", 5)]
     assert len(await kept.store.query(lambda db: columns(db, 1))) == 3
+    await kept.store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["written", "sealed", "uploaded", "moved"])
+async def test_a_process_that_is_killed_while_it_moves_samples_loses_none(
+    tmp_path: Path, step: str
+) -> None:
+    kept = KeptStore(tmp_path)
+    await kept.begin()
+    await kept.arrive()
+    await kept.store.close()
+    kept.pass_days(9)
+    argv = [sys.executable, "-m", "tests.support.killed_keeper", str(tmp_path), step, str(kept.now)]
+    codes = []
+    for _ in range(2):  # sealed in the first round, it leaves in the second
+        done = await asyncio.to_thread(
+            subprocess.run, argv, cwd=ROOT, timeout=50, capture_output=True, check=False
+        )
+        codes.append(done.returncode)
+        await kept.open()
+        assert await kept.read() == kept.told
+        await kept.store.close()
+    assert -signal.SIGKILL in codes
+    await kept.open()
+    await kept.keeper.round()
+    assert await kept.read() == kept.told
     await kept.store.close()

@@ -151,3 +151,13 @@ def test_a_spark_has_no_more_than_forty_values() -> None:
     long = series.spark([T0 + n * S for n in range(1000)], [float(n) for n in range(1000)])
     assert len(long) == 40
     assert list(long) == sorted(long)
+
+
+async def test_what_was_not_stored_is_shown_by_its_attempt(store: Store) -> None:
+    run = await StoredLab(store).started_run()
+    bad = a_series([float("nan"), 1.0])
+    await store.take_samples([samples(a_batch(run, bad))])
+    number = await store.query(lambda db: queries.number_of(db, ORG, run))
+    jobs = await store.query(lambda db: queries._attempts(db, number, [1]))
+    ((attempt,),) = jobs.values()
+    assert attempt.notices[0].startswith("net.latency: 2 not stored: metric_value")
