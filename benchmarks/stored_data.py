@@ -159,11 +159,11 @@ def segments_of(folder: Path, count: int) -> list[Written]:
         name = f"default/2027-01-15/bench-{number:06d}-0000.parquet"
         path = folder / segments.SEALED / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = parquet.open_duckdb("2GB")
+        connection, begin = parquet.open_duckdb("2GB"), T0 + number * each * 1000
         connection.execute(
             f"COPY (SELECT 'default' AS org, 'run-bench' AS run, 'net.latency' || (range * {KEYS} "
             f"// {each}) AS key, 'job-bench' AS job, 1::INTEGER AS attempt, 'a1' AS agent, "
-            f"'' AS dut, 'ms' AS unit, 'gauge' AS type, make_timestamp({T0} + {number * each * 1000} + "
+            f"'' AS dut, 'ms' AS unit, 'gauge' AS type, make_timestamp({begin} + "
             "range * 1000 + (random() * 300)::BIGINT) AS time, "
             "round(exp(1 + 0.5 * sqrt(-2 * ln(random() + 1e-12)) * cos(2 * pi() * random())), 3) "
             f"/ 1e3 AS value, 0::BIGINT AS duration_us FROM range({each})) TO "

@@ -86,7 +86,7 @@ class StoreDo(msgspec.Struct, frozen=True, kw_only=True):
     """Do at once what is else done in time.
 
     ``seal``: all that is open; ``gc``: what the rules say is due; ``verify``: read every segment
-    and compare; ``import``: take up segments of the cold store that the registry does not know.
+    and compare; ``import``: take up segments that the registry does not know.
     """
 
     what: Literal["seal", "gc", "verify", "import"]

@@ -77,7 +77,13 @@ def metrics(
             raise UnknownStatistic(name, "--stat")
     if span.is_asked or run == series.ALL:
         asked = series.Asked(
-            run=run, key=key or "*", job=job or "", stats=stats, span=span, out=out
+            run=run,
+            key=key or "*",
+            job=job or "",
+            stats=stats,
+            span=span,
+            out=out,
+            plots=plots,
         )
         series.show(connection, asked, output)
         return

@@ -1,5 +1,7 @@
 """Metrics of any time and any run: grouped, stepped, as files, as pictures."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -13,13 +15,15 @@ from tshrag_common.statistics import unit_of
 from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import ask, job_named, run_named
 from tshrag_controller.cli.context import Connection
+from tshrag_controller.cli.figure import Line, save
 from tshrag_controller.cli.query import FORMATS, fetch
+from tshrag_controller.reports.plot import plot
 from tshrag_controller.reports.series_sql import BY, Grouping, samples_sql, statistics_sql
 from tshrag_controller.reports.text import clean, plural, quantity
 
 ALL = "all"
 STATS = ("count", "avg", "min", "max", "p95")
-STEPS = 400
+STEPS, MOST_PLOTS = 400, 6
 """Of a picture without --step."""
 
 
@@ -72,11 +76,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     stats: tuple[str, ...]
     span: Span
     out: Path | None
+    plots: bool = False
 
 
 def show(connection: Connection, asked: Asked, output: str) -> None:
     """Show, write or draw what was asked."""
-    if asked.span.picture is not None:
+    if asked.span.picture is not None or asked.plots:
         draw(connection, asked, asked.span.picture)
         return
     grouping = Grouping(
@@ -157,10 +162,8 @@ def _cell(value: object) -> Text:
     return render.text(str(value) if value else "-", 80)
 
 
-def draw(connection: Connection, asked: Asked, path: Path) -> None:
-    """Draw mean, least and greatest over time, a line for each group, into a file."""
-    from tshrag_controller.cli.figure import Line, save
-
+def draw(connection: Connection, asked: Asked, path: Path | None) -> None:
+    """Draw mean, least and greatest over time, a line for each group: a file, or the terminal."""
     answer = ask(connection, lambda lab: _steps(lab, asked))
     lines: dict[tuple[str, ...], Line] = {}
     unit = ""
@@ -172,8 +175,27 @@ def draw(connection: Connection, asked: Asked, path: Path) -> None:
         line.times.append(str(at))
         for column, value in ((line.means, mean), (line.lows, least), (line.highs, most)):
             column.append(float(str(value)))
+    if path is None:
+        _plot(list(lines.values()), unit)
+        return
     save(path, asked.key, unit, list(lines.values()))
     render.note(f"{plural(len(lines), 'line')} drawn into {clean(str(path))}")
+
+
+def _plot(lines: Sequence[Line], unit: str) -> None:
+    """Draw each line by itself, from the least to the greatest of each step."""
+    out = render.console()
+    width, height = min(out.width, 120), max(6, min(12, out.height // 3))
+    for line in lines[:MOST_PLOTS]:
+        out.print(Text(clean(line.name), "bold", no_wrap=True))
+        times = [round(datetime.fromisoformat(each).timestamp() * 1e6) for each in line.times]
+        values = [*line.means, *line.lows, *line.highs]
+        for drawn in plot(times * 3, values, unit, width=width, height=height):
+            out.print(Text(drawn, no_wrap=True))
+    if len(lines) > MOST_PLOTS:
+        out.print(f"and {len(lines) - MOST_PLOTS} more; name one metric, or --png FILE")
+    elif not lines:
+        out.print("no samples")
 
 
 async def _steps(lab: Client, asked: Asked) -> sr.QueryAnswer:

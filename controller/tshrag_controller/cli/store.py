@@ -114,7 +114,7 @@ def verify(connection: Connection, output: str) -> None:
 @options.readable
 @options.in_lab
 def take_up(connection: Connection, output: str) -> None:
-    """Take up segments of the cold store that this lab does not know, as after a lost disk."""
+    """Take up segments that this lab does not know, of the cold store and here: a lost hot.db."""
     _do(connection, "import", output)
 
 

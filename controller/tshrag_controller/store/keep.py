@@ -160,9 +160,9 @@ class Keeper:
         """Join the small segments of days that are over, before they leave."""
         today = day_of(self._store.now())
         local = await self._store.query(lambda db: segments.segments(db, "WHERE place='local'"))
-        done = 0
+        own, done = await self._store.query(segments.store_id), 0
         for group in _small_ones([each for each in local if each.day < today]):
-            stem = f"{group[0].name.rsplit('/', 1)[1].split('-')[0]}-c{group[-1].no:09d}"
+            stem = f"{own}-c{group[-1].no:09d}"
             written = await asyncio.to_thread(seal.compact, self._store.folder, group, stem)
             self._at("compacted")
             now = self._store.now()

@@ -12,7 +12,7 @@ from tshrag_controller.store import parquet, partitions, segments
 from tshrag_controller.store.keep import Keeper
 from tshrag_controller.store.parquet import Written
 from tshrag_controller.store.schema import HOT
-from tshrag_controller.store.segments import CACHE, Segment
+from tshrag_controller.store.segments import CACHE, SEALED, Segment
 from tshrag_controller.store.store import Store
 
 
@@ -80,31 +80,47 @@ def _file_digest(path: Path) -> tuple[int, str]:
 
 
 async def take_up(store: Store, keeper: Keeper) -> tuple[int, int, list[str]]:
-    """Register segments of the cold store that nobody knows here: of a hot store that was lost.
+    """Register segments that nobody knows here: those of a hot store that was lost.
 
     Return how many, with how many samples, and what could not be taken.
     """
     known = {each.name for each in await store.query(segments.segments)}
-    leaving = await store.query(lambda db: segments.garbage(db, 1 << 62))
-    known |= {name for name, place in leaving if place == "cold"}
+    known |= {name for name, _ in await store.query(lambda db: segments.garbage(db, 1 << 62))}
+    own = await store.query(segments.store_id)
+    here = await asyncio.to_thread(_files_of_others, store.folder, own)
+    there = [(name, "cold") for name, _ in await keeper.cold.names()]
     taken, samples, problems = 0, 0, list[str]()
-    for name, _ in await keeper.cold.names():
+    for name, place in [*((name, "local") for name in here), *there]:
         if name in known:
             continue
-        path = store.folder / CACHE / name
+        known.add(name)
         try:
-            await keeper.cold.get(name, path, "")
-            written = await asyncio.to_thread(_described, path, name)
+            written = await _known(store, keeper, name, place)
         except LabError as error:
             problems.append(error.line)
             continue
-        await store.change(partial(_register, written=written, at=store.now()))
+        await store.change(partial(_register, written=written, place=place, at=store.now()))
         taken, samples = taken + 1, samples + written.samples
     return taken, samples, problems
 
 
-def _register(db: sqlite3.Connection, *, written: Written, at: int) -> None:
-    segments.register(db, [written], "cold", at)
+def _files_of_others(folder: Path, own: str) -> list[str]:
+    """Return the sealed files here that this store did not make: it may be making one now."""
+    found = sorted((folder / SEALED).glob("*/*/*.parquet"))
+    names = [path.relative_to(folder / SEALED).as_posix() for path in found]
+    return [name for name in names if not name.rsplit("/", 1)[1].startswith(f"{own}-")]
+
+
+async def _known(store: Store, keeper: Keeper, name: str, place: str) -> Written:
+    """Look into a segment; one of the cold store is fetched into the cache for it."""
+    path = store.folder / (SEALED if place == "local" else CACHE) / name
+    if place == "cold":
+        await keeper.cold.get(name, path, "")
+    return await asyncio.to_thread(_described, path, name)
+
+
+def _register(db: sqlite3.Connection, *, written: Written, place: str, at: int) -> None:
+    segments.register(db, [written], place, at)
 
 
 def _described(path: Path, name: str) -> Written:

@@ -1,4 +1,5 @@
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 from tests.support.builders import ORG, T0
@@ -8,7 +9,8 @@ from tshrag_common.ids import RunId
 from tshrag_common.metrics import MetricInfo, SampleBatch, Series
 from tshrag_common.requests import GetSeries
 from tshrag_controller.store import queries, series
-from tshrag_controller.store.store import Store
+from tshrag_controller.store.hot import HotLimits
+from tshrag_controller.store.store import Store, StoreOptions
 
 
 async def values(store: Store, run: RunId, key: str = "net.latency", **more: Any) -> list[float]:
@@ -157,3 +159,21 @@ async def test_a_tap_hears_what_is_new_once_and_without_what_was_refused(store: 
     await store.take_samples([message, message])
     await store.take_samples([message])
     assert heard == [("a1", [("net.latency", 2)])]
+
+
+async def test_a_flood_of_series_leaves_a_counter_behind_and_no_rows(tmp_path: Path) -> None:
+    limits = HotLimits(run_series=1000)
+    store = await Store.open(tmp_path / "flooded", options=StoreOptions(limits=limits))
+    run = await StoredLab(store).started_run()
+    for number in range(20):
+        flood = [a_series([1.0], MetricInfo(key=f"x.y{number}_{at}")) for at in range(1000)]
+        await store.take_samples([samples(a_batch(run, *flood), first=number + 1)])
+    counted = await store.query(
+        lambda db: (
+            db.execute("SELECT count(*) FROM series").fetchone()[0],
+            db.execute("SELECT key, count FROM hot.refused").fetchall(),
+            db.execute("SELECT value FROM hot.totals WHERE name='series_overflow'").fetchone()[0],
+        )
+    )
+    assert counted == (1000, [("…", 19_000)], 19_000)
+    await store.close()

@@ -83,6 +83,24 @@ async def test_a_lost_hot_store_is_made_again_from_the_cold_one(tmp_path: Path) 
     await kept.store.close()
 
 
+async def test_sealed_files_of_a_lost_hot_store_are_taken_up_too(tmp_path: Path) -> None:
+    kept = KeptStore(tmp_path)
+    await kept.begin()
+    await kept.arrive()
+    await kept.keeper.round(everything=True)
+    await kept.store.close()
+    for path in (tmp_path / "store").glob("hot.db*"):
+        path.unlink()
+    await kept.open()
+    assert await tend.take_up(kept.store, kept.keeper) == (1, 200, [])
+    assert await kept.read() == kept.told
+    kept.pass_days(9)
+    await kept.keeper.round()
+    assert await tend.take_up(kept.store, kept.keeper) == (0, 0, [])
+    assert await kept.read() == kept.told
+    await kept.store.close()
+
+
 async def test_verify_names_what_is_damaged_and_what_is_gone(tmp_path: Path) -> None:
     kept = KeptStore(tmp_path, Rules(hot_days=0))
     await kept.begin()
