@@ -12,6 +12,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
+
 from benchmarks import stored_data as data, work
 from benchmarks.harness import Figure, Scale, a_lab, figure, run_async
 from tshrag_common import store_requests as sr
@@ -99,7 +101,8 @@ async def _hot(scale: Scale, folder: Path) -> list[Figure]:
     await store.take_samples(messages)
     queries = Queries(store)
     asked = Ask(sql=HOT_SQL, scope=Scope(org="default"), folder=str(folder))
-    await queries.ask(asked)
+    await queries.ask(msgspec.structs.replace(asked, sql="SELECT 1"))  # the process is there
+    first = await _ms(lambda: queries.ask(asked))
     ours = [await _ms(lambda: queries.ask(asked)) for _ in range(scale.of(15, 2))]
     plain = await asyncio.to_thread(data.plain_duckdb_ms, count, HOT_SQL, scale.of(15, 2))
     await queries.close()
@@ -114,7 +117,7 @@ async def _hot(scale: Scale, folder: Path) -> list[Figure]:
         figure(
             "store_hot_query", f"count, mean and max by key of {count:,} new samples",
             "ms", ours=ours, limits=plain, limit_is="DuckDB over a table in memory, same process",
-            aim=100, better="lower",
+            aim=100, better="lower", facts={"first_ms": first},
         ),
         figure(
             "store_bytes_hot", "bytes of a sample in the live tail", "B", ours=[hot_bytes / count],

@@ -21,7 +21,7 @@ import msgspec
 from tshrag_common.errors import ErrorReport, LabError, Refused
 from tshrag_controller.store import guard, parquet, segments
 from tshrag_controller.store.schema import open_for_reading
-from tshrag_controller.store.tail import FAR, Scope, Tail, read_tail
+from tshrag_controller.store.tail import FAR, Scope, Tail, Unpacked, read_tail
 
 MOST_BYTES = 400_000
 """Of the rows in one answer, which has to fit into a message."""
@@ -56,11 +56,29 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: ErrorReport | None = None
 
 
-def answer(asked: Ask, *, again: bool = True) -> Told:
+class Ready:
+    """What makes an answer come sooner: the next database is open, chunks are unpacked."""
+
+    def __init__(self) -> None:
+        self.cache = Unpacked()
+        self._spare: Any = None
+
+    def prepare(self) -> None:
+        if self._spare is None:
+            self._spare = parquet.open_duckdb(f"{MEMORY_MB}MB")
+
+    def take(self) -> Any:
+        """Return a database that nobody has used; whoever takes it closes it."""
+        self.prepare()
+        taken, self._spare = self._spare, None
+        return taken
+
+
+def answer(asked: Ask, ready: Ready, *, again: bool = True) -> Told:
     """Carry out one query; what is wrong with it is told, never raised."""
     duckdb = parquet.duckdb()
     try:
-        return _answer(asked)
+        return _answer(asked, ready)
     except segments.SegmentsAway as away:
         return Told(away=away.names)
     except LabError as error:
@@ -71,20 +89,20 @@ def answer(asked: Ask, *, again: bool = True) -> Told:
         return Told(error=Refused("query", said, fix, code="query_memory").report())
     except (duckdb.Error, sqlite3.Error) as error:
         if isinstance(error, duckdb.IOException) and again:
-            return answer(asked, again=False)  # a segment was replaced meanwhile
+            return answer(asked, ready, again=False)  # a segment was replaced meanwhile
         lines = [line for line in str(error).split("\n") if line.strip()]
         said = " ".join(lines[:2])[:400]
         return Told(error=Refused("SQL", said, code="query").report())
 
 
-def _answer(asked: Ask) -> Told:
-    connection = parquet.open_duckdb(f"{MEMORY_MB}MB")
+def _answer(asked: Ask, ready: Ready) -> Told:
+    connection = ready.take()
     db = open_for_reading(Path(asked.folder))
     try:
         tree = connection.execute("SELECT json_serialize_sql(?)", [asked.sql]).fetchall()[0][0]
         used = guard.checked(tree.encode())
         sql = connection.execute("SELECT json_deserialize_sql(?)", [tree]).fetchall()[0][0]
-        _make_views(connection, db, asked, used)
+        _make_views(connection, db, asked, used, ready.cache)
         connection.execute("SET enable_external_access=false; SET lock_configuration=true")
         if asked.format == "rows":
             return _rows(connection, sql, asked)
@@ -95,11 +113,13 @@ def _answer(asked: Ask) -> Told:
         connection.close()
 
 
-def _make_views(connection: Any, db: sqlite3.Connection, asked: Ask, used: frozenset[str]) -> None:
+def _make_views(
+    connection: Any, db: sqlite3.Connection, asked: Ask, used: frozenset[str], cache: Unpacked
+) -> None:
     folder, scope = Path(asked.folder), asked.scope
     paths: list[Path] = []
     if used & {"samples", "series"}:
-        tail = read_tail(db, scope)
+        tail = read_tail(db, scope, cache)
         paths = segments.present(folder, tail.segments)
         _view_samples(connection, tail, paths, scope)
     if "series" in used:
@@ -236,19 +256,21 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (room, room))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     decoder, encoder = msgspec.msgpack.Decoder(Ask), msgspec.msgpack.Encoder()
-    parquet.duckdb()
+    ready = Ready()
+    ready.prepare()
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(BrokenPipeError):
         while len(head := source.read(HEAD.size)) == HEAD.size:
-            told = _safe(decoder.decode(source.read(HEAD.unpack(head)[0])))
+            told = _safe(decoder.decode(source.read(HEAD.unpack(head)[0])), ready)
             data = encoder.encode(told)
             sink.write(HEAD.pack(len(data)) + data)
             sink.flush()
+            ready.prepare()
 
 
-def _safe(asked: Ask) -> Told:
+def _safe(asked: Ask, ready: Ready) -> Told:
     try:
-        return answer(asked)
+        return answer(asked, ready)
     except MemoryError:
         fix = "ask for a shorter time, or fewer keys"
         return Told(error=Refused("query", "out of memory", fix, code="query_memory").report())

@@ -6,6 +6,7 @@ one of them. Chunks are unpacked into place: a sample costs 20 bytes, 28 with a 
 
 import sqlite3
 import zlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from tshrag_controller.store.parquet import Label
 from tshrag_controller.store.segments import Segment
 
 FAR = 1 << 62
+MOST_CACHED = 4_000_000
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,13 +40,13 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
     segments: list[Segment]
 
 
-def read_tail(db: sqlite3.Connection, scope: Scope) -> Tail:
+def read_tail(db: sqlite3.Connection, scope: Scope, cache: "Unpacked") -> Tail:
     """Return the tail and the segments of one instant."""
     db.execute("BEGIN")
     try:
         parts = partitions.partitions(db)
         labels = _labels(db, scope)
-        arrays = _arrays(db, [part.no for part in parts], labels, scope)
+        arrays = _arrays(db, [part.no for part in parts], labels, scope, cache)
         known = segments.segments(
             db,
             "WHERE org IN ('', ?) AND first_at < ? AND last_at >= ?",
@@ -74,7 +76,11 @@ def _labels(db: sqlite3.Connection, scope: Scope) -> dict[int, Label]:
 
 
 def _arrays(
-    db: sqlite3.Connection, parts: Sequence[int], labels: dict[int, Label], scope: Scope
+    db: sqlite3.Connection,
+    parts: Sequence[int],
+    labels: dict[int, Label],
+    scope: Scope,
+    cache: "Unpacked",
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -93,21 +99,54 @@ def _arrays(
     }
     start = 0
     for no in parts:
-        for series, samples, at, value, duration in db.execute(_READ.format(no), window):
+        for number, series, samples in db.execute(_CHUNKS.format(no), window):
             place = places.get(series)
             if place is None:
                 continue
             end = start + samples
+            times, values, durations = cache.read(db, no, number, samples)
             arrays["label"][start:end] = place
-            arrays["time"][start:end] = _plain(np, at, "<i8")
-            arrays["value"][start:end] = _plain(np, value, "<f8")
-            if duration:
-                arrays["duration"][start:end] = _plain(np, duration, "<i8")
+            arrays["time"][start:end] = times
+            arrays["value"][start:end] = values
+            if durations is not None:
+                arrays["duration"][start:end] = durations
             start = end
     return arrays
 
 
-def _plain(np: Any, data: bytes, kind: str) -> Any:
+class Unpacked:
+    """The arrays of chunks of the newest few million samples that were read.
+
+    A chunk never changes but when it is joined with others, and then it holds more samples: the
+    key is (partition, chunk, samples) of the one store that its process reads.
+    """
+
+    def __init__(self, most_samples: int = MOST_CACHED) -> None:
+        self._most, self._samples = most_samples, 0
+        self._kept: OrderedDict[tuple[int, int, int], tuple[Any, Any, Any]] = OrderedDict()
+
+    def read(
+        self, db: sqlite3.Connection, no: int, number: int, samples: int
+    ) -> tuple[Any, Any, Any]:
+        """Return times, values and durations (None: all 0) of a chunk."""
+        key = (no, number, samples)
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+            return found
+        at, value, duration = db.execute(_BLOBS.format(no), (number,)).fetchone()
+        spans = _plain(duration, "<i8") if duration else None
+        found = self._kept[key] = (_plain(at, "<i8"), _plain(value, "<f8"), spans)
+        self._samples += samples
+        while self._samples > self._most and len(self._kept) > 1:
+            (_, _, fewer), _ = self._kept.popitem(last=False)
+            self._samples -= fewer
+        return found
+
+
+def _plain(data: bytes, kind: str) -> Any:
+    import numpy as np
+
     if data[:1] != b"z":
         return np.frombuffer(data, kind, offset=1)
     shuffled = np.frombuffer(zlib.decompress(memoryview(data)[1:]), "u1").reshape(8, -1)
@@ -120,4 +159,5 @@ _LABELS = (
 )
 _WINDOW = "FROM hot.chunks_{} WHERE first_at < ? AND last_at >= ?"
 _COUNT = f"SELECT series, sum(count), max(duration IS NOT NULL) {_WINDOW} GROUP BY series"
-_READ = f"SELECT series, count, at, value, duration {_WINDOW}"
+_CHUNKS = f"SELECT id, series, count {_WINDOW}"
+_BLOBS = "SELECT at, value, duration FROM hot.chunks_{} WHERE id=?"

@@ -16,10 +16,10 @@ from tshrag_common.ids import OrgId
 from tshrag_common.metrics import MetricInfo, SampleBatch, pack
 from tshrag_controller.store import parquet
 from tshrag_controller.store.keep import Rules
-from tshrag_controller.store.query_process import Ask, Format, Told, answer
+from tshrag_controller.store.query_process import Ask, Format, Ready, Told, answer
 from tshrag_controller.store.querying import Queries, QueryLate
 from tshrag_controller.store.segments import SEALED
-from tshrag_controller.store.tail import Scope
+from tshrag_controller.store.tail import Scope, Unpacked
 
 
 @pytest.fixture
@@ -51,7 +51,8 @@ def ask(
 ) -> Told:
     """Carry a query out in this process; what is cold is fetched by the caller."""
     where = Scope(org=org, **scope)  # type: ignore[arg-type]  # as the test says
-    return answer(Ask(sql=sql, scope=where, folder=str(kept.store.folder), format=form, out=out))
+    asked_ = Ask(sql=sql, scope=where, folder=str(kept.store.folder), format=form, out=out)
+    return answer(asked_, Ready())
 
 
 async def asked(kept: KeptStore, sql: str, **more: object) -> list[tuple[object, ...]]:
@@ -265,6 +266,23 @@ async def test_a_query_that_takes_too_long_is_ended_and_the_next_one_is_answered
     with pytest.raises(Refused, match="no table"):
         await queries.ask(Ask(sql="FROM secrets", scope=scope, folder=str(kept.store.folder)))
     await queries.close()
+
+
+async def test_chunks_that_were_joined_are_read_anew(tmp_path: Path) -> None:
+    kept = KeptStore(tmp_path)
+    await kept.begin()
+    ready, count = Ready(), "SELECT count(*), fsum(value) FROM samples"
+    ready.cache = Unpacked(most_samples=40)
+    for number in range(1, 41):
+        await kept.arrive(2)
+        asked_ = Ask(sql=count, scope=Scope(org="default"), folder=str(kept.store.folder))
+        ((n, total),) = answer(asked_, ready).rows
+        assert n == 8 * number
+        assert total == pytest.approx(sum(value for _, _, value, _ in kept.told))
+        if number % 20 == 0:
+            assert (await kept.keeper.round()).merged
+    assert len(ready.cache._kept) <= 20
+    await kept.store.close()
 
 
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")')
