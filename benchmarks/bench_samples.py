@@ -1,6 +1,6 @@
 """Samples a second from an agent until a client's query returns all of them.
 
-The limits: the same bytes published into a stream that nobody reads, and a plain loop that puts
+The limits: the same way into nothing, bytes published that nobody reads, and a plain loop that puts
 rows into SQLite.
 """
 
@@ -27,10 +27,12 @@ async def _measure(scale: Scale, samples: int, rounds: int) -> list[Figure]:
     costs: dict[int, list[dict[str, Cost]]] = {jobs: [] for jobs in JOBS}
     wires: list[float] = []
     loops: list[float] = []
+    pipes: list[float] = []
     async with a_lab(slots=max(JOBS)) as lab:
         wire = await limits.Wire.open(lab.processes)
         for _ in range(rounds):
             wires.append(await wire.samples_stored_per_s(scale.of(4_000_000, 32_000)))
+            pipes.append(await wire.samples_piped_per_s(scale.of(4_000_000, 32_000)))
             loops.append(await asyncio.to_thread(limits.sqlite_samples_per_s, samples))
             for jobs in JOBS:
                 whole, settled, cost = await _once(lab, jobs, samples)
@@ -57,6 +59,7 @@ async def _measure(scale: Scale, samples: int, rounds: int) -> list[Figure]:
         )
         for jobs in JOBS
         for name, values, limit_is in (
+            ("pipe", pipes, "encoded, published, pulled, decoded, dropped: the way of ours"),
             ("wire", wires, "published into a stream and acknowledged, nobody reads"),
             ("sqlite", loops, "a plain loop of rows into SQLite, 1000 a transaction"),
         )

@@ -15,11 +15,14 @@ from array import array
 from functools import cache
 from pathlib import Path
 
+from tshrag_common import wire
 from tshrag_common.bus.connection import Bus, connect
 from tshrag_common.bus.jetstream import MESSAGE_ID, JetStream
 from tshrag_common.bus.messages import Message
+from tshrag_common.bus.puller import Puller
 from tshrag_common.labkeys import load_lab
-from tshrag_common.streams import StreamConfig
+from tshrag_common.metrics import SampleBatch, Series
+from tshrag_common.streams import ConsumerConfig, StreamConfig
 from tshrag_controller.cli.processes import LabProcesses
 
 SPAWN_THREADS = 8
@@ -173,9 +176,49 @@ class Wire:
         finally:
             await stream.delete_stream("BENCH")
 
+    async def samples_piped_per_s(self, count: int) -> float:
+        """Return how many samples a second go the whole way of ours into nothing.
+
+        Encoded, published and acknowledged, pulled by another connection, decoded, dropped.
+        """
+        stream, reader = JetStream(self._asker), JetStream(self._answerer)
+        subject = self._subject.replace("_INBOX", "PIPE")
+        config = StreamConfig(name="PIPE", subjects=(subject,), max_bytes=1 << 30)
+        await stream.ensure_stream(config)
+        consumer = ConsumerConfig(
+            name="pipe", ack_policy="none", deliver_policy="by_start_sequence", opt_start_seq=1
+        )
+        column = array("q", range(10**15, 10**15 + BATCH_SAMPLES)).tobytes()
+        series = Series(key="a.b", times=column, values=column)
+        bodies = [wire.body(SampleBatch(series=(series,))) for _ in range(16)]
+        messages = max(1, count // (16 * BATCH_SAMPLES))
+        try:
+            began = time.perf_counter()
+            async with asyncio.TaskGroup() as group:
+                taken = group.create_task(_dropped(Puller(reader, "PIPE", consumer), messages))
+                for number in range(messages):
+                    data = wire.batch("bench", "pipe", 1 + 16 * number, bodies)
+                    await stream.publish(subject, data, {MESSAGE_ID: f"pipe-{number}"})
+            return taken.result() / (time.perf_counter() - began)
+        finally:
+            await stream.delete_stream("PIPE")
+
     async def close(self) -> None:
         await self._asker.close()
         await self._answerer.close()
+
+
+async def _dropped(puller: Puller, messages: int) -> int:
+    """Decode so many messages; return how many samples they held."""
+    samples = seen = 0
+    async for batch in puller.batches():
+        for message in batch:
+            decoded = wire.SAMPLES.decode(message.data)
+            samples += sum(each.count for each in decoded.batches)
+            seen += 1
+        if seen >= messages:
+            break
+    return samples
 
 
 def sqlite_samples_per_s(count: int) -> float:
