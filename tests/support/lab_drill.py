@@ -503,7 +503,7 @@ class Drill:
         if not live:
             return None
         one = live[number % len(live)]
-        away = self.lab.agents[one.agent].state not in (AgentState.ONLINE, AgentState.DRAINING)
+        away = self.lab.agents[one.agent].state in (AgentState.LOST, AgentState.OFFLINE)
         name = f"{one.job}.{one.number}"
         answer = self.turn(lambda decision: on_resolve(decision, ORG, name, "jo", "powered off"))
         assert isinstance(answer, LabError) is not away, "only who is away can be given up"

@@ -11,6 +11,7 @@ from tshrag_controller.core.lab import Attempt, Lab
 from tshrag_controller.core.on_agent import give_up_at
 from tshrag_controller.core.on_attempt import lose
 from tshrag_controller.core.resolve_events import AttemptResolved
+from tshrag_controller.core.ways import AWAY
 
 HERE = (AgentState.ONLINE, AgentState.DRAINING)
 
@@ -80,9 +81,10 @@ def on_resolve(decision: Decision, org: OrgId, name: str, by: str, reason: str) 
     lab = decision.lab
     found = resolving(lab, org, name)
     attempt = found.attempt
-    if lab.agents[attempt.agent].state in HERE:
+    state = lab.agents[attempt.agent].state
+    if state not in AWAY:  # a command may still be on its way to one that is only suspect
         fix = f"end it in order: tshrag cancel {attempt.job}"
-        raise Refused(name, f"its agent {attempt.agent} answers", fix, code="agent_answers")
+        raise Refused(name, f"its agent {attempt.agent} is {state}", fix, code="agent_answers")
     decision.happen(AttemptResolved(fence=attempt.fence, by=by, reason=reason))
     lose(decision, attempt.fence, f"resolved by {by}: {reason}")
     decision.then(SendCancel(attempt.agent, attempt.fence, "lost"))

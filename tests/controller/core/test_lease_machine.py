@@ -15,11 +15,12 @@ from tshrag_common.contact import MARGIN_S, SHARED_S
 from tshrag_common.ids import AgentId, DutId, Fence
 from tshrag_common.inventory import Dut
 from tshrag_common.reports import Ended, Hello, Started
-from tshrag_common.states import AgentCause, AgentState
+from tshrag_common.states import AgentCause
 from tshrag_controller.core.decision import Decision, SendCancel, SendStart, SendSync
 from tshrag_controller.core.lab import Attempt
 from tshrag_controller.core.on_agent import on_beat, on_silence
 from tshrag_controller.core.on_lease import on_leases_over, on_resolve
+from tshrag_controller.core.ways import AWAY
 
 LIMIT_S = 90.0
 WRAPPER_S = 11.0  # 10 s without a sign of the agent, a second to look and to kill
@@ -229,10 +230,9 @@ class LeaseMachine(RuleBasedStateMachine):
     def resolve(self, name: str, number: int) -> None:
         """A person gives up what he has seen to be dead."""
         host = self.hosts[name]
-        away = self.lab.lab.agents[AgentId(name)].state not in (
-            AgentState.ONLINE, AgentState.DRAINING,
-        )  # fmt: skip
-        dead = [fence for fence in self._held(name) if fence not in host.living]
+        away = self.lab.lab.agents[AgentId(name)].state in AWAY
+        may_begin = {*host.living, *host.inbox}  # only a host that is off begins nothing
+        dead = [fence for fence in self._held(name) if fence not in may_begin]
         if not away or not dead:
             return
         fence = dead[number % len(dead)]

@@ -234,7 +234,7 @@ def test_an_attempt_whose_agent_answers_is_not_given_up() -> None:
     lab = TestLab()
     lab.hello("a1", duts=[a_dut()])
     run = lab.submit(a_plan((), spec=ON_BOARD))
-    with pytest.raises(LabError, match="its agent a1 answers; end it in order: tshrag cancel"):
+    with pytest.raises(LabError, match="its agent a1 is online; end it in order: tshrag cancel"):
         on_resolve(lab.begin(), ORG, lab.job(run), "jo", "x")
 
 
