@@ -24,6 +24,7 @@ from tshrag_agent.boards.server import BoardServer
 from tshrag_agent.channels import Channels
 from tshrag_agent.consoles import Consoles
 from tshrag_agent.drill import Drills
+from tshrag_agent.exchanged import exchanged
 from tshrag_agent.holding import kept_leases
 from tshrag_agent.intake import Intake
 from tshrag_agent.journal.journal import Journal
@@ -74,6 +75,7 @@ class Daemon:
         self, settings: AgentSettings, bundle: Bundle, journal: Journal, shepherd: Shepherd
     ) -> None:
         self._settings, self._journal, self._shepherd = settings, journal, shepherd
+        self._bundle = bundle
         self._clock = SystemClock()
         self._stopping = asyncio.Event()
         self._handover = False
@@ -174,6 +176,7 @@ class Daemon:
                 group.create_task(self._site.exits.run(), name="exits")
                 group.create_task(self._expire(), name="expire")
                 group.create_task(self._contact.run(), name="contact")
+                group.create_task(self._exchange(), name="credentials")
                 group.create_task(self._early.pump(), name="early reports")
                 group.create_task(self._duts.run(), name="consoles")
                 group.create_task(self.leases.watch(), name="leases")
@@ -196,6 +199,12 @@ class Daemon:
             if not self._handover:
                 await self._boards.close()
             await self._site.sockets.close()
+
+    async def _exchange(self) -> None:
+        """Take other credentials when the file holds them, for ever."""
+        async for bundle in exchanged(self._settings.bundle, self._bundle):
+            self.intake.trust(bundle.controller_key)
+            await self._online.exchange(bundle)
 
     async def _recover(self, found: Found) -> None:
         """Adopt or end what an earlier agent has left."""

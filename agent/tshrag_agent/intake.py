@@ -74,6 +74,10 @@ class Intake:
         except asyncio.QueueFull:
             self.counters["commands_dropped"] += 1
 
+    def trust(self, controller_key: str) -> None:
+        """Obey these keys of the controller from now on, and no others."""
+        self._verifier.trust(controller_key)
+
     @property
     def heard(self) -> tuple[int, int]:
         return self._fences.heard

@@ -93,6 +93,13 @@ class Online:
             group.create_task(self._give_up(), name="denied")
             await self._stay()
 
+    async def exchange(self, bundle: Bundle) -> None:
+        """Go on with other credentials: the connection is made anew, no attempt notices."""
+        self._bundle = bundle
+        self._denied_since = 0.0
+        if self.bus is not None:
+            await self.bus.close()
+
     async def _stay(self) -> None:
         within_s: float | None = None
         while True:

@@ -35,7 +35,11 @@ _UNFENCED: dict[str, object] = {"subs": -1, "data": -1, "payload": -1}
 class LabKeys(msgspec.Struct, frozen=True, kw_only=True):
     """All seeds of a lab. A change is a new value; `save` is what makes it last.
 
-    ``agents`` and ``people`` (as ``org/name``) hold the public key that was issued last.
+    ``agents`` and ``people`` (as ``org/name``) hold the public key that was issued last,
+    ``earlier`` (as ``agent/name``, ``person/org/name``) those before it that are still good.
+    ``macs`` counts how often the seal of an agent's reports was exchanged; the one before the
+    last is good while an earlier key is. ``controller_next`` is the key that will sign commands:
+    whoever gets credentials from now on trusts both.
     ``revoked`` holds, for an account, when each of its users' keys was revoked.
     """
 
@@ -52,11 +56,15 @@ class LabKeys(msgspec.Struct, frozen=True, kw_only=True):
     people: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     revoked: dict[str, dict[str, int]] = msgspec.field(default_factory=dict[str, dict[str, int]])
     version: int = 1
+    earlier: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict[str, tuple[str, ...]])
+    macs: dict[AgentId, int] = msgspec.field(default_factory=dict[AgentId, int])
+    controller_next: str = ""
 
     @property
     def controller_key(self) -> str:
-        """Return the public key by which agents check commands."""
-        return Key(self.controller).public
+        """Return the public keys by which agents check commands, with a space between two."""
+        seeds = [seed for seed in (self.controller, self.controller_next) if seed]
+        return " ".join(Key(seed).public for seed in seeds)
 
     def account_of(self, org: OrgId) -> str:
         """Return the public key of the account of `org`, as the server names who asks."""
@@ -66,7 +74,21 @@ class LabKeys(msgspec.Struct, frozen=True, kw_only=True):
 
     def mac_key(self, agent: AgentId) -> bytes:
         """Return the key with which `agent` seals its reports."""
-        return hmac.digest(bytes.fromhex(self.secret), b"agent\0" + agent.encode(), "sha256")
+        return self._mac(agent, self.macs.get(agent, 0))
+
+    def mac_keys(self, agent: AgentId) -> tuple[bytes, ...]:
+        """Return the seals that count, the newest first; two while one is being exchanged."""
+        newest = self.macs.get(agent, 0)
+        has_earlier = f"agent/{agent}" in self.earlier
+        return tuple(
+            self._mac(agent, number)
+            for number in (newest, newest - 1)[: 1 + has_earlier]
+            if number >= 0
+        )
+
+    def _mac(self, agent: AgentId, number: int) -> bytes:
+        said = b"agent\0" + agent.encode() + (b"\0%d" % number if number else b"")
+        return hmac.digest(bytes.fromhex(self.secret), said, "sha256")
 
     def with_org(self, org: OrgId) -> "LabKeys":
         """Return the keys with an account for `org`; the same ones where it has one."""
@@ -80,8 +102,13 @@ class LabKeys(msgspec.Struct, frozen=True, kw_only=True):
         account = Key(self.agents_account).public
         creds = new_user(Key(self.agent_role), account, agent_id(agent))
         agents = {**self.agents, agent: _public_of(creds)}
+        earlier = self._with_earlier(f"agent/{agent}", self.agents.get(agent, ""))
         bundle = msgspec.structs.replace(self.plain_agent(agent, url), creds=creds.text, ca=ca)
-        return msgspec.structs.replace(self, agents=agents), bundle
+        return msgspec.structs.replace(self, agents=agents, earlier=earlier), bundle
+
+    def with_new_mac(self, agent: AgentId) -> "LabKeys":
+        """Return the keys with another seal for what `agent` is issued from now on."""
+        return msgspec.structs.replace(self, macs={**self.macs, agent: self.macs.get(agent, 0) + 1})
 
     def plain_agent(self, agent: AgentId, url: str) -> Bundle:
         """Return the bundle of `agent` for a server without accounts: seals, no credentials."""
@@ -104,8 +131,9 @@ class LabKeys(msgspec.Struct, frozen=True, kw_only=True):
         tags: dict[str, object] = {"tags": [f"{ROLE_TAG}{role}"]} if role else {}
         creds = new_user(Key(self.person_role), account, token("person", name), tags)
         people = {**self.people, f"{org}/{name}": _public_of(creds)}
+        earlier = self._with_earlier(f"person/{org}/{name}", self.people.get(f"{org}/{name}", ""))
         bundle = Bundle(kind="person", name=name, org=org, url=url, creds=creds.text, ca=ca)
-        return msgspec.structs.replace(self, people=people), bundle
+        return msgspec.structs.replace(self, people=people, earlier=earlier), bundle
 
     def controller_creds(self, name: str) -> Credentials:
         """Issue a controller: all of CTL, JetStream too."""
@@ -121,24 +149,60 @@ class LabKeys(msgspec.Struct, frozen=True, kw_only=True):
         """Revoke `agent`: the push of the account ends its connection within a second."""
         if agent not in self.agents:
             raise NotFound("agent", agent, self.agents)
+        keys = self.without_earlier_agent(agent)
         agents = {name: key for name, key in self.agents.items() if name != agent}
         account = Key(self.agents_account).public
-        return msgspec.structs.replace(
-            self, agents=agents, revoked=self._revoked(account, self.agents[agent])
-        )
+        revoked = keys._revoked(account, self.agents[agent])
+        return msgspec.structs.replace(keys, agents=agents, revoked=revoked)
+
+    def without_earlier_agent(self, agent: AgentId) -> "LabKeys":
+        """Revoke what `agent` was issued before the last time."""
+        if agent not in self.agents:
+            raise NotFound("agent", agent, self.agents)
+        return self._without_earlier(f"agent/{agent}", Key(self.agents_account).public)
+
+    def without_earlier_person(self, name: str, org: OrgId) -> "LabKeys":
+        if f"{org}/{name}" not in self.people:
+            raise NotFound("person", f"{org}/{name}", self.people)
+        return self._without_earlier(f"person/{org}/{name}", self.account_of(org))
 
     def without_person(self, name: str, org: OrgId) -> "LabKeys":
         """Revoke a person, as `without_agent` does."""
         entry = f"{org}/{name}"
         if entry not in self.people:
             raise NotFound("person", entry, self.people)
+        keys = self.without_earlier_person(name, org)
         people = {known: key for known, key in self.people.items() if known != entry}
-        return msgspec.structs.replace(
-            self, people=people, revoked=self._revoked(self.account_of(org), self.people[entry])
-        )
+        revoked = keys._revoked(self.account_of(org), self.people[entry])
+        return msgspec.structs.replace(keys, people=people, revoked=revoked)
+
+    def with_next_controller(self) -> "LabKeys":
+        """Make the key that will sign commands once every agent trusts it; it stays the same."""
+        if self.controller_next:
+            return self
+        return msgspec.structs.replace(self, controller_next=new_key("user").seed)
+
+    def with_controller_changed(self) -> "LabKeys":
+        """Let the next key sign from now on; the one before is worth nothing any more."""
+        if not self.controller_next:
+            fix = "begin with 'tshrag keys rotate', then exchange the files of all agents"
+            raise Refused("keys", "there is no next key of the controller", fix, code="no_keys")
+        return msgspec.structs.replace(self, controller=self.controller_next, controller_next="")
 
     def save(self, path: Path) -> None:
         write_secret(path, msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+
+    def _with_earlier(self, entry: str, key: str) -> dict[str, tuple[str, ...]]:
+        if not key:
+            return self.earlier
+        return {**self.earlier, entry: (*self.earlier.get(entry, ()), key)}
+
+    def _without_earlier(self, entry: str, account: str) -> "LabKeys":
+        keys = self
+        for user in self.earlier.get(entry, ()):
+            keys = msgspec.structs.replace(keys, revoked=keys._revoked(account, user))
+        earlier = {known: users for known, users in self.earlier.items() if known != entry}
+        return msgspec.structs.replace(keys, earlier=earlier)
 
     def _revoked(self, account: str, user: str) -> dict[str, dict[str, int]]:
         """Return `revoked` with `user`; what was issued until now, this second included, ends."""

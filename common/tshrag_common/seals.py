@@ -41,11 +41,16 @@ class CommandSigner:
 
 
 class CommandVerifier:
-    """The agent's side: opens commands of the one controller key that it was enrolled with."""
+    """The agent's side: opens commands of the controller keys that it was enrolled with."""
 
     def __init__(self, agent: AgentId, public: str) -> None:
         self._agent = agent
-        self._key = VerifyKey(public_bytes(public))
+        self._keys: tuple[VerifyKey, ...] = ()
+        self.trust(public)
+
+    def trust(self, public: str) -> None:
+        """Trust these keys and no others; two, with a space between, while one is exchanged."""
+        self._keys = tuple(VerifyKey(public_bytes(each)) for each in public.split())
 
     def open(self, sealed: bytes) -> bytes:
         """Return the payload; raise BadSeal where the signature is not for it and for us."""
@@ -53,11 +58,13 @@ class CommandVerifier:
             raise BadSeal("command", "not sealed")
         payload = sealed[_SIGNATURE_END:]
         signature = sealed[len(_COMMAND) : _SIGNATURE_END]
-        try:
-            self._key.verify(_signed(self._agent, payload), signature)
-        except BadSignatureError:
-            raise BadSeal("command", "the signature is not the controller's") from None
-        return payload
+        for key in self._keys:
+            try:
+                key.verify(_signed(self._agent, payload), signature)
+            except BadSignatureError:
+                continue
+            return payload
+        raise BadSeal("command", "the signature is not the controller's")
 
 
 def seal_report(mac_key: bytes, agent: AgentId, payload: bytes) -> bytes:
@@ -65,12 +72,14 @@ def seal_report(mac_key: bytes, agent: AgentId, payload: bytes) -> bytes:
     return _REPORT + _mac(mac_key, agent, payload) + payload
 
 
-def open_report(mac_key: bytes, agent: AgentId, sealed: bytes) -> bytes:
+def open_report(mac_key: bytes | tuple[bytes, ...], agent: AgentId, sealed: bytes) -> bytes:
     """Return the payload; raise BadSeal where `agent`, named by the subject, has not sealed it."""
+    keys = (mac_key,) if isinstance(mac_key, bytes) else mac_key
     if len(sealed) < _MAC_END or not sealed.startswith(_REPORT):
         raise BadSeal("report", f"of {agent} is not sealed")
     payload = sealed[_MAC_END:]
-    if not hmac.compare_digest(sealed[len(_REPORT) : _MAC_END], _mac(mac_key, agent, payload)):
+    seal = sealed[len(_REPORT) : _MAC_END]
+    if not any(hmac.compare_digest(seal, _mac(key, agent, payload)) for key in keys):
         raise BadSeal("report", f"the seal is not that of {agent}")
     return payload
 

@@ -16,7 +16,6 @@ from tshrag_common.bus.messages import Message
 from tshrag_common.bus.objects import Objects
 from tshrag_common.clock import Clock
 from tshrag_common.ids import DEFAULT_ORG, AgentId
-from tshrag_common.seals import CommandSigner
 from tshrag_common.states import RunState
 from tshrag_common.streams import (
     ARTIFACTS,
@@ -34,7 +33,7 @@ from tshrag_controller.answers.runs import RunAnswers
 from tshrag_controller.answers.samples import SampleAnswers
 from tshrag_controller.answers.tending import StoreAnswers
 from tshrag_controller.blobs import ObjectBlobs
-from tshrag_controller.broker import Broker
+from tshrag_controller.broker import KEYS, Broker
 from tshrag_controller.condition import Condition
 from tshrag_controller.core.decision import Decision, Effect, JudgeRun, SendSync
 from tshrag_controller.core.lab import Lab
@@ -53,6 +52,7 @@ from tshrag_controller.intake.served import Served
 from tshrag_controller.intake.spools import Spools
 from tshrag_controller.judging import Judging
 from tshrag_controller.leaving import Leaving
+from tshrag_controller.live_keys import LiveKeys
 from tshrag_controller.living import Living
 from tshrag_controller.log.append import Pen
 from tshrag_controller.log.checkpoint import Checkpoints
@@ -102,7 +102,7 @@ class Leading:
         self._clock, self._version = clock, version
         self._bus, self._log = broker.bus, JetStream(broker.bus)
         self._outbox = Outbox(broker.bus, store, clock)
-        self._signer = CommandSigner(broker.keys.controller)
+        self._keys = LiveKeys(broker.keys, settings.state / KEYS)
         self._lab_clock = LabClock(clock, lab.at)
         self.feed = Feed(clock, self._outbox.publish)
         now = self._lab_clock.now
@@ -144,7 +144,7 @@ class Leading:
         )
         self.reports = ReportIntake(
             self.engine,
-            self._broker.keys.mac_key,
+            self._keys.mac_keys,
             self._outbox.set_aside,
             spools,
             self.beats.is_foreign,
@@ -261,6 +261,7 @@ class Leading:
         return loops | {
             "project": self.projecting.project(),
             "outbox": self._outbox.empty(),
+            "keys": self._keys.follow(),
             "keep": self.keeper.keep(),
             "queries": self.queries.idle(),
             **self.prometheus.always(),
@@ -320,7 +321,7 @@ class Leading:
             self.dispatch.carry_out(lab, effects)
 
     async def _send_command(self, agent: AgentId, payload: bytes) -> None:
-        sealed = self._signer.seal(agent, payload)
+        sealed = self._keys.seal(agent, payload)
         await self._bus.publish(subjects.command(agent), sealed)
 
     async def _answer_request(self, message: Message) -> bytes:

@@ -134,6 +134,43 @@ def enroll(name: str, out: Path | None, address: str) -> None:
         _hand_out(bundle, out, ring.is_plain, ring.is_loopback)
 
 
+_ROLE = click.option(
+    "--role",
+    type=click.Choice(("member", "operator")),
+    default="member",
+    show_default=True,
+    help="An operator takes hosts and boards out of service, and leases over.",
+)
+_FINISH = click.option("--finish", is_flag=True, help="End the right of what was issued before.")
+
+
+@agent.command(
+    "rotate",
+    cls=options.Command,
+    examples=(
+        "tshrag agent rotate rack-7 --out rack-7.json     # copy it over the one on the host",
+        "tshrag agent rotate rack-7 --finish              # when it has taken it",
+    ),
+)
+@click.argument("name")
+@_FINISH
+@_OUT
+@_ADDRESS
+def rotate_agent(name: str, finish: bool, out: Path | None, address: str) -> None:
+    """Exchange the credentials of the agent NAME, and the seal of its reports, while it works.
+
+    The new file takes the place of the old one on its host: the agent sees that within seconds,
+    and no job notices. With --finish the old one ends.
+    """
+    with keyring(state_folder(), address) as ring:
+        if finish:
+            ring.end_rotation(name)
+            render.note(f"what agent {clean(name)} was issued before is revoked")
+            return
+        bundle = ring.rotate_agent(name)
+        _hand_out(bundle, out, ring.is_plain, ring.is_loopback)
+
+
 @agent.command("revoke", cls=options.Command, examples=("tshrag agent revoke rack-7",))
 @click.argument("name")
 def revoke_agent(name: str) -> None:
@@ -160,17 +197,38 @@ def user() -> None:
 @_ORG
 @_OUT
 @_ADDRESS
-@click.option(
-    "--role",
-    type=click.Choice(("member", "operator")),
-    default="member",
-    show_default=True,
-    help="An operator takes hosts and boards out of service, and leases over.",
-)
+@_ROLE
 def add_user(name: str, org: str, out: Path | None, address: str, role: str) -> None:
     """Print the one file with which NAME, a person or a CI, uses this lab."""
     with keyring(state_folder(), address) as ring:
         bundle = ring.add_person(name, org_id(org), "" if role == "member" else role)
+        _hand_out(bundle, out, ring.is_plain, ring.is_loopback)
+
+
+@user.command(
+    "rotate",
+    cls=options.Command,
+    examples=(
+        "tshrag user rotate jo --org radio --out jo.json",
+        "tshrag user rotate jo --org radio --finish       # when jo has the new file",
+    ),
+)
+@click.argument("name")
+@_ORG
+@_FINISH
+@_OUT
+@_ADDRESS
+@_ROLE
+def rotate_user(
+    name: str, org: str, finish: bool, out: Path | None, address: str, role: str
+) -> None:
+    """Exchange the credentials of NAME; with --finish what was issued before ends."""
+    with keyring(state_folder(), address) as ring:
+        if finish:
+            ring.end_rotation_of_person(name, org_id(org))
+            render.note(f"what {clean(name)} of {clean(org)} was issued before is revoked")
+            return
+        bundle = ring.rotate_person(name, org_id(org), "" if role == "member" else role)
         _hand_out(bundle, out, ring.is_plain, ring.is_loopback)
 
 

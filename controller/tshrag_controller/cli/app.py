@@ -58,6 +58,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "ssh-config": ("tunnels:ssh_config", "Print ssh_config entries: ssh, scp, rsync as always."),
     "flaky": ("flaky:flaky", "Tell boards that fail from builds that fail."),
     "user": ("agents:user", "People: add, revoke."),
+    "keys": ("keys:keys", "The lab's own keys: rotate."),
     "schema": ("documents:schema", "Print the JSON Schema of a profile or a load manifest."),
     "chaos": ("chaos:chaos", "Hold a drill on a live lab, and time how it recovers."),
     "config": ("about:config", "Show which lab is meant, and what says so."),

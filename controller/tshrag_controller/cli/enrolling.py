@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tshrag_common.errors import Refused, Unavailable
+from tshrag_common.errors import NotFound, Refused, Unavailable
 from tshrag_common.ids import AgentId, OrgId, agent_id, org_id, token
 from tshrag_common.keys import Bundle, read_bundle
 from tshrag_common.labkeys import LabKeys, load_lab
@@ -63,6 +63,35 @@ class Keyring:
         if org not in known.orgs:
             self._push()
         return bundle
+
+    def rotate_agent(self, name: str) -> Bundle:
+        """Return a new file for an agent; the one before is good until `end_rotation`."""
+        agent = AgentId(name)
+        if not self.is_plain and agent not in self.keys.agents:
+            raise NotFound("agent", name, self.keys.agents)
+        self.keys = self.keys.with_new_mac(agent)
+        if self.is_plain:
+            self._save(self.keys)
+        return self.enroll(name)
+
+    def end_rotation(self, name: str) -> None:
+        """Revoke what an agent was issued before the last time."""
+        self._revoke(self.keys.without_earlier_agent(AgentId(name)))
+
+    def rotate_person(self, name: str, org: OrgId, role: str) -> Bundle:
+        if not self.is_plain and f"{org}/{name}" not in self.keys.people:
+            raise NotFound("person", f"{org}/{name}", self.keys.people)
+        return self.add_person(name, org, role)
+
+    def end_rotation_of_person(self, name: str, org: OrgId) -> None:
+        self._revoke(self.keys.without_earlier_person(name, org))
+
+    def next_controller(self) -> None:
+        """Make the next key by which commands are signed; nothing is signed by it yet."""
+        self._save(self.keys.with_next_controller())
+
+    def change_controller(self) -> None:
+        self._save(self.keys.with_controller_changed())
 
     def revoke_agent(self, name: str) -> None:
         self._revoke(self.keys.without_agent(AgentId(name)))

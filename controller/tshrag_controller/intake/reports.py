@@ -38,7 +38,7 @@ class ReportIntake:
     def __init__(
         self,
         engine: Engine,
-        mac_key: Callable[[AgentId], bytes],
+        mac_key: Callable[[AgentId], bytes | tuple[bytes, ...]],
         set_aside: SetAside,
         spools: Spools,
         is_foreign: Callable[[AgentId, str], bool] = lambda agent, spool: False,
