@@ -55,6 +55,14 @@ def test_a_mistyped_seed_is_refused(place: int, letter: str) -> None:
             Key(wrong)
 
 
+@given(st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"))
+def test_the_last_letter_counts_too(letter: str) -> None:
+    seed = new_key("user").seed
+    if letter != seed[-1]:
+        with pytest.raises(Refused):
+            Key(seed[:-1] + letter)
+
+
 @given(st.text(max_size=100))
 def test_text_that_is_no_seed_is_refused_without_a_traceback(text: str) -> None:
     with pytest.raises(Refused):
