@@ -13,7 +13,7 @@ from tshrag_agent.attempts.contact import Contact
 from tshrag_agent.attempts.fences import Fences
 from tshrag_agent.attempts.host import Shepherd
 from tshrag_agent.attempts.prepare import Kit
-from tshrag_agent.attempts.recover import Found, look
+from tshrag_agent.attempts.recover import MOST_KILLED, Found, look, poisonous
 from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.attempts.steps import Exits, Site
 from tshrag_agent.attempts.workdir import expire
@@ -28,6 +28,7 @@ from tshrag_agent.exchanged import exchanged
 from tshrag_agent.holding import kept_leases
 from tshrag_agent.intake import Intake
 from tshrag_agent.journal.journal import Journal
+from tshrag_agent.journal.records import HandedOver
 from tshrag_agent.leases import Leases
 from tshrag_agent.loads.cache import LoadCache
 from tshrag_agent.online import Online
@@ -43,7 +44,7 @@ from tshrag_common.clock import SystemClock
 from tshrag_common.commands import StartAttempt
 from tshrag_common.errors import ErrorReport
 from tshrag_common.failpoints import failpoint
-from tshrag_common.ids import AgentId, DutId
+from tshrag_common.ids import AgentId, DutId, Fence
 from tshrag_common.inventory import AgentFacts
 from tshrag_common.jobs import JobSpec
 from tshrag_common.keys import Bundle
@@ -66,6 +67,14 @@ class _Stop(Exception):
 def slots_of(settings: AgentSettings, facts: AgentFacts) -> Slots:
     """Return what the host and its DUTs have to give."""
     return Slots(settings.slots, {dut.id: dut for dut in facts.duts})
+
+
+def _why_ended(is_poison: bool) -> ErrorReport:
+    if is_poison:
+        message = f"{MOST_KILLED} agents were killed while it ran"
+        return ErrorReport(code="agent_killed", message=message, retryable=True)
+    message = "its agent was started again in the middle of it"
+    return ErrorReport(code="agent_restarted", message=message, retryable=True)
 
 
 class Daemon:
@@ -168,7 +177,8 @@ class Daemon:
 
         """
         await self._loads.open()
-        found = await look(self._journal.attempts, self._shepherd, self._duts.is_host)
+        poison = await poisonous(self._journal)
+        found = await look(self._journal.attempts, self._shepherd, self._duts.is_host, poison)
         try:
             async with asyncio.TaskGroup() as group:
                 self._attempts = group
@@ -186,7 +196,7 @@ class Daemon:
                     group.create_task(self._sampler.run(), name="sampler")
                     sample_s = self._settings.agent.sample_s
                     group.create_task(self._host_tap.run(5 * sample_s), name="host samples")
-                await self._recover(found)
+                await self._recover(found, poison)
                 group.create_task(self._online.stay(), name="online")
                 group.create_task(self.intake.obey(), name="intake")
                 await self._stopping.wait()
@@ -206,7 +216,7 @@ class Daemon:
             self.intake.trust(bundle.controller_key)
             await self._online.exchange(bundle)
 
-    async def _recover(self, found: Found) -> None:
+    async def _recover(self, found: Found, poison: frozenset[Fence]) -> None:
         """Adopt or end what an earlier agent has left."""
         failpoint("recover.found")
         for fence, seq in found.ended:
@@ -217,10 +227,7 @@ class Daemon:
             self.roster.enter(attempt)
             logger.info("adopted" if left.adoptable else "ended by a restart", extra=attempt.facts)
             if not left.adoptable:
-                message = "its agent was started again in the middle of it"
-                attempt.interrupt(
-                    ErrorReport(code="agent_restarted", message=message, retryable=True)
-                )
+                attempt.interrupt(_why_ended(left.row.fence in poison))
             self._begin(attempt)
 
     def _launch(self, start: StartAttempt, spec: JobSpec, older: Living | None) -> Living:
@@ -270,6 +277,7 @@ class Daemon:
         self.intake.draining = True
         if self._handover:
             await self._early.flush()
+            await self._journal.write(HandedOver(True))
             return
         if not await self._is_idle_within(self._settings.agent.drain_s):
             error = ErrorReport(

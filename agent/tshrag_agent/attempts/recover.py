@@ -6,12 +6,13 @@ DUT the wrapper has ended the rest when its lease was over, and a newer fence en
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
 from tshrag_agent.attempts.host import Listing, Shepherd
-from tshrag_agent.journal.records import AttemptRow
+from tshrag_agent.journal.journal import Journal
+from tshrag_agent.journal.records import AgentsOf, AttemptRow, HandedOver
 from tshrag_common.commands import StartAttempt
 from tshrag_common.errors import LabError
 from tshrag_common.ids import DutId, Fence
@@ -24,6 +25,13 @@ IsHost = Callable[[DutId | None, Way], bool]
 
 _START = msgspec.msgpack.Decoder(StartAttempt)
 _SPEC = msgspec.msgpack.Decoder(JobSpec)
+
+
+MOST_KILLED = 3
+"""So many agents may be killed under one attempt; then it is the attempt that is ended.
+
+A job that kills its agent would otherwise do so for ever: each agent would adopt it anew.
+"""
 
 
 class Left(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,11 +50,30 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     ended: tuple[tuple[Fence, int], ...] = ()  # with the number of the report
 
 
-async def look(rows: Iterable[AttemptRow], shepherd: Shepherd, is_host: IsHost) -> Found:
-    """Compare the journal with the shepherd; end processes that nobody knows."""
+async def poisonous(journal: Journal) -> frozenset[Fence]:
+    """Count one more killed agent for what runs; return what has had too many.
+
+    It is on the disk before anything else is done. An agent that handed over was not killed.
+    """
+    running = [row.fence for row in journal.attempts if not row.ended_seq]
+    more = 0 if journal.handed_over else 1
+    counts = {fence: journal.killed.get(fence, 0) + more for fence in running}
+    changes = [AgentsOf(fence, count) for fence, count in counts.items() if more]
+    if changes or journal.handed_over:
+        await journal.write(*changes, HandedOver(False))
+    return frozenset(fence for fence, count in counts.items() if count >= MOST_KILLED)
+
+
+async def look(
+    rows: Iterable[AttemptRow],
+    shepherd: Shepherd,
+    is_host: IsHost,
+    poison: Collection[Fence] = (),
+) -> Found:
+    """Compare the journal with the shepherd; end processes that nobody knows, and `poison`."""
     listing = await shepherd.list()
     rows = tuple(rows)
-    left = [_left(row, listing, is_host) for row in rows if not row.ended_seq]
+    left = [_left(row, listing, is_host, poison) for row in rows if not row.ended_seq]
     found = Found(
         left=tuple(each for each in left if each is not None),
         ended=tuple(sorted(((r.fence, r.ended_seq) for r in rows if r.ended_seq), key=_by_seq)),
@@ -70,7 +97,9 @@ async def _end_others(listing: Listing, shepherd: Shepherd, kept: set[str]) -> N
         await shepherd.forget(*others)
 
 
-def _left(row: AttemptRow, listing: Listing, is_host: IsHost) -> Left | None:
+def _left(
+    row: AttemptRow, listing: Listing, is_host: IsHost, poison: Collection[Fence]
+) -> Left | None:
     try:
         start, spec = _START.decode(row.start), _SPEC.decode(row.spec)
     except msgspec.MsgspecError as error:
@@ -78,7 +107,7 @@ def _left(row: AttemptRow, listing: Listing, is_host: IsHost) -> Left | None:
         return None
     is_builtin = spec.load is not None and bool(spec.load.builtin)
     here = is_host(start.dut, spec.need.target.runtime) and not is_builtin
-    adoptable = here and f"{row.fence}.main" in _keys(listing)
+    adoptable = here and f"{row.fence}.main" in _keys(listing) and row.fence not in poison
     return Left(row=row, start=start, spec=spec, adoptable=adoptable)
 
 

@@ -93,6 +93,8 @@ class Journal:
         self.duts: dict[DutId, Fence] = store.duts()
         self.leases = tuple(store.leases())
         self.heard = store.heard()
+        self.killed = store.killed()
+        self.handed_over = store.handed_over()
         self.samples_dropped = 0
         self.fault = ""
         """Why nothing can be written at the moment; empty when all is well."""

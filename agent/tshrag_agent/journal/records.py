@@ -114,6 +114,19 @@ class LeaseGone(msgspec.Struct, frozen=True):
     fence: Fence
 
 
+class AgentsOf(msgspec.Struct, frozen=True):
+    """So many agents have been killed while an attempt ran."""
+
+    fence: Fence
+    killed: int
+
+
+class HandedOver(msgspec.Struct, frozen=True):
+    """The agent leaves in order, and what runs to the next one; or that one has begun."""
+
+    on: bool
+
+
 class Confirm(msgspec.Struct, frozen=True):
     """The controller has everything up to here for good."""
 
@@ -122,7 +135,18 @@ class Confirm(msgspec.Struct, frozen=True):
 
 
 Change = (
-    Append | Begin | Launched | Pumped | End | Heard | DutFence | LeaseKept | LeaseGone | Confirm
+    Append
+    | Begin
+    | Launched
+    | Pumped
+    | End
+    | Heard
+    | DutFence
+    | LeaseKept
+    | LeaseGone
+    | AgentsOf
+    | HandedOver
+    | Confirm
 )
 
 

@@ -15,6 +15,7 @@ import msgspec
 from tshrag_agent.journal.records import (
     RECORD_OVERHEAD_BYTES,
     SPOOLS,
+    AgentsOf,
     Append,
     AttemptRow,
     Begin,
@@ -22,6 +23,7 @@ from tshrag_agent.journal.records import (
     Confirm,
     DutFence,
     End,
+    HandedOver,
     Heard,
     Launched,
     LeaseGone,
@@ -60,6 +62,11 @@ CREATE TABLE IF NOT EXISTS leases (
   dut TEXT PRIMARY KEY, fence INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
 """
 """Came later than the format: a journal that has none gets it."""
+
+
+_KILLED = "killed_"
+_FORGET_KILLED = f"""DELETE FROM meta WHERE name IN
+  (SELECT '{_KILLED}' || fence FROM attempts WHERE ended_seq BETWEEN 1 AND ?)"""
 
 
 class SpoolCorrupt(LabError):
@@ -159,6 +166,14 @@ class Store:
     def heard(self) -> tuple[int, int]:
         return int(self._meta("epoch", 0)), int(self._meta("n", 0))
 
+    def killed(self) -> dict[Fence, int]:
+        """Return for attempts how many agents were killed while they ran."""
+        rows = self._db.execute(f"SELECT name, value FROM meta WHERE name GLOB '{_KILLED}*'")
+        return {Fence(int(name.removeprefix(_KILLED))): int(value) for name, value in rows}
+
+    def handed_over(self) -> bool:
+        return bool(self._meta("handed_over", 0))
+
     def _open(self, fresh: bool) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
@@ -213,11 +228,18 @@ class Store:
                 self._pumped(change)
             case Confirm():
                 self._confirm(change)
+            case AgentsOf(fence, killed):
+                self._set_meta(f"{_KILLED}{fence}", killed)
+            case HandedOver(on):
+                self._set_meta("handed_over", int(on))
             case _:
                 self._note(change)
         return 0
 
-    def _note(self, change: Launched | End | Heard | DutFence | LeaseKept | LeaseGone) -> None:
+    def _note(
+        self,
+        change: Launched | End | Heard | DutFence | LeaseKept | LeaseGone,
+    ) -> None:
         match change:
             case End(fence):
                 seq = self.heads["reports"].last
@@ -275,6 +297,7 @@ class Store:
         failpoint("journal.trimming")
         self._set_meta(f"confirmed_{change.spool}", upto)
         if change.spool == "reports":
+            self._db.execute(_FORGET_KILLED, (upto,))
             self._db.execute("DELETE FROM attempts WHERE ended_seq BETWEEN 1 AND ?", (upto,))
         head.confirmed = upto
         head.size_bytes -= (size or 0) + RECORD_OVERHEAD_BYTES * count
