@@ -92,7 +92,8 @@ async def f11_spool(_lab: ChaosLab) -> Once:
 
 def _writer(path: Path) -> "subprocess.Popen[bytes]":
     argv = [sys.executable, "-m", "tests.chaos.writers", "journal", str(path)]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT)
+    environment = {**os.environ, "TSHRAG_TEST_MODE": ""}  # it is no part of the lab
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT, env=environment)
 
 
 async def _promised(writer: "subprocess.Popen[bytes]") -> int:

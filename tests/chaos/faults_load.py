@@ -29,6 +29,7 @@ async def f18_clocks(lab: ChaosLab, name: str) -> Once:
         "FAKETIME_TIMESTAMP_FILE": str(stamp),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_FORCE_MONOTONIC_FIX": "1",  # or the locks of threads wait for too long
     }
     await _restart(lab, name, faked)
 
