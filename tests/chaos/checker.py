@@ -182,6 +182,7 @@ def spools_are_kept(recorded: Recorded) -> Iterator[Broken]:
     bodies: dict[tuple[str, int], str] = {}
     last: dict[str, int] = defaultdict(int)
     committed: dict[str, int] = defaultdict(int)
+    each: dict[str, int] = defaultdict(int)
     for line in recorded.of("spooled", "trimmed", "applied", "stored"):
         spool, ev = str(line["spool"]), line["ev"]
         if ev == "spooled":
@@ -191,7 +192,7 @@ def spools_are_kept(recorded: Recorded) -> Iterator[Broken]:
                 upto = committed[spool]
                 yield Broken("I9", f"{spool} trimmed to {line['seq']}, committed {upto}")
         else:
-            yield from _committed(line, spool, committed)
+            yield from _committed(line, spool, committed, each)
     yield from _all_committed(last, committed)
 
 
@@ -216,10 +217,13 @@ def _spooled(
         last[spool] = max(last[spool], number)
 
 
-def _committed(line: Line, spool: str, committed: dict[str, int]) -> Iterator[Broken]:
-    upto = int(line["upto"])
-    if upto < committed[spool]:
-        yield Broken("I12", f"{spool}: committed {committed[spool]}, then only {upto}")
+def _committed(
+    line: Line, spool: str, committed: dict[str, int], each: dict[str, int]
+) -> Iterator[Broken]:
+    upto, own = int(line["upto"]), f"{spool} of {line.get('boot')}"
+    if upto < each[own]:  # of each controller by itself: a standby stores what the leader does
+        yield Broken("I12", f"{spool}: committed {each[own]}, then only {upto}")
+    each[own] = max(each[own], upto)
     committed[spool] = max(committed[spool], upto)
 
 

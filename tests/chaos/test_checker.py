@@ -134,6 +134,10 @@ def gap_in_the_spool(lines: Lines) -> None:
     pick(lines, "stored")["upto"] = 4
 
 
+def order_lost(lines: Lines) -> None:
+    lines.append(line(2.8, "stored", spool="s", kind="samples", agent="a1", seq=1, upto=2))
+
+
 def two_leaders(lines: Lines) -> None:
     lines.append(line(9.0, "leads", "controller c2", chosen=7, node="c2", epoch=7, seq=13))
 
@@ -188,6 +192,7 @@ CORRUPT: dict[str, tuple[Callable[[Lines], None], str]] = {
     "a number that is used again": (number_used_again, "I11"),
     "a record that nobody sent": (invented_record, "I11"),
     "a gap in a spool": (gap_in_the_spool, "I12"),
+    "a store that falls back": (order_lost, "I12"),
     "an attempt that runs twice": (run_twice, "I14"),
     "an attempt that lives again": (alive_again, "I14"),
     "two leaders of one epoch": (two_leaders, "I15"),
@@ -204,6 +209,11 @@ def test_a_corrupt_history_is_found(name: str) -> None:
     lines = good()
     corrupt(lines)
     assert rule in {broken.rule for broken in check(Recorded(lines))}
+
+
+def test_a_standby_stores_the_same_later(tmp_path: Path) -> None:
+    behind = line(2.8, "stored", "controller c2", spool="s", kind="samples", seq=1, upto=2)
+    assert check(Recorded([*good(), behind])) == []
 
 
 def test_lines_of_processes_that_died_in_the_middle_are_left_out(tmp_path: Path) -> None:
