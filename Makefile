@@ -45,6 +45,8 @@ simulate: setup
 
 chaos: setup packages
 	$(BIN)/python -m tests.chaos.run --set quick --out benchmarks/results/chaos
+	$(BIN)/python -m tests.chaos.run --unsafe kill-parent-only cancel
+	$(BIN)/python -m tests.chaos.run --unsafe no-fsync F11
 
 chaos-full: setup packages
 	$(BIN)/python -m tests.chaos.run --set full $(if $(REPEAT),--repeat $(REPEAT)) --out benchmarks/results/chaos

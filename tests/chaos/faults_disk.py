@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from tests.chaos import load
 from tests.chaos.faults import Fault, Times, one_attempt_each, under_load
 from tests.chaos.faults_agent import RESUME
 from tests.chaos.images import a_disk, fill
-from tests.chaos.lab import AGENTS, ROOT, ChaosLab
+from tests.chaos.lab import AGENTS, ROOT, ChaosLab, program
 from tests.chaos.outcome import Bar, Once
 from tests.support.nats_server import NatsServer
 from tshrag_agent.journal.journal import Journal
@@ -91,7 +90,7 @@ async def f11_spool(_lab: ChaosLab) -> Once:
 
 
 def _writer(path: Path) -> "subprocess.Popen[bytes]":
-    argv = [sys.executable, "-m", "tests.chaos.writers", "journal", str(path)]
+    argv = program("tests.chaos.writers", "journal", str(path))
     environment = {**os.environ, "TSHRAG_TEST_MODE": ""}  # it is no part of the lab
     return subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT, env=environment)
 

@@ -94,6 +94,18 @@ async def f21_cancels(lab: ChaosLab) -> Once:
     )
 
 
+async def cancel_trees(lab: ChaosLab) -> Once:
+    """Cancel a run whose jobs have children, daemons and one that is deaf; what lives on?"""
+    run = await load.submit(lab, load.profile(60.0))
+    await load.loaded(lab, run)
+    at = time.monotonic()
+    await lab.client.cancel(run, wait_s=15.0)
+    await load.final(lab, run, 60.0)
+    alive = await survivors(lab, run)
+    times = {"dead": time.monotonic() - at}
+    return Once(times=times, counts={"survivors": alive}, runs=(run,))
+
+
 async def f22_races(lab: ChaosLab, races: int) -> Once:
     """Let cancels and completions meet at every place, with pauses of 0 to 20 ms there."""
     points = ("engine.decided", "engine.appended", "dispatch.sent")
@@ -250,6 +262,7 @@ FAULTS = (
     Fault("F18", "wall clock of the controller +-1 h, +-1 day", _clock_of_controller, full=10),
     Fault("F18", "wall clock of an agent +-1 h, +-1 day", _clock_of_agent, full=10),
     Fault("F21", "cancel 1,000 waiting and 50 running", f21_cancels, (DEAD,), full=5),
+    Fault("cancel", "cancel 24 trees that resist", cancel_trees, (DEAD,)),
     Fault("F22", "100 cancels race completions, pauses 0-20 ms", _few_races, full=0),
     Fault("F22", "1,000 cancels race completions, pauses 0-20 ms", _many_races, quick=0, full=2),
     Fault("F23", "jobs that nobody wants", f23_nasty, quick=0, full=1),

@@ -22,6 +22,7 @@ from tests.chaos.net import Host, a_subnet
 from tests.chaos.recorded import Line, Recorded, at_s
 from tests.support.agent_process import end_shepherd
 from tests.support.nats_server import NatsServer
+from tests.support.process_trees import living
 from tshrag_common import history, requests as r
 from tshrag_common.client import Client, open_client
 from tshrag_common.errors import LabError
@@ -33,6 +34,17 @@ AGENTS = ("alpha", "bravo", "charlie")
 SLOTS = 8
 FIRST, SECOND = "ctl-0", "ctl-1"
 ROOT = Path(__file__).parent.parent.parent
+
+
+UNSAFE = "TSHRAG_CHAOS_UNSAFE"
+"""Names what `tests.chaos.mutants` takes out of every process that is started."""
+
+
+def program(*argv: str) -> list[str]:
+    """Return what starts a module of the product, or of the mutant that is tried."""
+    mutant = os.environ.get(UNSAFE, "")
+    mutated = ["tests.chaos.mutants", mutant] if mutant else []
+    return [sys.executable, "-m", *mutated, *argv]
 
 
 class ChaosProcesses(LabProcesses):
@@ -50,7 +62,7 @@ class ChaosProcesses(LabProcesses):
         with path.open("ab") as log:
             self._log_from[name] = log.tell()
             process = subprocess.Popen(
-                [*(host.prefix if host else ()), sys.executable, "-m", *argv],
+                [*(host.prefix if host else ()), *program(*argv)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -292,6 +304,8 @@ class ChaosLab:
         self.processes.stop()
         for name in AGENTS:
             end_shepherd(self.processes.state / "agents" / name / "store")
+        for pid in living(f"={self.processes.state}/agents"):  # of a mutant: jobs that live on
+            os.kill(pid, signal.SIGKILL)
         if self._sampler is not None:
             self._sampler.terminate()
             self._sampler.wait(10)

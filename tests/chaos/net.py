@@ -18,7 +18,7 @@ def can_partition() -> str:
     """Return why there can be no namespaces here; empty when there can."""
     if os.geteuid() != 0:
         return "needs root"
-    missing = [name for name in ("ip", "nft") if shutil.which(name) is None]
+    missing = [name for name in ("ip", "nft", "nsenter") if shutil.which(name) is None]
     if missing:
         return f"needs {', '.join(missing)}: apt-get install iproute2 nftables"
     probe = f"tsprobe{secrets.token_hex(3)}"
@@ -34,6 +34,7 @@ class Host:
     """One namespace with a cable to this machine."""
 
     def __init__(self, number: int, subnet: tuple[int, int]) -> None:
+        self._number = number
         self.name = f"ts{subnet[0]}-{subnet[1]}-{number}"
         self._cable = f"tsv{subnet[0]}.{subnet[1]}.{number}"[:15]
         base = f"10.{subnet[0]}.{subnet[1]}"
@@ -54,8 +55,14 @@ class Host:
 
     @property
     def prefix(self) -> list[str]:
-        """Return what makes a program run on this host."""
-        return ["ip", "netns", "exec", self.name]
+        """Return what makes a program run on this host.
+
+        Every third host is entered by ``ip netns exec``, which hides the control groups, so that
+        the shepherd there has to find processes by walking /proc.
+        """
+        if self._number % 3 == 2:
+            return ["ip", "netns", "exec", self.name]
+        return ["nsenter", f"--net=/run/netns/{self.name}"]
 
     def swallow(self, way: Way) -> None:
         """Let packets of the cable vanish."""

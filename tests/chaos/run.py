@@ -22,12 +22,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeat", type=int, help="repetitions of each fault")
     parser.add_argument("--out", type=Path, help="folder of chaos.json and chaos.md")
     parser.add_argument("--keep", type=Path, help="keep the history in this folder")
+    parser.add_argument("--unsafe", choices=("kill-parent-only", "no-fsync"),
+                        help="take a rule out of the product: the faults must notice")  # fmt: skip
     said = parser.parse_args(argv)
+    if said.unsafe:
+        os.environ["TSHRAG_CHAOS_UNSAFE"] = said.unsafe
     if not os.environ.get("TSHRAG_HISTORY"):
         _again(said.keep)
     from tests.chaos import conduct
 
-    sys.exit(asyncio.run(conduct.conduct(said.which, said.names, said.repeat, said.out)))
+    missed = asyncio.run(conduct.conduct(said.which, said.names, said.repeat, said.out))
+    if said.unsafe:
+        print(f"{said.unsafe}: {'noticed' if missed else 'NOT NOTICED'}")
+        missed = 1 - missed
+    sys.exit(missed)
 
 
 def _again(keep: Path | None) -> None:

@@ -18,6 +18,7 @@ Mutation = Literal[
     "early-confirm",  # agents forget what nobody has stored yet
     "no-sync",  # the journal says so before the disk does
     "no-recover",  # an agent that starts does not look at what it left alive
+    "no-term",  # no command is too old, whoever sent it; fences of DUTs hold
     "wall-clock",  # the monotonic clock jumps with the wall clock
 ]
 MUTATIONS: tuple[Mutation, ...] = get_args(Mutation)
@@ -33,7 +34,8 @@ class Rules:
         self.has_monotonic_clocks = broken != "wall-clock"
 
     def fences(self, heard: tuple[int, int], duts: Any) -> Fences:
-        return _NoFences(heard, duts) if self._broken == "no-fence" else Fences(heard, duts)
+        broken = {"no-fence": _NoFences, "no-term": _NoTerms}.get(self._broken or "", Fences)
+        return broken(heard, duts)
 
     def found(self, found: Found) -> Found:
         return Found() if self._broken == "no-recover" else found
@@ -58,12 +60,16 @@ class Rules:
             store._hot = _NoDedup(store._connection)
 
 
-class _NoFences(Fences):
-    """Takes whatever comes."""
+class _NoTerms(Fences):
+    """Obeys leaders that were deposed, and what comes a second time."""
 
     def hear(self, epoch: int, n: int) -> bool:
         super().hear(epoch, n)
         return True
+
+
+class _NoFences(_NoTerms):
+    """Takes whatever comes."""
 
     def check(self, dut: DutId, fence: int) -> None:
         return None
