@@ -10,6 +10,7 @@ counted only when too much of them waits already. A full disk does the same to a
 
 import asyncio
 import logging
+import shutil
 import sqlite3
 import time
 from collections import deque
@@ -169,6 +170,13 @@ class Journal:
 
     def state(self, spool: SpoolName) -> SpoolState:
         return self._states[spool]
+
+    def free_bytes(self) -> int:
+        """Return how much room its disk has; none where it cannot be asked."""
+        try:
+            return shutil.disk_usage(self._store.path.parent).free
+        except OSError:
+            return 0
 
     @property
     def size_bytes(self) -> int:

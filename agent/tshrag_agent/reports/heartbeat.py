@@ -30,6 +30,7 @@ _OBEY_S = 3.0
 _IN_USE_S = 20.0
 """An agent that lost its journal is let in when the old one has been silent for 15 s."""
 _TROUBLE_MOST = 300
+_LEAST_FREE_BYTES = 4 << 20
 
 
 class Pulse:
@@ -174,6 +175,8 @@ class Pulse:
         """Say what keeps us from storing, else from telling; empty when all is well."""
         if self._journal.fault:
             return f"storage_full: {self._journal.fault}"[:_TROUBLE_MOST]
+        if self._journal.free_bytes() < _LEAST_FREE_BYTES:
+            return "storage_full: the disk of the journal; make room on it"
         refusals = (outbound.refusal for outbound in self._outbounds.values())
         return next((refusal for refusal in refusals if refusal), "")[:_TROUBLE_MOST]
 

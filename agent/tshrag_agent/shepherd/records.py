@@ -1,11 +1,13 @@
 """What a shepherd must still know when it is started again: one file, a line a fact.
 
 It is not synced: a crash of the shepherd leaves it whole, and a crash of the host leaves nothing
-alive that it could help to find.
+alive that it could help to find. A full disk does not stop a shepherd, who ends what is over its
+limits whatever the disk does: it owes the file what memory knows until there is room.
 """
 
 import json
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,12 +34,14 @@ class Records:
         self._lines: list[str] = []
         self._size = 0
         self._fd = -1
+        self._is_owed = False
         self._read()
 
     def begin(self, folders: Iterable[str]) -> None:
         """Start over with what is still of use, written whole before it replaces the old file."""
         self.folders = list(folders)
-        self._compact()
+        self._is_owed = True
+        self.flush()
 
     def note_start(self, key: str, pid: int, group: str, at: int) -> None:
         fact = {"key": key, "pid": pid, "ticks": 0, "group": group, "at": at}
@@ -60,15 +64,22 @@ class Records:
 
     def flush(self) -> None:
         """Write what was noted; only then does it count."""
-        if not self._lines:
+        if not self._lines and not self._is_owed:
             return
         data = "".join(self._lines).encode("ascii")
         self._lines.clear()
         self._size += len(data)
-        if self._size > _COMPACT_BYTES:
-            self._compact()
+        try:
+            if self._is_owed or self._size > _COMPACT_BYTES:
+                self._compact()
+            else:
+                _write_all(self._fd, data)
+        except OSError as error:
+            if not self._is_owed:
+                print(f"records cannot be written: {error}", file=sys.stderr)  # noqa: T201 -- its log
+            self._is_owed = True  # all of it: the last line may be torn
         else:
-            _write_all(self._fd, data)
+            self._is_owed = False
 
     def _note(self, kind: str, fact: Any) -> None:
         self._lines.append(to_json([kind, fact]) + "\n")
@@ -79,9 +90,11 @@ class Records:
         lines += [["exit", fact] for fact in self.exits.values()]
         data = "".join(to_json(line) + "\n" for line in lines).encode("ascii")
         new_fd = os.open(self._path + ".new", os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-        _write_all(new_fd, data)
+        try:
+            _write_all(new_fd, data)
+        finally:
+            os.close(new_fd)
         os.replace(self._path + ".new", self._path)
-        os.close(new_fd)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.images import a_small_disk, can_mount, fill
 from tshrag_agent.shepherd.records import Records
 
 
@@ -60,3 +61,24 @@ def test_the_file_stays_small(tmp_path: Path) -> None:
         records.flush()
     assert (tmp_path / "r").stat().st_size < 5_000_000
     assert Records(str(tmp_path / "r")).exits == {}
+
+
+@pytest.mark.skipif(can_mount() != "", reason=can_mount())
+def test_a_full_disk_stops_nothing_and_is_made_good_for(tmp_path: Path) -> None:
+    with a_small_disk(tmp_path / "small", 1) as disk:
+        records = opened(disk / "r")
+        records.note_start("a", 1, "", at=0)
+        records.flush()
+        filler = fill(disk)
+        for number in range(300):
+            records.note_start(f"b{number}", number, "/groups/" + "x" * 60, at=0)
+            records.flush()
+        assert "a" in Records(str(disk / "r")).started, "what was written before is kept"
+        later = Records(str(disk / "r"))
+        later.begin(["/other"])  # a shepherd also starts on a full disk
+        filler.unlink()
+        records.note_exit({"key": "a", "exit_code": 0})
+        records.flush()
+        again = Records(str(disk / "r"))
+        assert len(again.started) == 300
+        assert again.exits == {"a": {"key": "a", "exit_code": 0}}
