@@ -170,12 +170,12 @@ SUSPECT = Bar("suspect", 16.0)
 _HOLES: tuple[tuple[Way, float, int, int], ...] = (
     ("both", 5.0, 1, 20),
     ("to-bus", 20.0, 1, 10),
-    ("from-bus", 20.0, 1, 10),
+    ("from-bus", 20.0, 0, 10),
     ("both", 60.0, 0, 10),
     ("both", 600.0, 0, 1),
 )
 FAULTS = (
-    Fault("F1", "SIGKILL agent, 2 s later it is back", f1_kill, (RESUME,), smoke=1, quick=2),
+    Fault("F1", "SIGKILL agent, 2 s later it is back", f1_kill, (RESUME,), smoke=1),
     Fault("F1s", "SIGKILL agent and its shepherd at once", f1_gone, (RESUME,), quick=1),
     Fault("F2", "SIGSTOP agent 5 s", partial(f2_freeze, frozen_s=5.0)),
     Fault("F2", "SIGSTOP agent 25 s", partial(f2_freeze, frozen_s=25.0), (SUSPECT,)),
