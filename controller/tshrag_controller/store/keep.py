@@ -261,7 +261,7 @@ def _small_ones(local: Sequence[Segment]) -> list[list[Segment]]:
 
 
 def _make_room(folder: Path, most_bytes: int) -> None:
-    """Remove the files of the cache that were fetched first, until the rest fits."""
+    """Remove the files of the cache that nobody has used for longest, until the rest fits."""
     found = sorted(
         ((path.stat().st_mtime, path) for path in folder.glob("*/*/*.parquet")), reverse=True
     )

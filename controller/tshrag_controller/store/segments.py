@@ -4,6 +4,7 @@ It stands in the hot store, so that "the segments are there" and "the partition 
 transaction. ``place``: local (a file of this controller) or cold (an object of the cold store).
 """
 
+import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,10 +74,19 @@ def path_of(folder: Path, segment: Segment) -> Path:
 def present(folder: Path, wanted: Iterable[Segment]) -> list[Path]:
     """Return the files of segments; raise SegmentsAway with those that are not here."""
     paths = {segment.name: path_of(folder, segment) for segment in wanted}
-    away = [name for name, path in paths.items() if not path.exists()]
+    away = [name for name, path in paths.items() if not _used(path)]
     if away:
         raise SegmentsAway(away)
     return list(paths.values())
+
+
+def _used(path: Path) -> bool:
+    """Mark a file as used, so that the cache lets others go first; tell whether it is there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def register(db: sqlite3.Connection, written: Iterable[Written], place: str, at: int) -> None:

@@ -37,6 +37,8 @@ from tshrag_controller.store.writer import Worker, storage_error
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+FETCHES = 4
+"""Of one read: others may let go what it has just fetched."""
 Tap = Callable[[str, tuple[SampleBatch, ...]], None]
 """(agent, batches) of what has just been stored"""
 
@@ -154,13 +156,14 @@ class Store:
 
     async def query(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """Run a read in the reader's thread; what it needs of the cold store is fetched first."""
-        while True:
+        for _ in range(FETCHES):
             try:
                 return await self._reader.call(read)
             except SegmentsAway as away:
                 if self.fetch is None:
                     raise
                 await self.fetch(away.names)
+        return await self._reader.call(read)
 
     async def read_output(
         self, job: str, attempt: int, stream: str, offset: int, limit: int

@@ -16,7 +16,7 @@ from tshrag_controller.store.columns import columns
 from tshrag_controller.store.hot import HotLimits
 from tshrag_controller.store.keep import Rules
 from tshrag_controller.store.parquet import SegmentDamaged
-from tshrag_controller.store.segments import CACHE, SEALED
+from tshrag_controller.store.segments import CACHE, SEALED, SegmentsAway
 
 ROOT = Path(__file__).parent.parent.parent.parent
 STEPS = (
@@ -191,6 +191,26 @@ async def test_what_the_cache_cannot_hold_is_refused_and_says_what_to_do(tmp_pat
         await kept.keeper.round()
     with pytest.raises(Refused, match=r"raise .store. cache_bytes"):
         await kept.read()
+    await kept.store.close()
+
+
+async def test_a_read_of_more_than_the_cache_holds_ends_with_an_error(tmp_path: Path) -> None:
+    kept = KeptStore(tmp_path)
+    await kept.begin()
+    for _ in range(3):
+        await kept.arrive()
+        await kept.keeper.round(everything=True)
+        kept.pass_days(1)
+    for days in (8, 1, 1):
+        kept.pass_days(days)
+        await kept.keeper.round()
+    known = await kept.store.query(segments.segments)
+    assert [each.place for each in known] == ["cold"] * 3
+    kept.keeper.rules = Rules(cache_bytes=2 * max(each.bytes for each in known))
+    with pytest.raises((Refused, SegmentsAway)):
+        await kept.read()
+    kept.keeper.rules = Rules()
+    assert await kept.read() == kept.told
     await kept.store.close()
 
 
