@@ -135,6 +135,34 @@ def test_up_says_at_once_what_keeps_it_from_its_bus_and_ends_when_asked(tmp_path
     assert rest.endswith("ended before the lab was ready\n")
 
 
+def test_a_lab_ends_with_the_terminal_that_it_stands_in(tmp_path: Path) -> None:
+    state = tmp_path / "lab"
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(TSHRAG[0], [*TSHRAG, "up"], environment_of(state))
+    said = b""
+    while b"is online" not in said:
+        assert select.select([terminal], [], [], 45)[0], said
+        said += os.read(terminal, 4096)
+    broker = int((state / "nats" / "run" / "nats.pid").read_text())
+    os.close(terminal)  # as a closed window, or a lost ssh session
+    os.waitpid(child, 0)
+    assert not Path(f"/proc/{broker}").exists()
+    left = [
+        path.parent.name
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if str(state) in _text(path)
+    ]
+    assert not left
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # it has ended meanwhile
+        return ""
+
+
 def test_a_second_up_is_refused_and_leaves_the_lab_as_it_was(state: Path) -> None:
     broker = (state / "nats" / "run" / "nats.pid").read_text()
     done = run_cli("up", state=state)

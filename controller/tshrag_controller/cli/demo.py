@@ -8,6 +8,7 @@ import asyncio
 import json
 import secrets
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def demo(keep: bool, state: Path) -> None:
     Nothing has to be set up. It ends by itself; the run report stays in the folder.
     """
     lab = LabProcesses(state.absolute())
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: nothing is left running
+        signal.signal(number, signal.default_int_handler)
     try:
         good = asyncio.run(_demo(lab, keep))
     except LabError as error:

@@ -1,6 +1,7 @@
 """``tshrag up``: a lab on this machine in the foreground; a second terminal just works."""
 
 import asyncio
+import contextlib
 import signal
 from pathlib import Path
 
@@ -12,6 +13,16 @@ from tshrag_controller.cli.processes import LabProcesses
 from tshrag_controller.reports.text import clean
 
 DEFAULT_STATE = "~/.local/share/tshrag/lab"
+
+
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""SIGHUP: the terminal was closed; the lab that stands in it ends with it."""
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a line, unless the terminal is gone."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=err)
 
 
 @options.command(
@@ -41,11 +52,11 @@ def up(state: Path, agent: str, slots: int | None, no_agent: bool) -> None:
         click.echo(clean(error.line), err=True)
         raise SystemExit(3 if error.retryable else 2) from None
     except asyncio.CancelledError:
-        click.echo("ended before the lab was ready", err=True)
+        say("ended before the lab was ready", err=True)
         raise SystemExit(130) from None
     finally:
         lab.stop()
-    click.echo("ended; nothing is left running")
+    say("ended; nothing is left running")
 
 
 def _default_state() -> Path:
@@ -57,7 +68,7 @@ async def _up(lab: LabProcesses, agent: str, slots: int | None, no_agent: bool) 
     loop = asyncio.get_running_loop()
     starting = asyncio.current_task()
     assert starting is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDS:
         loop.add_signal_handler(number, starting.cancel)
     lab.start_controller()
     await lab.wait_ready(lambda line: click.echo(clean(line), err=True))
@@ -67,7 +78,7 @@ async def _up(lab: LabProcesses, agent: str, slots: int | None, no_agent: bool) 
         lab.start_agent(agent, slots=slots)
         await lab.wait_agents(1)
         click.echo(f"agent       {agent} is online")
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDS:
         loop.add_signal_handler(number, stop.set)
     where = "" if lab.state == _default_state() else f"TSHRAG_STATE={lab.state} "
     click.echo(f"logs        {lab.state}/log/")
@@ -79,4 +90,4 @@ async def _up(lab: LabProcesses, agent: str, slots: int | None, no_agent: bool) 
                 await stop.wait()
         except TimeoutError:
             continue
-    click.echo("ending …")
+    say("ending …")
