@@ -37,6 +37,7 @@ Verb = Literal[
     "query", "query_part", "store_status", "store_do",
     "console", "console_grep", "signs",
     "drill",
+    "judge",
 ]  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.consoles import ConsoleAnswers
 from tshrag_controller.answers.data import DataAnswers
 from tshrag_controller.answers.drills import DrillAnswers
+from tshrag_controller.answers.judge import JudgeAnswers
 from tshrag_controller.answers.lab import About, LabAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
@@ -75,6 +76,7 @@ from tshrag_controller.verbs import (
     console_verbs,
     data_verbs,
     drill_verbs,
+    judge_verbs,
     lab_verbs,
     resolve_verbs,
     run_verbs,
@@ -218,6 +220,7 @@ class Leading:
                 SampleAnswers(engine, store, self.queries), StoreAnswers(store, self.keeper)
             ),
             **console_verbs(ConsoleAnswers(engine, store)),
+            **judge_verbs(JudgeAnswers(engine, store)),
             **blob_verbs(BlobAnswers(self._loads)),
             **self._people.verbs(),
             **resolve_verbs(ResolveAnswers(engine)),

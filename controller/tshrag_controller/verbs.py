@@ -9,12 +9,14 @@ from tshrag_common import (
 )
 from tshrag_common.channel_requests import OpenChannel
 from tshrag_common.drill_requests import Drill
+from tshrag_common.judge_requests import JudgeStored
 from tshrag_common.resolve_requests import Resolve
 from tshrag_controller.answers.blobs import BlobAnswers
 from tshrag_controller.answers.channels import ChannelAnswers
 from tshrag_controller.answers.consoles import ConsoleAnswers
 from tshrag_controller.answers.data import DataAnswers
 from tshrag_controller.answers.drills import DrillAnswers
+from tshrag_controller.answers.judge import JudgeAnswers
 from tshrag_controller.answers.lab import LabAnswers
 from tshrag_controller.answers.resolve import ResolveAnswers
 from tshrag_controller.answers.runs import RunAnswers
@@ -51,6 +53,10 @@ def data_verbs(data: DataAnswers) -> Mapping[str, Verb]:
         "metrics": Verb(r.ListMetrics, data.metrics),
         "series": Verb(r.GetSeries, data.series),
     }
+
+
+def judge_verbs(answers: JudgeAnswers) -> Mapping[str, Verb]:
+    return {"judge": Verb(JudgeStored, answers.judge)}
 
 
 def blob_verbs(put: BlobAnswers) -> Mapping[str, Verb]:

@@ -38,10 +38,12 @@ def print_end(out: Console, run: RunView, blamed: Sequence[JobView] = ()) -> Non
 def print_verdict(out: Console, run: RunView) -> None:
     """Print the verdicts with value, bound, margin and number of samples."""
     heads = ("criterion", "verdict", "value", "bound", "margin", "samples", "why")
-    out.print(render.table(heads, _rows(run.evidence), ("value", "bound", "margin", "samples")))
+    out.print(
+        render.table(heads, verdict_rows(run.evidence), ("value", "bound", "margin", "samples"))
+    )
 
 
-def _rows(evidence: Iterable[Evidence]) -> Iterable[tuple[render.Cell, ...]]:
+def verdict_rows(evidence: Iterable[Evidence]) -> Iterable[tuple[render.Cell, ...]]:
     for each in evidence:
         word = render.state(each.verdict)
         if each.marginal:

@@ -5,8 +5,8 @@ from itertools import chain
 import msgspec
 
 from tshrag_common.criteria import CompiledCriterion
+from tshrag_common.significance import chance_of
 from tshrag_controller.core.measured import statistic_of
-from tshrag_controller.core.significance import chance_of
 from tshrag_controller.core.source import NoVerdict, Source
 
 

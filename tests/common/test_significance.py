@@ -6,11 +6,14 @@ import random
 import pytest
 from hypothesis import given, strategies as st
 
-from tshrag_controller.core.significance import (
+from tshrag_common.significance import (
+    Moments,
     beyond_quantile,
     chance_of,
+    interval,
     mann_whitney,
     regularised_beta,
+    t_beyond,
     welch,
 )
 
@@ -59,6 +62,17 @@ def test_a_difference_of_medians_is_judged_by_ranks_with_ties(
 )
 def test_the_incomplete_beta_function(a: float, b: float, x: float, expected: float) -> None:
     assert math.isclose(regularised_beta(a, b, x), expected, rel_tol=1e-10, abs_tol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"), [(1, 12.706204736), (9, 2.262157163), (1000, 1.962339081)]
+)
+def test_an_interval_is_as_wide_as_the_tables_of_t_say(freedom: int, expected: float) -> None:
+    assert math.isclose(t_beyond(0.05, freedom), expected, rel_tol=1e-8)
+    found = interval(Moments(freedom + 1, 10.0, 2.0))
+    assert found is not None
+    assert math.isclose(found[1] - 10, expected * 2 / math.sqrt(freedom + 1), rel_tol=1e-8)
+    assert interval(Moments(1, 10.0, 0.0)) is None
 
 
 def test_a_tail_that_grew_is_seen_and_one_that_did_not_is_not() -> None:

@@ -13,6 +13,8 @@ beyond a quantile): then nothing is called significant.
 import math
 from collections.abc import Sequence
 
+import msgspec
+
 from tshrag_common.statistics import one_number, quantile_percent
 
 FEW_RANKS = 8
@@ -31,18 +33,58 @@ def chance_of(statistic: str, ones: Sequence[float], others: Sequence[float]) ->
     return mann_whitney(ones, others) if percent == 50 else beyond_quantile(percent, ones, others)
 
 
+class Moments(msgspec.Struct, frozen=True):
+    """What is known of a set of samples: how many, their mean, their standard deviation (n - 1)."""
+
+    count: int
+    mean: float
+    deviation: float
+
+
 def welch(ones: Sequence[float], others: Sequence[float]) -> float | None:
     """Return the p-value of a difference of means of samples with unequal variances."""
     if len(ones) < 2 or len(others) < 2:
         return None
-    (one_mean, one_error), (other_mean, other_error) = _mean_error(ones), _mean_error(others)
-    error = one_error + other_error
+    return welch_of(moments(ones), moments(others))
+
+
+def welch_of(one: Moments, other: Moments) -> float | None:
+    """Return the same, of what is known of the samples."""
+    if one.count < 2 or other.count < 2:
+        return None
+    own, theirs = one.deviation**2 / one.count, other.deviation**2 / other.count
+    error = own + theirs
     if error == 0:
-        return 1.0 if one_mean == other_mean else 0.0
-    t = (one_mean - other_mean) / math.sqrt(error)
-    part = one_error / error  # as parts of 1: the squares of small errors would vanish
-    freedom = 1 / (part**2 / (len(ones) - 1) + (1 - part) ** 2 / (len(others) - 1))
+        return 1.0 if one.mean == other.mean else 0.0
+    t = (one.mean - other.mean) / math.sqrt(error)
+    part = own / error  # as parts of 1: the squares of small errors would vanish
+    freedom = 1 / (part**2 / (one.count - 1) + (1 - part) ** 2 / (other.count - 1))
     return regularised_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
+
+
+def interval(of: Moments, level: float = 0.95) -> tuple[float, float] | None:
+    """Return the confidence interval of a mean, by the t distribution; None below two samples."""
+    if of.count < 2:
+        return None
+    far = t_beyond(1 - level, of.count - 1) * of.deviation / math.sqrt(of.count)
+    return of.mean - far, of.mean + far
+
+
+def t_beyond(chance: float, freedom: float) -> float:
+    """Return the t beyond which, on both sides, the distribution has so much; by bisection."""
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        beyond = regularised_beta(freedom / 2, 0.5, freedom / (freedom + middle * middle))
+        low, high = (middle, high) if beyond > chance else (low, middle)
+    return high
+
+
+def moments(values: Sequence[float]) -> Moments:
+    """Return what is known of at least two samples."""
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return Moments(len(values), mean, math.sqrt(variance))
 
 
 def mann_whitney(ones: Sequence[float], others: Sequence[float]) -> float | None:
@@ -121,10 +163,3 @@ def _fraction(a: float, b: float, x: float) -> float:
         if abs(d * c - 1) < 1e-14:
             break
     return found
-
-
-def _mean_error(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the square of its standard error."""
-    mean = math.fsum(values) / len(values)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean, variance / len(values)
