@@ -34,7 +34,14 @@ BINARY = ("parquet", "arrow")
 @click.option("--run", help="Only samples of this run.")
 @click.option("--key", help="Only metrics of this pattern, as 'network.*'.")
 @click.option("--limit", default=1000, show_default=True, help="Rows of a table.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="The form of the rows; parquet and arrow go to a file or a pipe.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the file here.")
 @options.in_lab
 def query(

@@ -131,7 +131,12 @@ def take_up(connection: Connection, output: str) -> None:
 @click.option("--since", type=options.Moment(), help="Only samples from here on.")
 @click.option("--until", type=options.Moment(), help="Only samples before.")
 @click.option(
-    "--format", "form", type=click.Choice(("parquet", "arrow", "csv", "json")), default="parquet"
+    "--format",
+    "form",
+    type=click.Choice(("parquet", "arrow", "csv", "json")),
+    default="parquet",
+    show_default=True,
+    help="The form of the file.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @options.in_lab
