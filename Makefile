@@ -3,6 +3,7 @@
 # make check  the quick half of it: lint, format, types, house rules
 # make simulate SEEDS=10000   a lab on a virtual clock under faults, seed by seed (FROM=1)
 # make chaos  real processes under real faults, in ten minutes; chaos-full: all of them, REPEAT=n
+# make boards the tests on real boards: a Linux kernel and U-Boot under QEMU
 # make bench  the benchmarks, results into benchmarks/results/
 
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
 
-.PHONY: packages demo test check simulate chaos chaos-full bench docs clean setup
+.PHONY: packages demo test check simulate boards chaos chaos-full bench docs clean setup
 
 setup: $(STAMP)
 
@@ -50,6 +51,10 @@ chaos: setup packages
 
 chaos-full: setup packages
 	$(BIN)/python -m tests.chaos.run --set full $(if $(REPEAT),--repeat $(REPEAT)) --out benchmarks/results/chaos
+
+# real boards: a Linux kernel and U-Boot under QEMU, pdudaemon; minutes, and 100 MB of packages once
+boards: setup
+	TSHRAG_BOARDS=1 $(BIN)/pytest -q -n0 tests/boards tests/agent/boards
 
 bench: setup
 	$(BIN)/python -m benchmarks.run

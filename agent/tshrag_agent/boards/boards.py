@@ -11,12 +11,13 @@ from tshrag_agent.boards.strategy import Means, moves_of
 from tshrag_agent.boards.switch import CountedSwitch, Mains
 from tshrag_agent.duts import Duts
 from tshrag_agent.settings import DutTable
-from tshrag_agent.transport.base import PowerSwitch
+from tshrag_agent.transport.base import DutTransport, PowerSwitch
 from tshrag_agent.transport.boot_way import BootWay, Move
 from tshrag_agent.transport.power import power_switch
 from tshrag_agent.transport.serial_shell import SerialTransport
 from tshrag_common.errors import NotFound
 from tshrag_common.ids import DutId
+from tshrag_common.jobs import Way
 
 STRATEGIES = "tshrag.strategies"
 """The entry points of strategies: each a function of settings and means to moves."""
@@ -65,6 +66,9 @@ class Boards:
         if dut not in self._boards:
             self._boards[dut] = self._made(self._tables[dut])
         return self._boards[dut]
+
+    def transport(self, dut: DutId, way: Way) -> DutTransport:
+        return self._duts.transport(dut, way)
 
     def used_by(self, dut: DutId, user: str) -> None:
         """Say who has a DUT from now on, as RUN or RUN/ATTEMPT."""

@@ -136,7 +136,12 @@ class _Attempt:
         if not self._password:
             raise self._refused("a password is asked for, and none is set")
         self._password_given = True
+        await self._settled()  # login says its prompt first and switches the echo off then
         await self._talk.type(self._password.encode() + self._enter, hidden=True)
+
+    async def _settled(self) -> None:
+        while (heard := await self._talk.hear(_SETTLE_S)) is not None:
+            self.matcher.add(heard)
 
     async def _is_prompt(self) -> bool:
         """Tell whether the DUT waits behind the prompt; what comes instead is searched, too."""
