@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -48,7 +49,8 @@ def _run(config: Path, handover: bool, verbose: bool, form: Literal["json", "tex
     set_up_logging("debug" if verbose else "info", form)
     with _one_line():
         settings = read_settings(config)
-        uvloop.run(process.run(settings, handover=handover))
+        reread = partial(read_settings, config)
+        uvloop.run(process.run(settings, handover=handover, reread=reread))
 
 
 @main.command()

@@ -7,6 +7,8 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
+
 from tshrag_agent.attempts.attempt import Attempt, Office
 from tshrag_agent.attempts.choose import Ways
 from tshrag_agent.attempts.contact import Contact
@@ -32,12 +34,13 @@ from tshrag_agent.journal.records import HandedOver
 from tshrag_agent.leases import Leases
 from tshrag_agent.loads.cache import LoadCache
 from tshrag_agent.online import Online
+from tshrag_agent.reload import Reloads
 from tshrag_agent.reports.early import EarlyReports
 from tshrag_agent.reports.facts import gather
 from tshrag_agent.reports.metric_sockets import MetricSockets
 from tshrag_agent.reports.sampler import Sampler
 from tshrag_agent.reports.tap import HostTap
-from tshrag_agent.settings import AgentSettings
+from tshrag_agent.settings import AgentSettings, DutTable
 from tshrag_agent.slots import Slots
 from tshrag_common import wire
 from tshrag_common.clock import SystemClock
@@ -48,7 +51,7 @@ from tshrag_common.ids import AgentId, DutId, Fence
 from tshrag_common.inventory import AgentFacts
 from tshrag_common.jobs import JobSpec
 from tshrag_common.keys import Bundle
-from tshrag_common.reports import DutChanged, Goodbye
+from tshrag_common.reports import DutChanged, Goodbye, Hello
 from tshrag_common.seals import CommandVerifier
 
 logger = logging.getLogger(__name__)
@@ -125,6 +128,7 @@ class Daemon:
         self.consoles = Consoles(journal, self._clock, self.roster)
         self._duts = self.consoles.duts(settings.dut, self.channels)
         self._boards = self._new_boards(settings)
+        self.reloads = Reloads(settings, self._duts, self._boards, self.roster, self._changed)
         self._host_tap = HostTap(journal, self._clock)
         self._sampler = self._new_sampler(settings.agent.sample_s)
         self._site = self._made_site()
@@ -192,6 +196,7 @@ class Daemon:
                 group.create_task(self.leases.watch(), name="leases")
                 group.create_task(self.channels.run(), name="channels")
                 group.create_task(self.consoles.run(), name="console records")
+                group.create_task(self.reloads.run(), name="reloads")
                 if self._sampler is not None:
                     group.create_task(self._sampler.run(), name="sampler")
                     sample_s = self._settings.agent.sample_s
@@ -259,6 +264,17 @@ class Daemon:
         logger.error("a DUT is out of service", extra={"dut": dut, "reason": reason})
         report = DutChanged(at=self._clock.now(), dut=dut, faulty=reason)
         self.roster.blame(dut, await self._journal.append("reports", wire.body(report)))
+
+    async def _changed(self, settings: AgentSettings, duts: tuple[DutTable, ...]) -> None:
+        """Say what this host has now, as at the start; attempts go on."""
+        now = msgspec.structs.replace(settings, dut=duts)
+        facts = await asyncio.to_thread(gather, self.agent, now, self.facts.boot, VERSION)
+        self.roster.slots.become(facts.slots, {dut.id: dut for dut in facts.duts})
+        self.facts = facts
+        self._online.facts = self.facts
+        holds = tuple(self.roster.live)
+        report = Hello(at=self._clock.now(), facts=self.facts, holds=holds)
+        await self._journal.append("reports", wire.body(report))
 
     async def _expire(self) -> None:
         """Remove job directories that are old, for ever."""

@@ -28,21 +28,53 @@ class Duts:
         tables: Iterable[DutTable],
         recorder: Callable[[DutId], Recorder | None] = lambda dut: None,
     ) -> None:
-        self._tables = {DutId(table.id): table for table in tables}
+        self._tables: dict[DutId, DutTable] = {}
         self._open: dict[tuple[DutId, Way], DutTransport] = {}
-        self.consoles = {
-            name: SerialConsole(
-                name, table.serial.line, recorder=recorder(name), pace=table.serial.pace
-            )
-            for name, table in self._tables.items()
-            if table.serial is not None
-        }
+        self.consoles: dict[DutId, SerialConsole] = {}
+        self._recorder = recorder
+        self._group: asyncio.TaskGroup | None = None
+        self._running: dict[DutId, asyncio.Task[None]] = {}
+        for table in tables:
+            self._enter(DutId(table.id), table)
 
     async def run(self) -> None:
         """Keep every console open, for ever."""
         async with asyncio.TaskGroup() as group:
-            for name, console in self.consoles.items():
-                group.create_task(console.run(), name=f"console {name}")
+            self._group = group
+            for name in self.consoles:
+                self._attend(name)
+            await asyncio.Event().wait()
+
+    @property
+    def tables(self) -> tuple[DutTable, ...]:
+        """Return the settings that are in force."""
+        return tuple(self._tables.values())
+
+    async def replace(self, dut: DutId, table: DutTable | None) -> None:
+        """Let a DUT that nobody uses be what `table` says; None: it goes."""
+        task = self._running.pop(dut, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        for key in [key for key in self._open if key[0] == dut]:
+            await self._leave(dut, self._open.pop(key))
+        self._tables.pop(dut, None)
+        self.consoles.pop(dut, None)
+        if table is not None:
+            self._enter(dut, table)
+            self._attend(dut)
+
+    def _enter(self, dut: DutId, table: DutTable) -> None:
+        self._tables[dut] = table
+        if table.serial is not None:
+            self.consoles[dut] = SerialConsole(
+                dut, table.serial.line, recorder=self._recorder(dut), pace=table.serial.pace
+            )
+
+    def _attend(self, dut: DutId) -> None:
+        console = self.consoles.get(dut)
+        if console is not None and self._group is not None:
+            self._running[dut] = self._group.create_task(console.run(), name=f"console {dut}")
 
     @asynccontextmanager
     async def attended(self, dut: DutId) -> AsyncIterator[None]:
@@ -88,12 +120,15 @@ class Duts:
     async def close(self) -> None:
         """Let go of every DUT."""
         for (dut, _), transport in self._open.items():
-            try:
-                async with asyncio.timeout(_CLOSE_S):
-                    await transport.close()
-            except (LabError, OSError, TimeoutError) as error:
-                logger.warning("a DUT was not left in order", extra={"dut": dut, "why": str(error)})
+            await self._leave(dut, transport)
         self._open.clear()
+
+    async def _leave(self, dut: DutId, transport: DutTransport) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await transport.close()
+        except (LabError, OSError, TimeoutError) as error:
+            logger.warning("a DUT was not left in order", extra={"dut": dut, "why": str(error)})
 
     def _opened(self, dut: DutId, way: Way) -> DutTransport:
         table = self._tables.get(dut)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tshrag_agent.attempts.host import Shepherd
 from tshrag_agent.daemon import Daemon
 from tshrag_agent.journal.journal import Journal
+from tshrag_agent.reload import Reread
 from tshrag_agent.settings import AgentSettings
 from tshrag_common import history
 from tshrag_common.errors import Refused
@@ -23,8 +24,10 @@ class AlreadyRunning(Refused):
     code = "already_running"
 
 
-async def run(settings: AgentSettings, *, handover: bool = False) -> None:
-    """Be the agent of `settings` until SIGTERM or SIGINT.
+async def run(
+    settings: AgentSettings, *, handover: bool = False, reread: Reread | None = None
+) -> None:
+    """Be the agent of `settings` until SIGTERM or SIGINT; SIGHUP reads them again by `reread`.
 
     With `handover` processes on the host are left to the next agent.
 
@@ -40,6 +43,9 @@ async def run(settings: AgentSettings, *, handover: bool = False) -> None:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, daemon.stop, handover)
+            if reread is not None:
+                daemon.reloads.reread = reread
+                loop.add_signal_handler(signal.SIGHUP, daemon.reloads.soon)
             await daemon.serve()
 
 

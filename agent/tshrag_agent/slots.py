@@ -53,6 +53,11 @@ class Slots:
         if dut is not None and self._holds.get(dut) == fence:
             del self._holds[dut]
 
+    def become(self, total: int, duts: Mapping[DutId, Dut]) -> None:
+        """Have other DUTs and slots from now on; what is held stays held."""
+        self.free += total - self.total
+        self.total, self._duts = total, dict(duts)
+
     def knows(self, dut: DutId) -> bool:
         return dut in self._duts
 

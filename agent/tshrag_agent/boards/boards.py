@@ -80,6 +80,16 @@ class Boards:
             switch.used_by(user)
         self.board(dut).used_by(user.partition("/")[0])
 
+    async def replace(self, dut: DutId, table: DutTable | None) -> None:
+        """Let a board that nobody uses be what `table` says; a virtual one that changed ends."""
+        switch = self._power.pop(dut, None)
+        if switch is not None and isinstance(switch.inner, QemuBoard):
+            await switch.inner.close()
+        self._boards.pop(dut, None)
+        self._tables.pop(dut, None)
+        if table is not None:
+            self._tables[dut] = table
+
     async def close(self) -> None:
         """End the virtual boards; they go with their agent."""
         for switch in self._power.values():
