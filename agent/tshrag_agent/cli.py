@@ -18,6 +18,7 @@ from tshrag_agent.daemon import VERSION
 from tshrag_agent.host_keys import host_key_lines
 from tshrag_agent.online import Denied
 from tshrag_agent.reports.facts import gather
+from tshrag_agent.scan import learn, proposal, scan
 from tshrag_agent.settings import AgentSettings, read_settings
 from tshrag_common.errors import LabError, Refused
 from tshrag_common.ids import AgentId
@@ -104,6 +105,28 @@ def host_key(config: Path, dut: str, pin: bool) -> None:
             click.echo(line)
     if not is_same:
         sys.exit(EXIT_REFUSED)
+
+
+@main.command("scan")
+@click.option("--learn", "name", default="", metavar="NAME", help="Propose the board that comes.")
+@click.option("--within", "within_s", default=120.0, show_default=True, help="Seconds to wait.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def scan_(name: str, within_s: float, as_json: bool) -> None:
+    """List serial adapters, USB devices and neighbours that speak SSH.
+
+    With --learn: start it, then power the board or plug its cable; it prints a [[dut]] entry for
+    agent.toml.
+    """
+    with _one_line():
+        found = asyncio.run(scan())
+        if name:
+            click.echo(f"{len(found.lines)} things are known; now bring {name}", err=True)
+            click.echo(proposal(name, asyncio.run(learn(found, within_s))), nl=False)
+        elif as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        else:
+            for line in found.lines or ["nothing"]:
+                click.echo(line)
 
 
 def _name(settings: AgentSettings) -> AgentId:
