@@ -12,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
 
-.PHONY: packages demo test check simulate boards chaos chaos-full bench docs clean setup
+.PHONY: packages demo demo-qemu test check simulate boards chaos chaos-full bench docs clean setup
 
 setup: $(STAMP)
 
@@ -25,6 +25,9 @@ $(STAMP): uv.lock pyproject.toml common/pyproject.toml agent/pyproject.toml cont
 
 demo: setup
 	$(BIN)/tshrag demo
+
+# the same with a virtual board more: installs QEMU and U-Boot where they are not (Debian, root)
+demo-qemu: packages demo
 
 check: setup
 	$(BIN)/ruff check .

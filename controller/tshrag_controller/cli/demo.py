@@ -96,7 +96,7 @@ def acts() -> list[Act]:
         "schedule": {"sequence": [{"command": "sleep 3600", "target": "board"}]},
         "criteria": {},
     }
-    return [
+    made = [
         Act(letter="a", title="the example profile, its load from git, on an SSH board",
             profile=example, ends="passed", duts=("board-ssh",)),
         Act(letter="b", title="the same load on a serial board, behind a login prompt",
@@ -105,6 +105,10 @@ def acts() -> list[Act]:
         Act(letter="d", title="a job that is cancelled, on the board too", profile=endless,
             ends="cancelled", cancel=True),
     ]  # fmt: skip
+    if demo_lab.has_qemu():
+        title = "a real U-Boot under QEMU: power, autoboot stopped, its environment, off"
+        made.append(Act(letter="e", title=title, profile={**demo_lab.BOOT}, ends="passed"))
+    return made
 
 
 async def _demo(lab: LabProcesses, keep: bool) -> bool:
@@ -124,7 +128,8 @@ async def _demo(lab: LabProcesses, keep: bool) -> bool:
     await lab.wait_ready()
     _say(f"  nats-server and controller: {lab.bundle.url}")
     lab.start_agent("rack-1", demo_lab.ssh_dut("board-ssh", ssh), slots=2)
-    lab.start_agent("rack-2", demo_lab.serial_dut("board-serial", serial, password), slots=2)
+    duts = demo_lab.serial_dut("board-serial", serial, password)
+    lab.start_agent("rack-2", duts + _virtual_board(), slots=2)
     await lab.wait_agents(2)
     _say("  two agents: rack-1, rack-2")
     bundle = lab.bundle
@@ -139,6 +144,14 @@ async def _demo(lab: LabProcesses, keep: bool) -> bool:
         _say(f"the lab stays until Ctrl-C: TSHRAG_STATE={lab.state} tshrag status")
         await asyncio.Event().wait()
     return good
+
+
+def _virtual_board() -> str:
+    if demo_lab.has_qemu():
+        _say("  a virtual board: QEMU with U-Boot")
+        return demo_lab.qemu_dut("board-qemu")
+    _say("  no virtual board: 'make demo-qemu' installs QEMU and U-Boot (Debian, root)")
+    return ""
 
 
 def _fresh(lab: LabProcesses) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -175,4 +176,44 @@ url = "{said["path"]}"
 [dut.serial.login]
 user = "root"
 password_file = "{password_file}"
+"""
+
+
+UBOOT = Path("/usr/lib/u-boot/qemu_arm/u-boot.bin")
+BOOT: dict[str, object] = {
+    "name": "uboot_on_qemu",
+    "targets": {"board": {"kind": "qemu-arm"}},
+    "schedule": {
+        "sequence": [
+            {"boot": {"to": "bootloader", "fresh": True}, "target": "board"},
+            {"bootloader": ["setenv lab demo", "printenv lab"], "target": "board"},
+            {"power": "off", "target": "board"},
+        ]
+    },
+}
+
+
+def has_qemu() -> bool:
+    """Tell whether this machine can have a board with a real bootloader."""
+    return UBOOT.exists() and shutil.which("qemu-system-arm") is not None
+
+
+def qemu_dut(name: str) -> str:
+    """Return the ``[[dut]]`` of a QEMU with U-Boot."""
+    return f"""\
+
+[[dut]]
+id = "{name}"
+kind = "qemu-arm"
+labels = {{ room = "demo" }}
+
+[dut.qemu]
+program = "qemu-system-arm"
+machine = "virt"
+memory = "128M"
+firmware = "{UBOOT}"
+network = false
+
+[dut.boot.bootloader]
+timeout_s = 120.0
 """
