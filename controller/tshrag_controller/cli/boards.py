@@ -80,7 +80,9 @@ def boot(connection: Connection, dut: str, goal: str, fresh: bool, quiet: bool) 
 
 def clean_console(data: bytes) -> str:
     """Return what a console says without what would steer this terminal."""
-    text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").replace("\b", "")
+    text = (
+        data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").replace("\b", "")
+    )
     return "\n".join(clean(line) for line in text.split("\n"))
 
 
