@@ -84,6 +84,27 @@ class Flash(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     slot: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
 
 
+class Capture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a board is asked when a job on it has failed: exactly one of these."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("shell", "sysrq", "bootloader")
+
+    shell: Text = ""
+    sysrq: Annotated[str, Meta(pattern=r"^[a-z0-9]?$")] = ""
+    bootloader: Text = ""
+
+    @property
+    def kind(self) -> str:
+        return next((kind for kind in self.KINDS if getattr(self, kind)), "shell")
+
+
+class Freeze(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Keep the board of a failed job as it is, and hand it to who submitted the run."""
+
+    for_s: Timeout = msgspec.field(name="for")
+    capture: Annotated[tuple[Capture, ...], Meta(max_length=32)] = ()
+
+
 class Action(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one job does with its board: exactly one of these."""
 

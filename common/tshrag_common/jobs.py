@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from tshrag_common.actions import Action
+from tshrag_common.actions import Action, Capture
 from tshrag_common.criteria import CompiledCriterion
 from tshrag_common.metrics import MetricInfo
 
@@ -92,6 +92,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     namespace: str = ""  # metrics of the job live below it; empty: any key
     metrics: tuple[MetricInfo, ...] = ()
     board: Action | None = None  # what is done with the DUT itself
+    freeze_s: float = 0.0  # when it failed, its DUT is handed to the submitter for so long
+    capture: tuple[Capture, ...] = ()  # asked of the DUT before that
     disconnect_s: float = 0.0  # without the bus it is given up after so long; 0: by what it holds
     when: CompiledCriterion | None = None  # it starts when samples of the run say so
     until: CompiledCriterion | None = None  # it has done enough when they say so

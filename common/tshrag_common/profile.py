@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from tshrag_common.actions import Freeze
 from tshrag_common.criteria import Criterion
 from tshrag_common.fields import (
     Amount,
@@ -113,6 +114,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: Labels = {}
     limits: Limits = Limits()
     tolerant: bool = False  # a failed step stops nothing
+    freeze: Freeze | UnsetType = UNSET
     stop: Literal["at_end", "when_decided"] = "at_end"
 
 

@@ -1,6 +1,7 @@
 """A profile that boots a real board, from the submit to the verdict: U-Boot under QEMU."""
 
 import asyncio
+import json
 import secrets
 import subprocess
 import time
@@ -98,3 +99,39 @@ async def test_a_person_with_a_lease_switches_and_boots_a_board(lab: LabProcesse
         assert tshrag("power", BOARD, "off", "-o", "quiet").stdout == "off\n"
 
     await asyncio.to_thread(talk)
+
+
+FROZEN = """
+name: frozen
+freeze: { for: 10m, capture: [{ bootloader: printenv bootdelay }, { bootloader: nonsense }] }
+schedule:
+  sequence:
+    - boot: bootloader
+    - console.expect: { text: [this never comes], within: 1s }
+    - power: "off"
+"""
+
+
+async def test_a_board_that_failed_is_asked_and_handed_to_who_submitted(
+    lab: LabProcesses, tmp_path: Path
+) -> None:
+    await started(lab)
+    path = tmp_path / "frozen.yaml"
+    path.write_text(FROZEN)
+
+    def look() -> None:
+        done = run_cli("submit", str(path), "--wait", state=lab.state)
+        assert done.returncode == 1, done.stderr
+        held = json.loads(run_cli("lease", "list", "--json", state=lab.state).stdout)["leases"]
+        assert [(each["dut"], each["reason"].partition(" ")[2]) for each in held] == [
+            (BOARD, "failed; kept as it is")
+        ]
+        assert run_cli("power", BOARD, "-o", "quiet", state=lab.state).stdout == "on\n"
+        asked = sorted(lab.state.rglob("artifacts/freeze/*"))
+        assert [each.name for each in asked] == ["01-bootloader.txt", "02-bootloader.txt"]
+        assert b"bootdelay=2" in asked[0].read_bytes()
+        assert b"[tshrag: bootloader: " in asked[1].read_bytes()
+        assert run_cli("power", BOARD, "off", state=lab.state).returncode == 0
+        assert run_cli("lease", "release", BOARD, state=lab.state).returncode == 0
+
+    await asyncio.to_thread(look)

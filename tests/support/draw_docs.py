@@ -175,6 +175,8 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "profile.upload": lambda: table(actions.Upload),
     "profile.download": lambda: table(actions.Download),
     "profile.flash": lambda: table(actions.Flash),
+    "profile.freeze": lambda: table(actions.Freeze),
+    "profile.capture": lambda: table(actions.Capture),
     "profile.matrix": lambda: table(schedule.Matrix),
     "load": lambda: table(manifest.Manifest),
     "load.platform": lambda: table(manifest.Platform),

@@ -19,6 +19,12 @@ MEANINGS = {
     "Profile.stop": "`when_decided`: the run ends as soon as its verdict "
     "[cannot change](criteria.md#while-a-run-is-alive)",
     "Profile.tolerant": "a failed step stops nothing: `on_fail: continue` for all of it",
+    "Profile.freeze": "[keep the board of a failed job](#freeze) and hand it to the submitter",
+    "Freeze.for": "how long the lease runs; it can be renewed and given back like any other",
+    "Freeze.capture": "what the board is asked before that",
+    "Capture.shell": "a line for its shell",
+    "Capture.sysrq": "a break on its console, then this key: `w`, `t`, `l` ...",
+    "Capture.bootloader": "a command at the prompt of its bootloader",
     "LoadSource.path": "git (`git@host:path.git#ref`, `https://….git#ref`), a folder, an archive, "
     "`builtin:NAME`",
     "LoadSource.command": "a command that stands for a load",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tshrag_agent.attempts import workdir
 from tshrag_agent.attempts.attempt import Attempt
+from tshrag_agent.attempts.capture import capture
 from tshrag_agent.attempts.raw_log import RawLog
 from tshrag_agent.attempts.steps import Site
 from tshrag_agent.boards import asking
@@ -80,6 +81,7 @@ class BoardSteps:
         """Tell what was said; a board is left as it is."""
         if self._raw is None:
             return
+        await self._capture()
         for log in self._raw:
             log.close()
         await self._pump.finish()
@@ -87,6 +89,13 @@ class BoardSteps:
         record.stdout = self._raw[0].counted(record.stdout)
         record.stderr = self._raw[1].counted(record.stderr)
         record.notices = self._tap.gate.notices()
+
+    async def _capture(self) -> None:
+        spec = self._attempt.spec
+        if spec.capture and self._attempt.record.outcome in ("failed", "timeout"):
+            board, fence = self._boards.board(self._dut), self._attempt.start.fence
+            folder = self._dir.artifacts / "freeze"
+            await capture(board, self._transport, fence, spec.capture, folder)
 
     def _hear(self, data: bytes) -> None:
         if self._raw is not None:

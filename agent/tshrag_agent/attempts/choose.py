@@ -60,4 +60,8 @@ class Ways:
             return HostSteps(attempt, self._site)
         transport = self._duts.transport(dut, spec.need.target.runtime)
         table = self._duts.table(dut)
-        return DutSteps(attempt, self._site, DutPlace(dut, transport, table.os, table.arch))
+        return DutSteps(
+            attempt,
+            self._site,
+            DutPlace(dut, transport, table.os, table.arch, self._boards.board(dut)),
+        )

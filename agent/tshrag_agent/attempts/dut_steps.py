@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tshrag_agent.attempts import workdir
 from tshrag_agent.attempts.attempt import Attempt
+from tshrag_agent.attempts.capture import capture
 from tshrag_agent.attempts.environment import (
     Places,
     environment,
@@ -23,6 +24,7 @@ from tshrag_agent.attempts.environment import (
 from tshrag_agent.attempts.prepare import Command, load_command
 from tshrag_agent.attempts.raw_log import RawLog
 from tshrag_agent.attempts.steps import CLEANUP_S, Site
+from tshrag_agent.boards.board import Board
 from tshrag_agent.reports.dut_sampler import DutSampler
 from tshrag_agent.reports.logpump import LogPump
 from tshrag_agent.reports.tap import SampleTap
@@ -47,6 +49,7 @@ class DutPlace:
     transport: DutTransport
     os: str
     arch: str  # empty: the DUT is asked
+    board: Board | None = None
 
 
 class DutSteps:
@@ -122,6 +125,7 @@ class DutSteps:
         if self._is_there:
             await self._bring_back()
             self._tap.follow(self._dir.metrics)
+        await self._capture()
 
     async def _see_that_it_is_gone(self) -> None:
         """Look once more after a stop: it is not known whether the DUT has heard it.
@@ -136,6 +140,14 @@ class DutSteps:
                 raise
         except StaleFence:
             return  # a newer attempt has seen to that
+
+    async def _capture(self) -> None:
+        spec, board = self._attempt.spec, self._place.board
+        if board is None or not spec.capture:
+            return
+        if self._attempt.record.outcome in ("failed", "timeout"):
+            folder, fence = self._dir.artifacts / "freeze", self._attempt.start.fence
+            await capture(board, self._place.transport, fence, spec.capture, folder)
 
     async def _read_proc(self) -> Mapping[str, str]:
         return await self._place.transport.read_proc(timeout_s=READ_S)

@@ -16,6 +16,7 @@ from tshrag_controller.core.events import (
     ReportRefused,
 )
 from tshrag_controller.core.follow import end_job, forget_if_over
+from tshrag_controller.core.freeze import freeze
 from tshrag_controller.core.lab import Attempt, Job, Lab, Marks, is_kept, set_timer
 from tshrag_controller.core.sched_events import RoleReleased
 
@@ -60,6 +61,8 @@ def on_ended(decision: Decision, agent: AgentId, seq: int, report: Ended) -> Non
     decision.happen(AttemptEnded(ended=report))
     lab = decision.lab
     job = lab.jobs[attempt.job]
+    if not is_kept(lab.runs[job.run].spec(job).need):
+        freeze(decision, job, attempt)  # else the DUT is the run's until the job has ended
     if job.state is not JobState.COLLECTING or job.fence != report.fence:
         forget_if_over(decision, lab.runs[job.run])  # it was cancelled; now nothing lives
         return
@@ -141,6 +144,7 @@ def conclude(decision: Decision, job: Job, attempt: Attempt) -> None:
     if attempt.outcome in ("error", "refused") and try_again(decision, job, attempt):
         return
     end_job(decision, job, _CAUSES[attempt.outcome], _exhausted(decision.lab, job, attempt))
+    freeze(decision, job, attempt)
 
 
 def try_again(decision: Decision, job: Job, attempt: Attempt) -> bool:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 import msgspec
+from msgspec import UNSET
 
 from tshrag_common.criteria import CompiledCriterion
 from tshrag_common.criteria_compile import compile_criterion
@@ -143,14 +144,17 @@ class Specs:
     def _placed(
         self, kind: JobKind, step: Step, scope: Scope, params: dict[str, object]
     ) -> JobSpec:
-        core = scope.core
+        core, need = scope.core, self._needs[id(step)]
+        freeze = self._profile.freeze if need.wants_dut else UNSET
         return JobSpec(
+            freeze_s=freeze.for_s if freeze else 0.0,
+            capture=freeze.capture if freeze else (),
             kind=kind,
             params=params,
             level=step.level,
             env=dict(core.env),
             cwd=core.cwd,
-            need=self._needs[id(step)],
+            need=need,
             timeout_s=core.timeout_s,
             attempts=core.attempts,
             on_fail=core.on_fail,
