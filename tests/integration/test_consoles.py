@@ -141,6 +141,18 @@ async def test_who_has_no_lease_cannot_even_open_for_writing(both: LabWithAgent)
     assert caught.value.code == "no_lease"
 
 
+async def test_a_refused_channel_leaves_the_others_alive(both: LabWithAgent, device: Wire) -> None:
+    lab = both.lab.client
+    async with channels_of(lab) as channels:
+        with pytest.raises(LabError):
+            async with channels.open(ConsoleWant(), dut="d1", write=True):
+                pass
+        await taken(lab)
+        async with channels.open(ConsoleWant(), dut="d1", write=True) as channel:
+            await channel.write(b"x")
+            await wait_until(lambda: device.heard() == b"x", 20)
+
+
 async def test_a_watcher_who_types_is_refused_and_nothing_reaches_the_board(
     both: LabWithAgent, device: Wire
 ) -> None:

@@ -12,6 +12,10 @@ dropbear dropbear-bin
 dropbearkey dropbear-bin
 busybox busybox
 socat socat
+tmux tmux
+picocom picocom
+tio tio
+ser2net ser2net
 unshare util-linux
 systemd-analyze systemd
 prometheus prometheus

@@ -111,6 +111,7 @@ class FdLine:
     async def set_baud(self, baud: int) -> None:
         try:
             self._port.baudrate = baud
+            steady(self._fd)  # pyserial has set everything anew
         except (OSError, ValueError) as error:
             raise TransportFailed("serial_lost", self._url, f"baud {baud}: {error}") from None
 
@@ -231,6 +232,14 @@ async def open_tcp(settings: LineSettings, received: Received, lost: Lost) -> Li
     except (OSError, ValueError) as error:
         raise TransportFailed("serial_missing", settings.url, str(error)) from None
     return line
+
+
+def steady(fd: int) -> None:
+    """Set what pyserial leaves to chance."""
+    attributes = termios.tcgetattr(fd)
+    attributes[2] &= ~termios.HUPCL  # closing must not drop DTR: many boards reset on it
+    attributes[6][termios.VMIN] = 1  # so that "nothing there" and "hung up" read differently
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)
 
 
 def resolve(waiting: asyncio.Future[None]) -> None:

@@ -36,6 +36,7 @@ from tshrag_agent.transport.line import (
     open_tcp,
     reason_of,
     resolve,
+    steady,
 )
 from tshrag_agent.transport.unix_line import open_unix
 
@@ -171,10 +172,7 @@ def _open_device(settings: LineSettings) -> serial.Serial:
     except ValueError as error:
         raise TransportFailed("serial_missing", settings.url, str(error)) from None
     fd = port.fileno()
-    attributes = termios.tcgetattr(fd)
-    attributes[2] &= ~termios.HUPCL  # closing must not drop DTR: many boards reset on it
-    attributes[6][termios.VMIN] = 1  # so that "nothing there" and "hung up" read differently
-    termios.tcsetattr(fd, termios.TCSANOW, attributes)
+    steady(fd)
     if os.major(device) not in _PTY_MAJORS:
         # A pty keeps the mark beyond the death of its opener, and would shut us out for ever.
         fcntl.ioctl(fd, termios.TIOCEXCL)

@@ -15,7 +15,7 @@ from tshrag_common.channel.channel import Channel
 from tshrag_common.channel.flow import WINDOW_BYTES
 from tshrag_common.channel.frames import Frame, Over, decoded, encoded
 from tshrag_common.clock import Clock, SystemClock
-from tshrag_common.errors import ErrorReport, Refused, Unavailable
+from tshrag_common.errors import ErrorReport, LabError, Refused, Unavailable
 from tshrag_common.wire import BadMessage
 
 logger = logging.getLogger(__name__)
@@ -140,10 +140,14 @@ class Hub:
             self._stirred.pop(name, None)
             return
         try:
-            await bus.publish(channel.sends_to, encoded(frame))
+            if channel.sends_to:  # else nobody has heard of it yet
+                await bus.publish(channel.sends_to, encoded(frame))
         except Unavailable:
             channel.rewind()
             raise
+        except LabError as error:  # of this channel alone: the others go on
+            logger.warning("a channel is lost", extra={"channel": name, "why": error.line})
+            channel.lose(error.line)
         channel.told_at = self._clock.monotonic()
         if isinstance(frame, Over):
             self._stirred.pop(name, None)

@@ -40,6 +40,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "queue": ("outlooks:queue", "Show the lines: who waits for what, who is next, and when."),
     "explain": ("outlooks:explain", "Explain what the lab decided: placement JOB."),
     "logs": ("logs:logs", "Show the output of a job."),
+    "console": ("console:console", "Sit at a board's console, or read what it said."),
+    "expose": ("expose:expose", "A console as a TCP port of this machine."),
     "metrics": ("metrics:metrics", "Show, plot or export the samples of a run."),
     "query": ("query:query", "Ask SQL of all samples, hot and cold."),
     "store": ("store:store", "The store of samples: status, seal, verify, export, import, gc."),

@@ -1,4 +1,5 @@
 import asyncio
+import termios
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -135,6 +136,16 @@ async def test_a_newer_fence_takes_over_and_the_older_writer_is_refused(
     for fence in (HOUSEKEEPING, Fence(5)):
         with pytest.raises(StaleFence):
             console.drive(fence, "ann")
+
+
+async def test_a_new_speed_is_set_and_the_line_stays(device: Wire, console: SerialConsole) -> None:
+    driver = console.drive(Fence(1), "ann")
+    await console.set_baud(driver, 9600)
+    attributes = termios.tcgetattr(device.fd)
+    assert attributes[4] == termios.B9600
+    device.say(b"still here")
+    await wait_until(lambda: heard(console) == b"still here")
+    assert console.is_open and console.settings.baud == 9600
 
 
 async def test_two_who_share_a_fence_write_one_at_a_time(

@@ -1,0 +1,287 @@
+"""``tshrag console`` and ``expose`` as people and serial tools use them, on a simulated board."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import serial
+
+from tests.support.command_line import TSHRAG, environment_of, run_cli
+from tests.support.serial_pty import board
+from tests.support.waiting import wait_for
+from tshrag_controller.cli.processes import LabProcesses
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("console-lab")]
+
+DUT = '[[dut]]\nid = "b1"\nkind = "sim"\n[dut.serial]\nurl = "{path}"\n'
+PATIENCE_S = 45.0
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give the state folder of a lab with accounts, an agent, and a simulated board ``b1``."""
+    folder = tmp_path_factory.mktemp("console-lab")
+    state = folder / "lab"
+    (folder / "board").mkdir()
+    processes = LabProcesses(state, {"TSHRAG_STATE": str(state)})
+    with board(folder / "board") as path:
+        try:
+            processes.start_controller()
+            asyncio.run(processes.wait_ready())
+            processes.start_agent("a1", DUT.format(path=path))
+            asyncio.run(processes.wait_agents(1))
+            log_in(state)
+            yield state
+        finally:
+            processes.stop()
+
+
+@contextmanager
+def tshrag(lab: Path, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command in the background; end it by Ctrl-C."""
+    with subprocess.Popen(
+        (*TSHRAG, *words), stdin=-1, stdout=-1, stderr=-1, env=environment_of(lab)
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def said_by(process: "subprocess.Popen[bytes]") -> str:
+    """Return the first line that a command says of itself."""
+    assert process.stderr is not None
+    return process.stderr.readline().decode()
+
+
+def raw(lab: Path, typed: str) -> str:
+    done = run_cli("console", "b1", "--raw", "--linger", "1.5", state=lab, stdin=typed)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def log_in(lab: Path) -> None:
+    """Bring the board to its shell, wherever it is."""
+    said = ""
+    for _ in range(8):
+        said = raw(lab, "root\r" if said.rstrip().endswith("login:") else "\r")
+        if said.rstrip().endswith(("#", "$")):
+            return
+    raise AssertionError(f"the board is not at its shell: {said!r}")
+
+
+def test_programs_talk_to_the_board_by_stdin_and_stdout(lab: Path) -> None:
+    assert "sum-42" in raw(lab, "echo sum-$((40+2))\r")
+    assert "nobody holds" in run_cli("lease", "list", state=lab).stdout
+
+
+def test_the_record_shows_who_typed_what_and_finds_lines(lab: Path) -> None:
+    raw(lab, "echo mark-$((1000+1))\r")
+
+    def is_there() -> bool:
+        return "mark-1001" in run_cli("console", "b1", "--log", "--plain", state=lab).stdout
+
+    wait_for(is_there, PATIENCE_S)
+    shown = run_cli("console", "b1", "--log", "--since", "10m", state=lab).stdout
+    assert re.search(r">> echo mark-\$\(\(1000\+1\)\)\\x0d \(default/owner-\d+\)", shown)
+    assert re.search(r"^\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}  mark-1001$", shown, re.MULTILINE)
+    found = run_cli("console", "--grep", r"^mark-\d+", "--all", state=lab)
+    assert found.stdout.rstrip().endswith("b1: mark-1001")
+    assert run_cli("console", "b1", "--grep", "nothing-like-it", state=lab).returncode == 1
+    bad = run_cli("console", "b1", "--grep", "(", state=lab)
+    assert (bad.returncode, bad.stderr.split(":")[0]) == (2, "pattern")
+
+
+class Tmux:
+    """A terminal that people use, driven by keys."""
+
+    def __init__(self, lab: Path, folder: Path, columns: int = 100) -> None:
+        self._command = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
+        self._env = {**environment_of(lab), "TERM": "xterm", "PS1": "$ "}
+        shell = ["new-session", "-d", "-x", str(columns), "-y", "40", "sh"]
+        subprocess.run([*self._command, *shell], check=True, env=self._env)
+
+    def keys(self, *keys: str) -> None:
+        subprocess.run([*self._command, "send-keys", *keys], check=True, env=self._env)
+
+    def screen(self) -> str:
+        words = [*self._command, "capture-pane", "-p", "-S", "-200"]
+        return subprocess.run(words, check=True, env=self._env, capture_output=True,
+                              text=True).stdout  # fmt: skip
+
+    def sees(self, text: str) -> None:
+        wait_for(lambda: text in self.screen().replace("\n", ""), PATIENCE_S)
+
+    def close(self) -> None:
+        subprocess.run([*self._command, "kill-server"], check=False, env=self._env)
+
+
+@pytest.fixture
+def tmux(lab: Path, tmp_path: Path) -> Iterator[Tmux]:
+    terminal = Tmux(lab, tmp_path)
+    yield terminal
+    terminal.close()
+
+
+def start_console(tmux: Tmux, *options: str) -> None:
+    words = " ".join(f"'{word}'" for word in (*TSHRAG, "console", "b1", *options))
+    tmux.keys(words, "Enter")
+    tmux.sees("for help")
+
+
+def test_a_person_sits_at_the_console_in_tmux(lab: Path, tmux: Tmux) -> None:
+    start_console(tmux)
+    tmux.sees("you write, until")
+    tmux.keys("echo from-$((20+3))", "Enter")
+    tmux.sees("from-23")
+    tmux.keys("sleep 100", "Enter")
+    tmux.keys("C-c")  # is the board's, not ours
+    tmux.keys("C-]", "w")
+    tmux.keys("stty size", "Enter")
+    tmux.sees("40 100")
+    tmux.keys("C-]", "i")
+    tmux.sees("writer: default/owner-")
+    tmux.keys("C-]", "p")
+    tmux.sees("type yes:")
+    tmux.keys("no", "Enter")
+    tmux.sees("not done")
+    tmux.keys("C-]", "q")
+    tmux.keys("echo terminal-is-$((1+1))-again", "Enter")
+    tmux.sees("terminal-is-2-again")
+    assert "nobody holds" in run_cli("lease", "list", state=lab).stdout
+
+
+def test_a_file_is_sent_as_it_is(lab: Path, tmux: Tmux, tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("echo file-$((6*7))\r")
+    start_console(tmux)
+    tmux.keys("C-]", "s")
+    tmux.sees("send file:")
+    tmux.keys(str(tmp_path / "script"), "Enter")
+    tmux.sees("file-42")
+    tmux.keys("C-]", "q")
+
+
+def test_who_comes_second_watches_and_says_so(lab: Path, tmux: Tmux) -> None:
+    with tshrag(lab, "expose", "b1", "console", "--tcp", "0") as first:
+        assert "tcp://127.0.0.1:" in said_by(first)
+        start_console(tmux, "--watch")
+        tmux.sees("you watch: as asked")
+        tmux.keys("x")
+        tmux.sees("you only watch")
+        tmux.keys("C-]", "q")
+
+
+def port_of(line: str) -> int:
+    return int(line.rsplit(":", 1)[1])
+
+
+def test_socat_talks_to_an_exposed_port(lab: Path) -> None:
+    with tshrag(lab, "expose", "b1", "console", "--tcp", "0") as exposing:
+        port = port_of(said_by(exposing))
+        with subprocess.Popen(
+            ["socat", "-t", "20", "-", f"TCP:127.0.0.1:{port}"], stdin=-1, stdout=-1
+        ) as socat:
+            assert socat.stdin is not None and socat.stdout is not None
+            socat.stdin.write(b"echo socat-$((2+3)); echo last\r")
+            socat.stdin.flush()
+            got = b""
+            while b"socat-5" not in got:
+                got += os.read(socat.stdout.fileno(), 4096)
+            socat.kill()
+
+
+def test_an_8_bit_clean_port_keeps_every_byte(lab: Path) -> None:
+    every = bytes(byte for byte in range(256)) * 20
+    raw(lab, f"stty raw -echo; head -c {len(every)}; stty sane\r")  # it says back what comes
+    with (
+        tshrag(lab, "expose", "b1", "console", "--tcp", "0") as exposing,
+        socket.create_connection(("127.0.0.1", port_of(said_by(exposing))), 30) as wire,
+    ):
+        wire.settimeout(PATIENCE_S)
+        wire.sendall(every)
+        got = b""
+        while every not in got:
+            got += wire.recv(65536)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in pyserial
+def test_pyserial_sets_speed_and_break_by_rfc2217(lab: Path) -> None:
+    with tshrag(lab, "expose", "b1", "console", "--tcp", "0", "--rfc2217") as exposing:
+        url = said_by(exposing).split(" ")[-1].strip()
+        with serial.serial_for_url(url, baudrate=9600, timeout=PATIENCE_S) as port:
+            port.write(b"echo rfc-$((2217*2))\r")
+            assert b"rfc-4434" in port.read_until(b"rfc-4434")
+            port.send_break(0.01)
+            port.baudrate = 115200
+            port.write(b"echo fast-\xff$((1+1))\r")
+            assert port.read_until(b"fast-\xff2").endswith(b"fast-\xff2")
+    found = run_cli("console", "b1", "--log", "--since", "5m", state=lab).stdout
+    assert "-- baud 9600 (default/owner-" in found
+
+
+PTY_TOOLS = {
+    "picocom": ["picocom", "-q", "-b", "115200", "--noreset", "{path}"],
+    "tio": ["tio", "-b", "115200", "{path}"],
+    "socat": ["socat", "-", "{path},rawer"],
+}
+
+
+@pytest.mark.parametrize("tool", PTY_TOOLS)
+def test_serial_tools_open_the_pty(lab: Path, tool: str, tmp_path: Path, tmux: Tmux) -> None:
+    if not shutil.which(tool):
+        pytest.skip(f"{tool} is not installed: make packages")
+    path = tmp_path / "tty-b1"
+    with tshrag(lab, "console", "b1", "--pty", str(path)) as serving:
+        assert str(path) in said_by(serving)
+        tmux.keys(" ".join(PTY_TOOLS[tool]).format(path=path), "Enter")
+        time.sleep(1.0)  # the tool flushes what was typed before it was there
+        tmux.keys(f"echo {tool}-$((50+5))", "Enter")
+        tmux.sees(f"{tool}-55")
+    assert not path.is_symlink()
+
+
+def test_a_name_that_is_taken_is_not_overwritten(lab: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("precious")
+    done = run_cli("console", "b1", "--pty", str(tmp_path / "kept"), state=lab)
+    assert (done.returncode, done.stderr.split(":")[0]) == (2, "exists")
+    assert (tmp_path / "kept").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("console",), "dut: console: which board?; see 'tshrag dut list'"),
+        (("console", "b2", "--raw"), "unknown_dut: 'b2' is not known; nearest: b1"),
+        (("console", "--log"), "dut: console: which board?; name one, or say --all"),
+        (("expose", "b1", "console", "--tcp", "x"), "usage: --tcp: 'x' is no [HOST:]PORT"),
+    ],
+)
+def test_what_cannot_be_is_one_line(lab: Path, words: tuple[str, ...], line: str) -> None:
+    done = run_cli(*words, state=lab)
+    assert (done.returncode, done.stderr.strip()) == (2, line)
+
+
+def test_hostile_output_is_escaped_in_the_record(lab: Path) -> None:
+    raw(lab, "printf 'evil-%s\\033]52;c;eA==\\007\\033[2J\\n' 1\r")
+
+    def is_there() -> bool:
+        return r"evil-1\x1b]52" in run_cli("console", "b1", "--log", "--plain", state=lab).stdout
+
+    wait_for(is_there, PATIENCE_S)
+    for words in (("--log",), ("--grep", "evil-1")):
+        assert "\x1b" not in run_cli("console", "b1", *words, state=lab).stdout
+    assert "\x1b]52" in run_cli("console", "b1", "--log", "--raw", state=lab).stdout
