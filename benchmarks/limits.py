@@ -156,6 +156,24 @@ class Wire:
                 group.create_task(ask(), name=f"ask-{number}")
         return count / (time.perf_counter() - began)
 
+    async def bytes_per_s(self, size: int, piece: int = 64 << 10) -> float:
+        """Return how many bytes a second arrive on one subject, in messages of `piece` bytes."""
+        data, count = bytes(piece), max(1, size // piece)
+        while not self._tasks.empty():
+            self._tasks.get_nowait()
+        began = time.perf_counter()
+
+        async def send() -> None:
+            for _ in range(count):
+                await self._asker.publish(self._subject, data)
+                await asyncio.sleep(0)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(send(), name="send")
+            for _ in range(count):
+                await self._tasks.get()
+        return count * piece / (time.perf_counter() - began)
+
     async def samples_stored_per_s(self, count: int) -> float:
         """Return how many samples a second a stream takes: published, acknowledged, nobody reads.
 

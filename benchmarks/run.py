@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import (
+    bench_console,
     bench_growth,
     bench_jobs,
     bench_latency,
@@ -21,6 +22,7 @@ from benchmarks import (
 from benchmarks.harness import RESULTS, Figure, Measure, Result, Scale, conduct
 
 BENCHES: dict[str, Measure] = {
+    "console": bench_console.measure,
     "jobs": bench_jobs.measure,
     "noop": bench_noop.measure,
     "latency": bench_latency.measure,

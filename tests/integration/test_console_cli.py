@@ -7,9 +7,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,7 +113,8 @@ class Tmux:
 
     def __init__(self, lab: Path, folder: Path, columns: int = 100) -> None:
         self._command = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
-        self._env = {**environment_of(lab), "TERM": "xterm", "PS1": "$ "}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._env = {**environment_of(lab), "TERM": "xterm", "PS1": "$ ", "PATH": path}
         shell = ["new-session", "-d", "-x", str(columns), "-y", "40", "sh"]
         subprocess.run([*self._command, *shell], check=True, env=self._env)
 
@@ -163,6 +166,40 @@ def test_a_person_sits_at_the_console_in_tmux(lab: Path, tmux: Tmux) -> None:
     tmux.keys("echo terminal-is-$((1+1))-again", "Enter")
     tmux.sees("terminal-is-2-again")
     assert "nobody holds" in run_cli("lease", "list", state=lab).stdout
+
+
+RECORDING = Path(__file__).parents[2] / "docs" / "how-to" / "share-a-console.md"
+
+
+def recorded() -> list[str]:
+    """Return the lines of the recording in the docs."""
+    text = RECORDING.read_text().split("<!-- replayed: console -->")[1]
+    return text.split("```text\n")[1].split("```")[0].splitlines()
+
+
+@pytest.mark.timeout(150)
+def test_the_recording_in_the_docs_is_what_one_sees(lab: Path, tmp_path: Path) -> None:
+    """Replay it key by key: ``$`` is our shell, ``#`` that of the board, ``…`` is anything."""
+    terminal = Tmux(lab, tmp_path, columns=180)
+    typed = ""
+    try:
+        for line in recorded():
+            if line.startswith(("$ ", "# ")):
+                typed = line[2:]
+                keys = ["C-]", typed[-1]] if typed.startswith("Ctrl-] ") else [typed, "Enter"]
+                terminal.keys(*keys)
+                continue
+            pattern = ".*".join(re.escape(part) for part in line.split("…"))
+            wait_for(partial(sees_line, terminal, pattern), PATIENCE_S)
+    except AssertionError as error:
+        raise AssertionError(f"after {typed!r}: {line!r} is not on\n{terminal.screen()}") from error
+    finally:
+        terminal.close()
+
+
+def sees_line(terminal: Tmux, pattern: str) -> bool:
+    lines = terminal.screen().splitlines()
+    return any(re.fullmatch(pattern, line.rstrip()) for line in lines)
 
 
 def test_a_file_is_sent_as_it_is(lab: Path, tmux: Tmux, tmp_path: Path) -> None:

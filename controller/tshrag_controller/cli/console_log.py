@@ -26,6 +26,7 @@ from tshrag_controller.reports.text import clean, clean_lines
 Given = Mapping[str, object]
 FOLLOW_S = 0.5
 TAIL_BYTES = 64 << 10
+LONGEST_KEYS = 400
 
 
 def read_record(connection: Connection, output: str, dut: str, given: Given) -> None:
@@ -156,22 +157,30 @@ class _Json:
 
 
 class _Timed:
-    """Lines with the instant at which they began; what was typed and what happened between."""
+    """Lines with the instant at which they began; what was typed and what happened between.
+
+    Keys come one by one, and the board's echo between them: they are shown as the lines that they
+    make, each with who typed it.
+    """
 
     def __init__(self) -> None:
         self._rest, self._began = b"", 0
+        self._keys: ConsoleRecord | None = None
 
     def write(self, record: ConsoleRecord) -> None:
         if record.direction == "rx":
             self._said(record)
-            return
-        self.end()  # a prompt stands before what is typed at it
-        if record.direction == "tx":
-            keys = record.data.decode("utf-8", "backslashreplace")
-            self._line(record.at, f">> {clean(keys)}", f" ({clean(record.author)})")
+        elif record.direction == "tx":
+            self._typed(record)
         else:
             by = f" ({clean(record.author)})" if record.author else ""
             self._line(record.at, f"-- {clean(record.data.decode('utf-8', 'replace'))}", by)
+
+    def end(self) -> None:
+        self._end_keys()
+        if self._rest:
+            self._line(self._began, _text(self._rest))
+            self._rest = b""
 
     def _said(self, record: ConsoleRecord) -> None:
         if not self._rest:
@@ -181,10 +190,22 @@ class _Timed:
             self._line(self._began, _text(line))
             self._began = record.at
 
-    def end(self) -> None:
-        if self._rest:
-            self._line(self._began, _text(self._rest))
-            self._rest = b""
+    def _typed(self, record: ConsoleRecord) -> None:
+        keys = self._keys
+        if keys is not None and keys.author != record.author:
+            self._end_keys()
+            keys = None
+        if keys is not None:
+            record = ConsoleRecord(keys.at, "tx", keys.data + record.data, record.author)
+        self._keys = record
+        if record.data.endswith((b"\r", b"\n")) or len(record.data) > LONGEST_KEYS:
+            self._end_keys()
+
+    def _end_keys(self) -> None:
+        keys, self._keys = self._keys, None
+        if keys is not None:
+            text = clean(keys.data.decode("utf-8", "backslashreplace"))
+            self._line(keys.at, f">> {text}", f" ({clean(keys.author)})")
 
     def _line(self, at: int, text: str, more: str = "") -> None:
         click.echo(f"{stamp(at)}  {text}{more}")
