@@ -199,7 +199,7 @@ class Leading:
             settings.controller.node,
             self._broker.url,
             self._broker.durable,
-            lambda: self.condition.reasons(),
+            lambda: (*self.condition.reasons(), *self.pulses.reasons()),
             lambda: self.condition.counters(),
             self.pulses.views,
         )

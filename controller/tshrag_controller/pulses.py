@@ -22,6 +22,7 @@ from tshrag_controller.log.election import PULSE_S, STANDBY_PULSE_S, Electorate,
 logger = logging.getLogger(__name__)
 
 ASK_S = 0.15
+LAGS_FRAMES = 2000
 
 _DECODER = msgspec.json.Decoder(Pulse)
 
@@ -155,6 +156,21 @@ class Pulses:
         )
         views = [own, *(_view(each.pulse, now - each.at, newest) for each in others)]
         return tuple(sorted(views, key=lambda view: (view.role, view.node)))
+
+    def reasons(self) -> tuple[str, ...]:
+        """Return what is amiss among the controllers."""
+        now = self._clock.monotonic()
+        found = [*self._name_troubles(now)]
+        others = self.electorate.others(now)
+        roles = [self.role, *(each.pulse.role for each in others)]
+        if "leader" not in roles:
+            found.append("no_leader: no controller leads; what was accepted waits")
+        for each in others:
+            found += [f"{each.pulse.node}: {trouble}" for trouble in each.pulse.troubles]
+        for view in self.views():
+            if view.lag > LAGS_FRAMES:
+                found.append(f"controller_lags: {view.node} is {view.lag} frames behind the LOG")
+        return tuple(found)
 
     def _name_troubles(self, now: float) -> tuple[str, ...]:
         names = [each.pulse.node for each in self.electorate.others(now) if each.at > now - 2.0]

@@ -102,6 +102,10 @@ class Broker:
         if sub is not None:
             self._shelf(sub.subject).remove(sub)
 
+    def heard_by(self, subject: str) -> int:
+        """Return how many have subscribed to this very subject."""
+        return len(self._exact.get(subject, ()))
+
     def _shelf(self, subject: str) -> list[Sub]:
         if "*" not in subject and ">" not in subject:
             return self._exact[subject]

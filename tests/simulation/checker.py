@@ -23,10 +23,16 @@ class Checker:
     """One look at everything, when all is quiet."""
 
     def __init__(
-        self, history: History, log: LogWatch, agents: list[AgentProcess], store: Path, at: float
+        self,
+        history: History,
+        log: LogWatch,
+        agents: list[AgentProcess],
+        stores: list[Path],
+        at: float,
     ) -> None:
         self._history, self._log, self._agents = history, log, agents
-        self._store, self._at = store, at
+        self._stores, self._at = stores, at
+        self._store = stores[0]
         self._works = self._intervals()
 
     def check(self) -> None:
@@ -35,8 +41,10 @@ class Checker:
         self._nothing_twice()
         self._states_are_true()
         self._nothing_lives()
-        self._data_are_whole()
-        self._projection_agrees()
+        for store in self._stores:  # of every controller: each of them may lead next
+            self._store = store
+            self._data_are_whole()
+            self._projection_agrees()
 
     def _violate(self, rule: str, what: str) -> None:
         self._history.violate(self._at, rule, what)

@@ -161,6 +161,7 @@ class StoreDisk(Disk):
         super().__init__(loop, chance, folder)
         self._on_open = on_open
         self._workers: list[_Worker] = []
+        self._store: Store | None = None
 
     async def open(self, folder: Path) -> Store:
         disk = self
@@ -170,12 +171,27 @@ class StoreDisk(Disk):
 
         store = await Store.open(folder, OnThisDisk)
         self._on_open(store)
+        self._store = store
         return store
+
+    @property
+    def applied(self) -> int:
+        """Return how far the projection of the process that runs is; 0 where none does."""
+        return self._store.applied if self._store is not None else 0
+
+    def upto(self, agent: str, kind: str, spool: str) -> int:
+        """Return how far a spool is stored, as the disk has it."""
+        db = sqlite3.connect(f"file:{self.folder}/store/hot.db?mode=ro", uri=True)
+        sql = "SELECT upto FROM marks WHERE agent=? AND kind=? AND spool=?"
+        row = db.execute(sql, (agent, kind, spool)).fetchone()
+        db.close()
+        return int(row[0]) if row else 0
 
     def opened(self, worker: "_Worker") -> None:
         self._workers.append(worker)
 
     def crash(self) -> None:
+        self._store = None
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.crash()

@@ -27,7 +27,7 @@ from tshrag_agent.reports.early import EarlyReports
 from tshrag_agent.slots import Slots
 from tshrag_common.bus.connection import connect
 from tshrag_common.commands import StartAttempt
-from tshrag_common.errors import ErrorReport, Fenced, LabError
+from tshrag_common.errors import ErrorReport, LabError
 from tshrag_common.ids import DEFAULT_ORG, AgentId, DutId
 from tshrag_common.inventory import AgentFacts, Dut
 from tshrag_common.jobs import JobSpec
@@ -285,12 +285,7 @@ class ControllerProcess(Process):
             self.leads_since = self.loop.time()
             self.history.note(self.loop.time(), "leads", self.name)
 
-        try:
-            await serve_on(
-                self.settings, broker, asyncio.Event(), ready, self.clock, self.disk.open
-            )
-        except Fenced as fenced:
-            self.history.note(self.loop.time(), "fenced", self.name, fenced.epoch)
+        await serve_on(self.settings, broker, asyncio.Event(), ready, self.clock, self.disk.open)
 
     @property
     def own_disk(self) -> Disk:

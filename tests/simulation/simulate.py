@@ -24,6 +24,7 @@ from tests.simulation.network import Connection, Network
 from tests.simulation.vloop import LIFE, VirtualLoop, run_virtual
 from tests.simulation.workload import Order, People, plan_orders
 from tshrag_agent.journal.records import SPOOLS
+from tshrag_common import subjects
 
 HEAL_S = 120.0
 """How long a lab has, when everything is well again, until every run has ended."""
@@ -87,18 +88,21 @@ class Lab:
                 boards += 1
                 self._add_board(machine, f"b{boards}", chance.choice(("ssh", "ssh", "serial")))
             self._agents.append(AgentProcess(machine, self._network, self._history, self._rules))
-        self._controller = ControllerProcess(
-            "ctl-0",
-            self._network,
-            self._history,
-            self._rules,
-            self._chance("controller"),
-            folder / "ctl-0",
-            chance.choice((30, 100, 20_000)),
-        )
+        frames = chance.choice((30, 100, 20_000))
+        self._controllers = [
+            self._controller(f"ctl-{number}", folder, frames)
+            for number in range(chance.choice((1, 1, 2, 2, 3)))
+        ]
         orders = plan_orders(self._chance("orders"), self._faults_s, boards)
         self._people = People(orders, self._network, self._history)
         self._orders: list[Order] = orders
+
+    def _controller(self, name: str, folder: Path, checkpoint_frames: int) -> ControllerProcess:
+        chance = self._chance(name)
+        rules, history = self._rules, self._history
+        return ControllerProcess(
+            name, self._network, history, rules, chance, folder / name, checkpoint_frames
+        )
 
     def _chance(self, what: str) -> random.Random:
         return random.Random(f"{self._seed} {what}")
@@ -130,7 +134,7 @@ class Lab:
             network=self._network,
             broker=self._broker,
             agents=self._agents,
-            controllers=[self._controller],
+            controllers=self._controllers,
             history=history,
             chance=self._chance("faults"),
         )
@@ -146,8 +150,8 @@ class Lab:
             await asyncio.sleep(_LOOK_S)
         else:
             history.violate(loop.time(), "I1", f"not quiet in time: {self._unrest()}")
-        store = self._controller.disk.folder / "store"
-        Checker(history, self._log, self._agents, store, loop.time()).check()
+        stores = [controller.disk.folder / "store" for controller in self._controllers]
+        Checker(history, self._log, self._agents, stores, loop.time()).check()
         return Outcome(
             seed=self._seed,
             mutation=self._mutation,
@@ -174,6 +178,23 @@ class Lab:
                 state = agent.journal.state(spool)
                 if state.confirmed < state.last:
                     return f"{agent.name}: {spool} {state.confirmed} of {state.last} confirmed"
+        return self._unrest_of_controllers()
+
+    def _unrest_of_controllers(self) -> str:
+        """Return which controller has not followed yet, or that not exactly one of them leads."""
+        leaders = self._broker.heard_by(subjects.ctl_lead())
+        if leaders != 1:
+            return f"{leaders} controllers lead"
+        for controller in self._controllers:
+            applied, newest = controller.disk.applied, self._broker.streams["LOG"].last_seq
+            if applied < newest:
+                return f"{controller.name} is at {applied}, the LOG at {newest}"
+            for agent in self._agents:
+                for spool in ("samples", "output"):
+                    state = agent.journal.state(spool)
+                    upto = controller.disk.upto(agent.name, spool, state.spool)
+                    if upto < state.last:
+                        return f"{controller.name}: {agent.name}: {spool} {upto} of {state.last}"
         return ""
 
     def _on_exception(self, _loop: object, context: dict[str, object]) -> None:

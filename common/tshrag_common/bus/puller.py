@@ -63,6 +63,8 @@ class Puller:
         self._pull = ""  # inbox of the open one
         self._left = 0  # messages that the open pull may still bring
         self._delivered = 0  # number of the last delivery of this incarnation
+        self._newest = 0  # sequence of what came last in this incarnation
+        self._is_mixed = False  # two incarnations were taken for one: start again
         self._waiting: list[StoredMessage] = []
         self._replies: deque[tuple[int, str]] = deque()
         self._again: deque[str] = deque()  # acks that were lost
@@ -106,12 +108,15 @@ class Puller:
             self._on_status(message)
             return
         self._pause_s = 0.0
-        sequence, delivery = number
+        sequence, delivery, is_first = number
+        if is_first and sequence <= self._newest:
+            return  # late, from before the consumer was made anew: its number means nothing
         self._left -= 1
         if delivery != self._delivered + 1:
             self._broken = True  # what was between is lost: nothing behind it may be handed on
+            self._is_mixed = self._is_mixed or delivery <= self._delivered
             return
-        self._delivered = delivery
+        self._delivered, self._newest = delivery, max(self._newest, sequence)
         if self._acks and sequence <= self.acked:
             self._again.append(message.reply)
             return
@@ -158,7 +163,7 @@ class Puller:
         self._broken = False
         try:
             info = await self._look()
-            if info.delivered != self._delivered:
+            if info.delivered != self._delivered or self._is_mixed:
                 self.healed += self._delivered > 0
                 await self._anew()
             self._left = 0
@@ -171,7 +176,7 @@ class Puller:
             info = await self._jetstream.consumer_info(self.stream, self._name)
         except NotFound:
             info = await self._jetstream.ensure_consumer(self.stream, self._named())
-            self._delivered = 0
+            self._delivered = self._newest = 0
         if self._delivered == 0 and self._acks and info.acked > self.acked:
             self.acked = self.handed_on = info.acked  # the position that a durable one kept
         return info
@@ -180,7 +185,8 @@ class Puller:
         """Make the consumer again behind what is acknowledged; what was handed on is skipped."""
         await self._jetstream.delete_consumer(self.stream, self._name)
         await self._jetstream.ensure_consumer(self.stream, self._named())
-        self._delivered = 0
+        self._delivered = self._newest = 0
+        self._is_mixed = False
         self._replies.clear()
 
     def _named(self) -> ConsumerConfig:
@@ -230,15 +236,17 @@ def follow(jetstream: JetStream, stream: str, from_seq: int, subject: str | None
     return Puller(jetstream, stream, consumer, batch=1000)
 
 
-def _delivery(reply: str, consumer: str) -> tuple[int, int] | None:
-    """Return stream sequence and number of a delivery; None where it is none of `consumer`.
+def _delivery(reply: str, consumer: str) -> tuple[int, int, bool] | None:
+    """Return stream sequence and number of a delivery, and whether it is the first of its message.
+
+    None where it is none of `consumer`.
 
     ``$JS.ACK.<stream>.<consumer>.<times>.<stream seq>.<number>.<time>.<pending>``
     """
     tokens = reply.split(".")
     if len(tokens) != 9 or tokens[:2] != ["$JS", "ACK"] or tokens[3] != consumer:
         return None
-    return int(tokens[5]), int(tokens[6])
+    return int(tokens[5]), int(tokens[6]), tokens[4] == "1"
 
 
 def _stored(message: Message, sequence: int) -> StoredMessage:

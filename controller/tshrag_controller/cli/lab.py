@@ -1,15 +1,16 @@
 """The lab as a whole: its counters, its health, its DUTs."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from tshrag_common import requests as r
 from tshrag_common.errors import NotFound
-from tshrag_common.views import DutView
+from tshrag_common.views import ControllerView, DutView
 from tshrag_controller.cli import intents, options, render
 from tshrag_controller.cli.ask import ask
 from tshrag_controller.cli.context import Connection
@@ -58,15 +59,41 @@ def health(connection: Connection, output: str) -> None:
 
 def _print_health(out: Console, answer: r.HealthAnswer) -> None:
     behind = answer.sequence - answer.projected
+    leader = next((each for each in answer.controllers if each.role == "leader"), None)
     rows: list[tuple[str, render.Cell]] = [("status", render.state(answer.status))]
     rows += [("why", Text(clean(reason), "yellow")) for reason in answer.reasons]
     rows += [
-        ("leader", f"{answer.node}, epoch {answer.epoch}, version {answer.version}"),
+        ("leader", _leader(leader) if leader else Text("nobody leads", "red")),
         ("broker", answer.broker),
         ("durable", "yes" if answer.durable else "no: a power cut may take what was accepted"),
         ("log", f"frame {answer.sequence}" + (f", projection {behind} behind" if behind else "")),
     ]
     out.print(render.facts([*rows, *_counters(answer.counters)]))
+    if len(answer.controllers) > 1:
+        out.print()
+        out.print(_controllers(answer.controllers))
+
+
+def _leader(view: ControllerView) -> str:
+    return f"{clean(view.node)}, epoch {view.epoch}, version {clean(view.version)}"
+
+
+def _controllers(views: Sequence[ControllerView]) -> Table:
+    """Return all controllers; ``behind`` counts frames of the LOG."""
+    heads = ("controller", "role", "epoch", "frame", "behind", "heard", "version")
+    rows = [
+        (
+            clean(view.node),
+            render.state(view.role),
+            str(view.epoch),
+            str(view.sequence),
+            Text(str(view.lag)),
+            f"{view.heard_s:.1f} s ago" if view.heard_s else "answers",
+            clean(view.version),
+        )
+        for view in views
+    ]
+    return render.table(heads, rows, ("behind",))
 
 
 @click.group()

@@ -24,6 +24,7 @@ STYLES: Mapping[str, str] = {
     "online": "green", "suspect": "yellow", "lost": "red", "draining": "cyan",
     "offline": "bright_black", "available": "green", "leased": "blue", "faulty": "red",
     "unreachable": "red", "held": "blue", "ok": "green", "degraded": "yellow",
+    "leader": "green", "standby": "cyan", "leaving": "bright_black",
 }  # fmt: skip
 MARKS: Mapping[str, str] = {
     "passed": "✓", "failed": "✗", "error": "!", "timeout": "!", "expired": "!",

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from tshrag_common import subjects
-from tshrag_common.bus.jetstream import MESSAGE_ID, JetStream
+from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.bus.objects import Objects
 from tshrag_common.errors import Refused
 from tshrag_common.failpoints import failpoint
@@ -55,8 +55,15 @@ class Checkpoints:
         return msgspec.json.decode(found.data, type=Checkpoint) if found else None
 
     async def store(self, lab: bytes, sequence: int, ev_hi: int, copy: "Copy | None") -> None:
-        """Store both parts, then say where; then purge what they cover, and older ones."""
+        """Store both parts, then say where; then purge what they cover, and older ones.
+
+        Raises:
+            WrongSequence: another controller has stored one meanwhile: ours is older, and the LOG
+                may be purged behind it already.
+
+        """
         before = await self.newest()
+        behind = (await self._log.stream_info(CHECKPOINT)).last_seq
         packed = await asyncio.to_thread(zlib.compress, lab, 1)
         digest = hashlib.sha256(packed).hexdigest()
         await self._objects.put(digest, [packed])
@@ -70,8 +77,9 @@ class Checkpoints:
             projection=database,
             projected=copy.sequence if copy else 0,
         )
-        headers = {MESSAGE_ID: f"checkpoint-{sequence}-{secrets.token_hex(4)}"}
-        await self._log.publish(subjects.checkpoint(), msgspec.json.encode(made), headers)
+        name = f"checkpoint-{sequence}-{secrets.token_hex(4)}"
+        data = msgspec.json.encode(made)
+        await self._log.publish_expect(subjects.checkpoint(), data, name, expected_last=behind)
         failpoint("checkpoint.stored")
         await self._purge(made, before)
         logger.info("a checkpoint is stored", extra={"sequence": sequence})

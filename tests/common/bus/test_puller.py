@@ -9,6 +9,7 @@ from tests.support.nats_server import NatsServer
 from tests.support.waiting import wait_until
 from tshrag_common.bus.connection import connect
 from tshrag_common.bus.jetstream import JetStream
+from tshrag_common.bus.messages import Message
 from tshrag_common.bus.publisher import Publisher
 from tshrag_common.bus.puller import Puller, follow
 from tshrag_common.errors import NotFound
@@ -188,3 +189,16 @@ async def test_a_window_of_one_keeps_the_order_over_killed_servers(server: NatsS
                     await asyncio.to_thread(server.restart)
             assert sequences == list(range(1, 401))
             await wait_until(lambda: seen == sequences)
+
+
+async def test_what_comes_late_from_before_is_not_taken_for_the_next(nats_url: str) -> None:
+    async with a_stream(nats_url) as jetstream:
+        await fill(jetstream, 1, 4)
+        puller = Puller(jetstream, "S", durable("r"))
+        async with reading(puller) as seen:
+            await wait_until(lambda: seen == [1, 2, 3, 4], 10)
+            late = "$JS.ACK.S.r.1.2.5.0.0"  # message 2, under the number of the next delivery
+            puller._on_message(Message("s", late, b"2", {}))
+            await fill(jetstream, 5, 6)
+            await wait_until(lambda: len(seen) >= 6, 20)
+        assert seen == [1, 2, 3, 4, 5, 6]
