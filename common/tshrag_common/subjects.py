@@ -224,6 +224,11 @@ def account_connections(account: str) -> str:
     return f"$SYS.ACCOUNT.{account}.*"
 
 
+def server_ping(kind: str) -> str:
+    """Return where SYS asks the servers for a page of theirs, such as ``JSZ`` or ``HEALTHZ``."""
+    return f"$SYS.REQ.SERVER.PING.{kind}"
+
+
 CLAIMS_UPDATE = "$SYS.REQ.CLAIMS.UPDATE"
 """Where the server takes a new JWT of an account; only SYS may ask."""
 

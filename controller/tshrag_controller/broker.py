@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tshrag_common.bus.connection import Bus, connect
+from tshrag_common.errors import LabError
 from tshrag_common.ids import DEFAULT_ORG
 from tshrag_common.keys import Bundle, read_bundle, write_secret
 from tshrag_common.labkeys import OPERATOR, LabKeys, load_lab, new_lab
 from tshrag_controller.nats_server.accounts import push_accounts
 from tshrag_controller.nats_server.config import ServerConfig
+from tshrag_controller.nats_server.facts import Facts, by_monitor, by_system, check
 from tshrag_controller.nats_server.process import NatsServer, start_or_adopt
-from tshrag_controller.settings import ControllerSettings
+from tshrag_controller.settings import ControllerSettings, NatsTable
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,19 @@ class Broker:
         self, bus: Bus, keys: LabKeys, url: str, server: NatsServer | None, durable: bool = True
     ) -> None:
         self.bus, self.keys, self.url, self.server = bus, keys, url, server
-        self.durable = durable
+        self.durable, self.is_checked = durable, server is not None
+
+    async def look(self, nats: NatsTable) -> tuple[Facts, ...]:
+        """Return what can be learnt of an external server: nothing, where no way leads there."""
+        if nats.monitor:
+            return await by_monitor(nats.monitor)
+        return await by_system(self.url, self.keys, self.bus.name) if nats.creds else ()
+
+    async def check(self, nats: NatsTable) -> None:
+        """Refuse an external server that may lose what it acknowledges, as far as it tells."""
+        found = await self.look(nats)
+        self.is_checked = bool(found)
+        self.durable = check(found, unsafe_sync=nats.unsafe_sync, replicas=nats.replicas)
 
     async def close(self, *, stop_server: bool) -> None:
         await self.bus.close()
@@ -64,6 +78,11 @@ async def open_broker(settings: ControllerSettings, say: Callable[[str], None]) 
             settings.nats.url, name=node, credentials=text, on_state=say, need_jetstream=True
         )
         broker = Broker(bus, keys, settings.nats.url, None)
+        try:
+            await broker.check(settings.nats)
+        except LabError:
+            await bus.close()
+            raise
     else:
         server = await start_or_adopt(_server_config(settings), keys, say)
         server.fresh_keys = lambda: load_lab(settings.state / KEYS)

@@ -8,11 +8,13 @@ from typing import Protocol
 from tshrag_common.errors import shown
 from tshrag_common.sources.tree import size_text
 from tshrag_controller.broker import Broker
+from tshrag_controller.broker_watch import BrokerWatch
 from tshrag_controller.engine import Engine
 from tshrag_controller.ingest import Ingest
 from tshrag_controller.intake.beats import Beats
 from tshrag_controller.intake.reports import ReportIntake
 from tshrag_controller.intake.served import Served
+from tshrag_controller.log.append import Pen
 from tshrag_controller.outbox import Outbox
 from tshrag_controller.projecting import Projecting
 from tshrag_controller.store.keep import Keeper
@@ -35,6 +37,8 @@ class Condition:
     def __init__(
         self,
         broker: Broker,
+        watch: BrokerWatch,
+        pen: Pen,
         store: Store,
         engine: Engine,
         projecting: Projecting,
@@ -45,7 +49,8 @@ class Condition:
         outbox: Outbox,
         served: Sequence[Served],
     ) -> None:
-        self._broker, self._store, self._engine = broker, store, engine
+        self._broker, self._watch, self._pen = broker, watch, pen
+        self._store, self._engine = store, engine
         self._projecting, self._keeper, self._ingest = projecting, keeper, ingest
         self._beats, self._reports, self._outbox = beats, reports, outbox
         self._served = served
@@ -54,6 +59,7 @@ class Condition:
     def own(self) -> tuple[str, ...]:
         """Return what is amiss with this controller alone."""
         own = [self._store.degraded, self._projecting.trouble, self._keeper.trouble]
+        own.append(self._pen.trouble)
         own += self.beside.troubles() if self.beside else []
         own.append(_room(self._store.folder))
         if self._ingest.lacks:
@@ -69,6 +75,10 @@ class Condition:
                 "the bus has no accounts: anybody who reaches it may submit and cancel; "
                 "see docs/how-to/secure-the-bus.md"
             )
+        found += self._watch.troubles
+        if not self._broker.is_checked:
+            fix = "give its monitoring port to [nats] monitor"
+            found.append(f"broker_unchecked: nobody tells whether that server syncs; {fix}")
         if not self._broker.durable:
             found.append("nats_unsafe_sync: a power cut may take what was accepted")
         for agent, trouble in sorted(self._beats.troubles.items()):

@@ -35,6 +35,7 @@ from tshrag_controller.answers.samples import SampleAnswers
 from tshrag_controller.answers.tending import StoreAnswers
 from tshrag_controller.blobs import ObjectBlobs
 from tshrag_controller.broker import KEYS, Broker
+from tshrag_controller.broker_watch import BrokerWatch
 from tshrag_controller.condition import Condition
 from tshrag_controller.core.decision import Decision, Effect, JudgeRun, SendSync
 from tshrag_controller.core.lab import Lab
@@ -103,6 +104,7 @@ class Leading:
         self._settings, self._broker, self._store = settings, broker, store
         self._clock, self._version = clock, version
         self._bus, self._log = broker.bus, JetStream(broker.bus)
+        self._watch = BrokerWatch(settings, broker)
         self._outbox = Outbox(broker.bus, store, clock)
         self._keys = LiveKeys(broker.keys, settings.state / KEYS)
         self._lab_clock = LabClock(clock, lab.at)
@@ -172,6 +174,8 @@ class Leading:
         )
         self.condition = Condition(
             self._broker,
+            self._watch,
+            self._pen,
             self._store,
             self.engine,
             self.projecting,
@@ -269,6 +273,7 @@ class Leading:
             "queries": self.queries.idle(),
             **self.prometheus.always(),
             "pulses": self.pulses.beat(),
+            "broker": self._watch.watch(),
         }
 
     def _while_leading(self) -> Loops:

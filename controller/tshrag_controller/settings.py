@@ -39,6 +39,7 @@ class NatsTable(msgspec.Struct, frozen=True, kw_only=True):
 
     url: Annotated[str, msgspec.Meta(extra={"code": "config", "check": _url_fault})] = ""
     creds: str = ""  # file of a controller's credentials; empty: a server without accounts
+    monitor: str = ""  # http://host:8222 of that server, or several: its settings are checked
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=-1, le=65535)] = -1
     sync_interval: str = "always"

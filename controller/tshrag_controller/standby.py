@@ -24,6 +24,7 @@ LOOK_S = 0.1
 FROZEN_S = 1.0
 """When a look took longer, this process stood still: nobody could be heard meanwhile."""
 AGAIN_S = 0.3
+BEHIND_S = 2.0
 FRESH_S = 5.0
 SURE_S = 1.0
 """How long a leader answers without asking the LOG whether it still is the one: less than a
@@ -58,6 +59,8 @@ class Standby:
         self._clock, self._lab_clock, self._node = clock, lab_clock, node
         self._moved = asyncio.Condition()
         self._sure_at = 0.0
+        self._was_at = (lab.sequence, clock.monotonic())
+        self._has_failed = False
 
     async def stand_by(self) -> None:
         """Follow until this controller has won an election; then the Lab is its own.
@@ -127,6 +130,7 @@ class Standby:
         electorate.sign(looked_at)
         while True:
             await self._look_up()
+            await self._look_behind()
             now = self._clock.monotonic()
             if now - looked_at > FROZEN_S + LOOK_S or not self._bus.is_connected:
                 electorate.sign(now)
@@ -144,6 +148,26 @@ class Standby:
         except TimeoutError:
             return
 
+    async def _look_behind(self) -> None:
+        """See that what we wait for can still come: a purged LOG stays silent about its past."""
+        now, lab = self._clock.monotonic(), self._lab
+        if lab.sequence != self._was_at[0]:
+            self._was_at = (lab.sequence, now)
+        newest = max(
+            (each.pulse.sequence for each in self._pulses.electorate.others(now)), default=0
+        )
+        is_behind = newest > lab.sequence or self._has_failed
+        if not is_behind or now - self._was_at[1] < BEHIND_S or not self._bus.is_connected:
+            return
+        self._was_at, self._has_failed = (lab.sequence, now), False
+        try:
+            info = await self._log.stream_info(LOG)
+        except Unavailable:
+            return
+        if lab.sequence + 1 < info.first_seq:
+            what = f"frames {lab.sequence + 1}..{info.first_seq - 1} are gone"
+            raise LogGap("lab.v1.log", what)
+
     async def _is_due(self, now: float) -> bool:
         verdict = self._pulses.electorate.verdict(now, self._lab, self._pulses.lacks() > 0)
         return verdict == "try" or (verdict == "ask" and await self._pulses.nobody_leads())
@@ -159,6 +183,7 @@ class Standby:
         sequence = await stand(self._log, self._node, frame, lab.sequence)
         if sequence is None:
             logger.info("another controller was first", extra={"epoch": frame.epoch})
+            self._has_failed = True
             await asyncio.sleep(AGAIN_S)
             return False
         witness.note_frame(frame, sequence)

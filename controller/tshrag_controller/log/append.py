@@ -29,6 +29,8 @@ class Pen:
     def __init__(self, log: JetStream, node: str, last: int) -> None:
         self._log, self._node, self.last = log, node, last
         self._count = 0
+        self.trouble = ""
+        """Why the LOG does not take a frame that waits; empty: it takes them."""
 
     async def append(self, frame: Frame) -> list[int]:
         """Store `frame`; return the sequences of the messages that it took (nearly always one).

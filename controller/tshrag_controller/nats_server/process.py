@@ -14,6 +14,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -39,6 +40,7 @@ READY_WITHIN_S = 30.0
 _STOP_WITHIN_S = 15.0
 _LAME_DUCK_S = 0.3  # clients are told in less than a millisecond
 _WATCH_EVERY_S = 5.0
+_ROOM_BYTES = 4 << 20  # with less the store of the server takes nothing
 _MOST_RESTARTS, _RESTARTS_WITHIN_S = 3, 600.0
 
 
@@ -70,6 +72,8 @@ class NatsServer:
         self.adopted = False
         self.url = ""
         self.monitor_url = ""
+        self.trouble = ""
+        """What `watch` has found and cannot mend, or not yet."""
         self.fresh_keys: Callable[[], LabKeys] | None = None
         """Asked before a restart: accounts may have changed, people been revoked, meanwhile."""
 
@@ -77,19 +81,25 @@ class NatsServer:
         """Look at its health every 5 s; restart it when it has died or a stream is frozen.
 
         A frozen stream (a full disk, damage) stays frozen until a restart, also when there is
-        space again. At most 3 restarts in 10 minutes: then it is left alone and said so.
+        space again; while there is none a restart would be of no use. At most 3 restarts in 10
+        minutes: then it is left alone and said so.
         """
-        complained = False
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
-            sick = await asyncio.to_thread(self._sickness)
+            sick, before = await asyncio.to_thread(self._sickness), self.trouble
             if not sick:
-                complained = False
+                self.trouble = ""
                 continue
-            if not self._may_restart():
-                if not complained:
-                    self._say(f"nats: {sick}; restarted {_MOST_RESTARTS} times, now left alone")
-                complained = True
+            if await asyncio.to_thread(self._is_full):
+                fix = "make room, the server is restarted then"
+                self.trouble = f"storage_full: the disk of {self._state} is full ({sick}); {fix}"
+            elif not self._may_restart():
+                self.trouble = f"nats_sick: {sick}; restarted {_MOST_RESTARTS} times, left alone"
+            else:
+                self.trouble = ""
+            if self.trouble:
+                if not before:
+                    self._say(self.trouble)
                 continue
             self._say(f"nats: {sick}; restarting the server")
             logger.error("nats-server is restarted", extra={"why": sick})
@@ -242,6 +252,9 @@ class NatsServer:
         if self._child is not None and self._child.poll() is not None:
             return f"the server has ended with {self._child.returncode}"
         return _health(self.monitor_url)
+
+    def _is_full(self) -> bool:
+        return shutil.disk_usage(self._state / "js").free < _ROOM_BYTES
 
     def _may_restart(self) -> bool:
         now = time.monotonic()
