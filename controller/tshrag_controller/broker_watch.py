@@ -6,10 +6,11 @@ streams do not take, the leader waits with what the LOG does not take.
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.errors import LabError
-from tshrag_common.streams import StreamConfig, all_streams
+from tshrag_common.streams import LOG, StreamConfig, all_streams
 from tshrag_controller.broker import Broker
 from tshrag_controller.nats_server.facts import Facts
 from tshrag_controller.settings import ControllerSettings
@@ -18,9 +19,11 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 4.0
 FULL_RATIO = 0.95
+LONG_RATIO = 0.5
+"""A LOG that holds more is purged behind a checkpoint that is stored at once."""
 _HELP = {
     "LOG": "a checkpoint purges it: see the other reasons why none is stored",
-    "EV": "a checkpoint purges it: see the other reasons why none is stored",
+    "EV": "the leader removes what it has read: see the other reasons why it does not",
     "MET": "its reader is behind: see the other reasons, and the disk of the controllers",
     "LOGS": "its reader is behind: see the other reasons, and the disk of the controllers",
 }
@@ -30,8 +33,10 @@ _MORE = "raise [nats] max_file_store, or remove what is not needed"
 class BrokerWatch:
     """What `watch` has seen last stands in ``troubles``."""
 
-    def __init__(self, settings: ControllerSettings, broker: Broker) -> None:
-        self._settings, self._broker = settings, broker
+    def __init__(
+        self, settings: ControllerSettings, broker: Broker, on_long_log: Callable[[], None]
+    ) -> None:
+        self._settings, self._broker, self._on_long_log = settings, broker, on_long_log
         self._log = JetStream(broker.bus, timeout_s=2.0)
         self.troubles: tuple[str, ...] = ()
 
@@ -65,6 +70,8 @@ class BrokerWatch:
 
     async def _fullness(self, config: StreamConfig) -> str:
         info = await self._log.stream_info(config.name)
+        if config.name == LOG and info.bytes > config.max_bytes * LONG_RATIO:
+            self._on_long_log()
         if info.bytes < config.max_bytes * FULL_RATIO:
             return ""
         mib = 1 << 20

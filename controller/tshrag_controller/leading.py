@@ -104,7 +104,7 @@ class Leading:
         self._settings, self._broker, self._store = settings, broker, store
         self._clock, self._version = clock, version
         self._bus, self._log = broker.bus, JetStream(broker.bus)
-        self._watch = BrokerWatch(settings, broker)
+        self._watch = BrokerWatch(settings, broker, lambda: self.projecting.want_checkpoint())
         self._outbox = Outbox(broker.bus, store, clock)
         self._keys = LiveKeys(broker.keys, settings.state / KEYS)
         self._lab_clock = LabClock(clock, lab.at)

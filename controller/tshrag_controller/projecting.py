@@ -81,6 +81,10 @@ class Projecting:
                 logger.exception("the projection cannot take a frame")
             await asyncio.sleep(RETRY_S)
 
+    def want_checkpoint(self) -> None:
+        """Let one be stored soon, though not so many frames have come."""
+        self._due.set()
+
     async def keep_checkpoints(self) -> None:
         """Store a checkpoint whenever enough frames have come since the last one."""
         while True:

@@ -53,8 +53,11 @@ class Pulling:
         return {name: self._pull(*each) for name, each in consumers.items()}
 
     async def reports(self, take: Take) -> None:
-        """Bring the reports to the leader, for ever; a checkpoint purges what it covers."""
-        await self._pull(EV, EV_LEADER, take)
+        """Bring the reports to the leader, for ever: what was taken is in the LOG.
+
+        A checkpoint purges what it covers; where the stream is half full before, that goes at once.
+        """
+        await self._pull(EV, EV_LEADER, take, self._settings.sizes.ev // 2)
 
     async def fit_streams(self) -> None:
         """Bring the streams to our settings; the LOG stays as it was made."""
@@ -67,7 +70,7 @@ class Pulling:
                 logger.error("a stream does not take our settings", extra=facts)
 
     async def _pull(
-        self, stream: str, consumer: ConsumerConfig, take: Take, most_bytes: int | None = None
+        self, stream: str, consumer: ConsumerConfig, take: Take, most_bytes: int
     ) -> None:
         """Read a stream for ever; acknowledge what was taken.
 
@@ -78,7 +81,7 @@ class Pulling:
         async for batch in puller.batches():
             await take([(each.subject, each.sequence, each.data) for each in batch])
             await puller.ack(batch[-1].sequence)
-            if most_bytes is not None and not self._engine.follows:
+            if not self._engine.follows:
                 subject = consumer.filter_subject
                 await self._make_room(stream, batch[-1].sequence, subject, most_bytes)
 
