@@ -149,7 +149,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One file that connects an agent, a person or a controller, as JSON.
 
     ``creds`` is empty where the server is a plain one, without accounts. An agent checks commands
-    by ``controller_key`` and seals its reports with ``mac_key`` (hexadecimal).
+    by ``controller_key`` and seals its reports with ``mac_key`` (hexadecimal). ``lab`` is in the
+    file of a controller only: all keys of the lab, as JSON.
     """
 
     kind: Literal["agent", "person", "controller"]
@@ -161,6 +162,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mac_key: str = ""
     ca: str = ""
     version: int = 1
+    lab: str = ""
 
     @property
     def mac(self) -> bytes:

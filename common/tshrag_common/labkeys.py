@@ -189,6 +189,14 @@ class LabKeys(msgspec.Struct, frozen=True, kw_only=True):
             raise Refused("keys", "there is no next key of the controller", fix, code="no_keys")
         return msgspec.structs.replace(self, controller=self.controller_next, controller_next="")
 
+    def controller_bundle(self, name: str, url: str, *, plain: bool, ca: str = "") -> Bundle:
+        """Return the file with which another controller joins: it holds all keys of the lab."""
+        creds = "" if plain else self.controller_creds(name).text
+        lab = msgspec.json.encode(self).decode()
+        return Bundle(
+            kind="controller", name=token("controller", name), url=url, creds=creds, ca=ca, lab=lab
+        )
+
     def save(self, path: Path) -> None:
         write_secret(path, msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
@@ -235,12 +243,17 @@ def load_lab(path: Path) -> LabKeys:
         Refused: missing, readable by others, damaged, or of a newer version (``creds``).
 
     """
+    return keys_in(read_secret(path), str(path))
+
+
+def keys_in(data: bytes, where: str) -> LabKeys:
+    """Return the keys in the bytes of a file; errors as `load_lab`."""
     try:
-        keys = msgspec.json.decode(read_secret(path), type=LabKeys)
+        keys = msgspec.json.decode(data, type=LabKeys)
     except msgspec.DecodeError as error:
-        raise Refused(str(path), f"no keys of a lab: {error}", code="creds") from None
+        raise Refused(where, f"no keys of a lab: {error}", code="creds") from None
     if keys.version != 1:
-        raise Refused(str(path), f"version {keys.version}, supported 1", code="creds")
+        raise Refused(where, f"version {keys.version}, supported 1", code="creds")
     return keys
 
 

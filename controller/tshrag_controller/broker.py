@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tshrag_common.bus.connection import Bus, connect
-from tshrag_common.errors import LabError
+from tshrag_common.errors import LabError, Refused
 from tshrag_common.ids import DEFAULT_ORG
 from tshrag_common.keys import Bundle, read_bundle, write_secret
-from tshrag_common.labkeys import OPERATOR, LabKeys, load_lab, new_lab
+from tshrag_common.labkeys import OPERATOR, LabKeys, keys_in, load_lab, new_lab
 from tshrag_controller.nats_server.accounts import push_accounts
 from tshrag_controller.nats_server.config import ServerConfig
 from tshrag_controller.nats_server.facts import Facts, by_monitor, by_system, check
@@ -19,6 +19,8 @@ from tshrag_controller.settings import ControllerSettings, NatsTable
 logger = logging.getLogger(__name__)
 
 KEYS = "keys.json"
+JOINED = "joined"
+"""Is there where the keys came from another controller's box: none are issued here."""
 OWN_BUNDLE = "me.json"
 """What the CLI on the same machine connects with."""
 
@@ -38,7 +40,9 @@ class Broker:
         """Return what can be learnt of an external server: nothing, where no way leads there."""
         if nats.monitor:
             return await by_monitor(nats.monitor)
-        return await by_system(self.url, self.keys, self.bus.name) if nats.creds else ()
+        return (
+            await by_system(self.url, self.keys, self.bus.name) if self.bus.plain is False else ()
+        )
 
     async def check(self, nats: NatsTable) -> None:
         """Refuse an external server that may lose what it acknowledges, as far as it tells."""
@@ -52,14 +56,33 @@ class Broker:
             await self.server.stop()
 
 
-def keys_of(state: Path) -> LabKeys:
-    """Return the keys of the lab; made, and written, the first time."""
+def keys_of(state: Path, bundle: Bundle | None = None) -> LabKeys:
+    """Return the keys of the lab: those in the folder, or in the bundle of a controller that joins.
+
+    Made, and written, the first time.
+
+    Raises:
+        Refused: the folder has the keys of another lab than the bundle (``keys_differ``).
+
+    """
     path = state / KEYS
-    if path.exists():
-        return load_lab(path)
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keys = new_lab(DEFAULT_ORG)
-    keys.save(path)
+    joins = keys_in(bundle.lab.encode(), bundle.name) if bundle and bundle.lab else None
+    if not path.exists():
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if joins is not None:
+            (state / JOINED).write_text("the keys came in a file of the first controller\n")
+        keys = joins or new_lab(DEFAULT_ORG)
+        keys.save(path)
+        return keys
+    keys = load_lab(path)
+    if joins is None:
+        return keys
+    if joins.operator != keys.operator:
+        fix = "give this controller another state folder, or the bundle of this lab"
+        raise Refused(str(path), "these are the keys of another lab", fix, code="keys_differ")
+    if (state / JOINED).exists():  # what is issued elsewhere comes by a newer file
+        joins.save(path)
+        return joins
     return keys
 
 
@@ -70,10 +93,11 @@ async def open_broker(settings: ControllerSettings, say: Callable[[str], None]) 
         Refused, Unavailable: one clear line of what is wrong.
 
     """
-    keys = keys_of(settings.state)
+    bundle = _bundle(settings.nats.creds) if settings.nats.creds else None
+    keys = keys_of(settings.state, bundle)
     node = settings.controller.node
     if settings.nats.url:
-        text = _creds_text(settings.nats.creds)
+        text = bundle.creds if bundle else ""
         bus = await connect(
             settings.nats.url, name=node, credentials=text, on_state=say, need_jetstream=True
         )
@@ -107,8 +131,8 @@ async def _push(server: NatsServer, keys: LabKeys, node: str) -> None:
         await system.close()
 
 
-def _creds_text(path: str) -> str | None:
-    return read_bundle(Path(path).expanduser()).creds if path else None
+def _bundle(path: str) -> Bundle:
+    return read_bundle(Path(path).expanduser())
 
 
 def _server_config(settings: ControllerSettings) -> ServerConfig:

@@ -14,14 +14,15 @@ from tshrag_common import requests as r
 from tshrag_common.bus.connection import Bus, connect
 from tshrag_common.client import Client
 from tshrag_common.errors import LabError
+from tshrag_common.keys import write_secret
 from tshrag_common.views import ControllerView
 
 
 class Controllers:
     """Controllers by name, each with a state folder; all of them share the keys of the first."""
 
-    def __init__(self, folder: Path, url: str, creds: Path | None = None) -> None:
-        self.folder, self.url, self.creds = folder, url, creds
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.bus: Bus
         self.client: Client
@@ -29,16 +30,17 @@ class Controllers:
     def state(self, name: str) -> Path:
         return self.folder / name
 
-    def start(self, name: str, config: str = "") -> None:
+    def start(
+        self, name: str, config: str = "", *, bundle: Path | None = None, keys: bool = True
+    ) -> None:
+        """Start one; with `keys` it has those of the first, else what its bundle brings."""
         state = self.state(name)
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         first = next(iter(self.processes), "")
-        if first and not (state / "keys.json").exists():
-            keys = (self.state(first) / "keys.json").read_bytes()
-            (state / "keys.json").write_bytes(keys)
-            (state / "keys.json").chmod(0o600)
+        if keys and first and not (state / "keys.json").exists():
+            write_secret(state / "keys.json", (self.state(first) / "keys.json").read_bytes())
         path = state / "controller.toml"
-        creds = f'creds = "{self.creds}"\n' if self.creds else ""
+        creds = f'creds = "{bundle}"\n' if bundle else ""
         path.write_text(
             f'[controller]\nnode = "{name}"\nstate = "{state}"\n'
             f'[nats]\nurl = "{self.url}"\n{creds}{config}'

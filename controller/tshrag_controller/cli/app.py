@@ -51,6 +51,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "trend": ("trend:trend", "Show a metric over many runs, and where its level changed."),
     "stats": ("lab:stats", "Show the counters of the lab."),
     "health": ("lab:health", "Say whether the lab is well; not 0 where it is not."),
+    "controller": ("controllers:controller", "Controllers: list, add one that stands by."),
     "agent": ("agents:agent", "Agents: list, show, enroll, revoke, drain, return."),
     "dut": ("lab:dut", "DUTs: list, show, quarantine, return."),
     "lease": ("leases:lease", "Leases: take a board for yourself, renew, share, give back."),

@@ -93,6 +93,10 @@ class Keyring:
     def change_controller(self) -> None:
         self._save(self.keys.with_controller_changed())
 
+    def add_controller(self, name: str) -> Bundle:
+        """Return the file for another controller: whoever has it is this lab."""
+        return self.keys.controller_bundle(name, self.url, plain=self.is_plain, ca=self._own.ca)
+
     def revoke_agent(self, name: str) -> None:
         self._revoke(self.keys.without_agent(AgentId(name)))
 
@@ -132,12 +136,18 @@ def keyring(state: Path, url: str = "") -> Iterator[Keyring]:
     """Yield the keys of the lab on this machine; nobody else changes them meanwhile.
 
     Raises:
-        Refused: there is no lab here (``no_keys``), or its files are not readable by us alone.
+        Refused: there is no lab here (``no_keys``), its files are not readable by us alone, or its
+            keys are issued on another box (``keys_elsewhere``): two would not know of each other.
 
     """
     if not (state / KEYS).is_file() or not (state / OWN_BUNDLE).is_file():
         fix = "run it where 'tshrag up' or the controller runs, or name the folder by TSHRAG_STATE"
         raise Refused(str(state), "no keys of a lab", fix, code="no_keys")
+    if (state / "joined").exists():
+        fix = f"run it on the box of the first controller, or remove {state}/joined to move here"
+        raise Refused(
+            str(state), "keys of this lab are issued elsewhere", fix, code="keys_elsewhere"
+        )
     with (state / "keys.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield Keyring(state, url)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from tshrag_common import requests as r
@@ -71,15 +70,15 @@ def _print_health(out: Console, answer: r.HealthAnswer) -> None:
     out.print(render.facts([*rows, *_counters(answer.counters)]))
     if len(answer.controllers) > 1:
         out.print()
-        out.print(_controllers(answer.controllers))
+        print_controllers(out, answer.controllers)
 
 
 def _leader(view: ControllerView) -> str:
     return f"{clean(view.node)}, epoch {view.epoch}, version {clean(view.version)}"
 
 
-def _controllers(views: Sequence[ControllerView]) -> Table:
-    """Return all controllers; ``behind`` counts frames of the LOG."""
+def print_controllers(out: Console, views: Sequence[ControllerView]) -> None:
+    """Print all controllers; ``behind`` counts frames of the LOG."""
     heads = ("controller", "role", "epoch", "frame", "behind", "heard", "version")
     rows = [
         (
@@ -93,7 +92,7 @@ def _controllers(views: Sequence[ControllerView]) -> Table:
         )
         for view in views
     ]
-    return render.table(heads, rows, ("behind",))
+    out.print(render.table(heads, rows, ("behind",)))
 
 
 @click.group()
