@@ -86,7 +86,8 @@ def let_go(lab: Lab, row: DutRow) -> None:
 
     That attempt may be of another role: a job that takes any DUT may take one its run keeps.
     """
-    if not row.holder and row.kept_by is not None:
+    is_free = not row.holder or row.holder in lab.people.leases  # a lease may lie on a kept DUT
+    if is_free and row.kept_by is not None:
         run = lab.runs[row.kept_by]
         roles = (role for role, (_, dut) in run.bound.items() if dut == row.dut.id)
         if not any(lab.indexes.role_users.get((run.id, role), 0) for role in roles):

@@ -8,6 +8,7 @@ from tshrag_common.ids import DutId
 from tshrag_controller.core.lease_events import DutReserved, LeaseAsked
 from tshrag_controller.core.leases import on_renew, on_take
 from tshrag_controller.core.on_reserve import on_give_up, on_reserve
+from tshrag_controller.core.on_run import on_cancel
 from tshrag_controller.core.people import Ask, Lease, Reservation
 from tshrag_controller.core.revive import recorded, revive
 from tshrag_controller.core.why import explain
@@ -145,3 +146,23 @@ def test_what_could_not_be_kept_ends_with_its_time() -> None:
     lab.pass_time(41 * 60)
     assert not lab.lab.people.reservations
     assert not lab.lab.people.leases
+
+
+def test_a_run_that_ends_while_its_board_is_leased_keeps_it_no_more() -> None:
+    lab = a_lab()
+    run = lab.submit(a_plan((), (1,), spec=a_spec(need=board(), timeout_s=300.0)))
+    lab.started(lab.fence(run))
+    reserve(lab, 6, 30)
+    lab.ended(lab.fence(run))
+    assert lab.state(run, 2) == "assigned", "it ends before"
+    lab.pass_time(6 * 60)
+    assert lab.lab.people.of_dut("b1") is None, "late"
+    lab.ended(lab.fence(run, 2), "error")
+    assert lab.lab.people.of_dut("b1") is not None
+    assert lab.lab.duts[DutId("b1")].kept_by == run, "its second attempt waits"
+    on_cancel(lab.begin(), ORG, run)
+    lab.end()
+    assert lab.lab.duts[DutId("b1")].kept_by is None
+    lab.pass_time(31 * 60)
+    assert lab.lab.people.of_dut("b1") is None
+    assert not lab.lab.duts[DutId("b1")].holder
