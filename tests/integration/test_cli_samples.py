@@ -62,6 +62,9 @@ def test_samples_are_told_by_job_by_step_and_as_files(state: Path) -> None:
         "metrics", "last", "samples.value", "--job", "last:1", "--format", "csv", state=state
     )
     assert len(rows_of(raw.stdout)) == 3000
+
+
+def test_samples_are_drawn_into_files_and_on_the_terminal(state: Path) -> None:
     for name in ("x.png", "x.svg"):
         done = run_cli(
             "metrics", "last", "samples.value", f"--{name[-3:]}", name, state=state, cwd=state
@@ -69,6 +72,9 @@ def test_samples_are_told_by_job_by_step_and_as_files(state: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert (state / "x.png").read_bytes()[:4] == b"\x89PNG"
     assert b"<svg" in (state / "x.svg").read_bytes()
+    drawn = run_cli("metrics", "last", "samples.value", "--by", "host", "--plot", state=state)
+    assert drawn.stdout.startswith("samples.value a1\n")
+    assert "┤" in drawn.stdout
     assert "no single number" in run_cli("metrics", "all", "--stat", "hist", state=state).stderr
 
 
