@@ -11,6 +11,7 @@ import msgspec
 from tshrag_common.actions import Action, Capture
 from tshrag_common.criteria import CompiledCriterion
 from tshrag_common.metrics import MetricInfo
+from tshrag_common.results import ResultFile
 
 JobKind = Literal["load", "command", "sleep", "comment", "nop", "board"]
 """``load``, ``command`` and ``board`` are placed on an agent; the others the controller ends."""
@@ -95,6 +96,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     freeze_s: float = 0.0  # when it failed, its DUT is handed to the submitter for so long
     capture: tuple[Capture, ...] = ()  # asked of the DUT before that
     disconnect_s: float = 0.0  # without the bus it is given up after so long; 0: by what it holds
+    results: tuple[ResultFile, ...] = ()  # that its tools write, read at its end
     when: CompiledCriterion | None = None  # it starts when samples of the run say so
     until: CompiledCriterion | None = None  # it has done enough when they say so
     abort: CompiledCriterion | None = None  # it fails when they say so

@@ -17,6 +17,7 @@ from tshrag_common.jobs import LoadRef
 from tshrag_common.metrics import RESERVED, MetricInfo, is_below, metric_key
 from tshrag_common.params import Param, check_default
 from tshrag_common.positions import At
+from tshrag_common.results import ResultFile
 from tshrag_common.strict import convert
 from tshrag_common.units import UNITS, BadQuantity, unit
 
@@ -66,6 +67,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     args: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()  # put behind it
     params: dict[Name, Param] = {}
     metrics: Annotated[tuple[MetricInfo, ...], Meta(max_length=1000)] = ()
+    results: Annotated[tuple[ResultFile, ...], Meta(max_length=32)] = ()
     namespace: str = ""
     needs: Needs = Needs()
     runs: Literal["host", "dut"] | UnsetType = UNSET
@@ -143,6 +145,14 @@ def check_manifest(manifest: Manifest, findings: Findings) -> None:
         if key in seen:
             findings.add("duplicate_key", ("metrics", number), f"{key!r} is declared twice")
         seen.add(key)
+    for number, result in enumerate(manifest.results):
+        at: At = ("results", number, "prefix")
+        key = _key(result.prefix, at, findings) if result.prefix else ""
+        if key and not is_below(key, namespace):
+            what = (
+                f"{key!r} is not below {namespace!r}" if namespace else f"{key!r} is of the agent"
+            )
+            findings.add("metric_key", at, what)
     for name, param in manifest.params.items():
         check_default(param, ("params", name), findings)
 

@@ -26,6 +26,7 @@ from tshrag_common import (
     params,
     profile,
     requests,
+    results,
     schedule,
     states,
     statistics,
@@ -183,6 +184,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "load.needs": lambda: table(manifest.Needs),
     "load.param": lambda: table(params.Param),
     "load.metric": lambda: table(metrics.MetricInfo),
+    "load.results": lambda: table(results.ResultFile),
     "criterion": lambda: table(criteria.Criterion),
     "criterion.window": lambda: table(criteria.Window),
 }

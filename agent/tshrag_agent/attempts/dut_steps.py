@@ -28,6 +28,7 @@ from tshrag_agent.boards.board import Board
 from tshrag_agent.reports.dut_sampler import DutSampler
 from tshrag_agent.reports.logpump import LogPump
 from tshrag_agent.reports.tap import SampleTap
+from tshrag_agent.results.read import read_results
 from tshrag_agent.transport.base import Completed, DutProbe, DutTransport, Stream, TransportFailed
 from tshrag_common.errors import ErrorReport, LabError, StaleFence, shown
 from tshrag_common.ids import DutId
@@ -111,6 +112,8 @@ class DutSteps:
         for log in self._raw.values():
             log.close()
         if self._raw:
+            spec, gate = self._attempt.spec, self._tap.gate
+            await read_results(spec, self._dir.path, self._dir.stdout, gate, self._site.clock)
             await self._pump.finish()
             self._note_cut()
         stale = self._sampler.notices() if self._sampler is not None else ()

@@ -28,6 +28,7 @@ from tshrag_agent.reports.logpump import LogPump, Spawn
 from tshrag_agent.reports.metric_sockets import MetricSockets
 from tshrag_agent.reports.sampler import Sampler, tree_pids
 from tshrag_agent.reports.tap import SampleTap
+from tshrag_agent.results.read import read_results
 from tshrag_common.clock import Clock
 from tshrag_common.errors import ErrorReport, LabError
 from tshrag_common.ids import AgentId, DutId
@@ -140,6 +141,8 @@ class HostSteps:
         if is_ours and self._command is not None and self._command.cleanup:
             await self._execute_cleanup(self._command.cleanup)
         if self._has_dir:
+            spec, gate = self._attempt.spec, self._tap.gate
+            await read_results(spec, self._dir.path, self._dir.stdout, gate, self._site.clock)
             await self._pump.finish()
         self._attempt.record.notices = self._tap.gate.notices()
         if self._site.contact is not None:

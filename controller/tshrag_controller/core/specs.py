@@ -116,6 +116,7 @@ class Specs:
             load=resolved.ref,
             namespace=manifest.namespace,
             metrics=manifest.metrics,
+            results=manifest.results,
         )
 
     def _command(self, step: Step, at: At, scope: Scope) -> JobSpec:
