@@ -149,7 +149,9 @@ def _one_line() -> Iterator[None]:
         errors = _errors(group)
         if not errors:
             raise
-        _leave(errors[0], EXIT_DENIED if isinstance(errors[0], Denied) else EXIT_REFUSED)
+        if isinstance(errors[0], Denied):
+            _leave(errors[0], EXIT_DENIED)
+        _leave(errors[0], EXIT_REFUSED if isinstance(errors[0], Refused) else EXIT_UNAVAILABLE)
 
 
 def _leave(error: LabError, code: int) -> None:

@@ -30,7 +30,8 @@ from tshrag_agent.journal.records import (
     SpoolName,
     cost_bytes,
 )
-from tshrag_agent.journal.store import SpoolCorrupt, Store, saved_fences
+from tshrag_agent.journal.salvage import count_readable, saved_fences
+from tshrag_agent.journal.store import SpoolCorrupt, Store
 from tshrag_common import history
 from tshrag_common.errors import StorageFull
 from tshrag_common.failpoints import failpoint
@@ -96,6 +97,8 @@ class Journal:
         self.heard = store.heard()
         self.killed = store.killed()
         self.handed_over = store.handed_over()
+        self.damage = store.damage
+        """What was wrong with the file before this one; empty when nothing was."""
         self.samples_dropped = 0
         self.fault = ""
         """Why nothing can be written at the moment; empty when all is well."""
@@ -324,7 +327,6 @@ def _open_or_begin(path: Path) -> Store:
         return Store(path)
     except SpoolCorrupt as error:
         aside = path.with_name(f"{path.name}.corrupt-{time.time_ns() // 1_000_000}")
-        logger.error(error.line, extra={"code": error.code, "set_aside": str(aside)})
         for ending in ("", "-wal", "-shm"):
             part = Path(f"{path}{ending}")
             if part.exists():
@@ -332,6 +334,9 @@ def _open_or_begin(path: Path) -> Store:
         store = Store(path)
         saved = saved_fences(aside)
         store.commit(saved)
+        kept = f"{count_readable(aside)} records kept aside in {aside.name}"
+        store.damage = f"{error.line}; {kept}"
+        logger.error(store.damage, extra={"code": error.code, "set_aside": str(aside)})
         return store
 
 

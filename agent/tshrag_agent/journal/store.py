@@ -4,7 +4,7 @@ WAL with synchronous FULL: a commit is one fsync of the WAL, and what it holds s
 cut. Numbers of records go on behind what was trimmed: ``confirmed`` is kept.
 """
 
-import logging
+import re
 import secrets
 import sqlite3
 from collections.abc import Iterable
@@ -39,8 +39,6 @@ from tshrag_common.errors import LabError
 from tshrag_common.failpoints import failpoint
 from tshrag_common.ids import DutId, Fence
 
-logger = logging.getLogger(__name__)
-
 _FORMAT = 1
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -64,15 +62,17 @@ CREATE TABLE IF NOT EXISTS leases (
 """Came later than the format: a journal that has none gets it."""
 
 
+_PAGE = re.compile(r"[Pp]age (\d+)")
 _KILLED = "killed_"
 _FORGET_KILLED = f"""DELETE FROM meta WHERE name IN
   (SELECT '{_KILLED}' || fence FROM attempts WHERE ended_seq BETWEEN 1 AND ?)"""
 
 
 class SpoolCorrupt(LabError):
-    """The journal's file is damaged; it is set aside and a new one is made."""
+    """The journal's file is damaged; it is set aside and a new one is made at the next start."""
 
     code = "spool_corrupt"
+    retryable = True
 
 
 class SpoolHead(msgspec.Struct):
@@ -96,13 +96,14 @@ class Store:
         """
         self.path = path
         self.heads: dict[SpoolName, SpoolHead] = {}
+        self.damage = ""  # of the file that was here before
         fresh = not path.exists()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._open(fresh)
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise SpoolCorrupt(str(path), str(error)) from None
+            raise SpoolCorrupt(path.name, str(error)) from None
         except BaseException:
             self._db.close()
             raise
@@ -143,7 +144,7 @@ class Store:
             records.append(record)
         rows.close()
         if not records and from_seq <= self.heads[spool].last:
-            raise SpoolCorrupt(str(self.path), f"record {from_seq} of {spool} is damaged")
+            raise SpoolCorrupt(self.path.name, f"record {from_seq} of {spool} is damaged")
         return records
 
     def attempts(self) -> list[AttemptRow]:
@@ -182,11 +183,26 @@ class Store:
         if fresh or not self._db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
             self._make()
         elif self._db.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
-            raise SpoolCorrupt(str(self.path), "its format is not known to this version")
+            raise SpoolCorrupt(self.path.name, "its format is not known to this version")
         self._db.execute(_LEASES)
-        if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise SpoolCorrupt(str(self.path), "quick_check found damage")
+        said = str(self._db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        if said != "ok":
+            page = _PAGE.search(said)
+            raise SpoolCorrupt(self.path.name, f"page {page[1]}" if page else said[:200])
         self.heads = {name: self._head(name) for name in SPOOLS}
+        for name in SPOOLS:
+            self._check_records(name)
+
+    def _check_records(self, name: SpoolName) -> None:
+        """Read every record once: SQLite does not see a bit that has flipped in a body."""
+        head = self.heads[name]
+        rows = self._db.execute(f"SELECT seq, body, crc FROM {name} ORDER BY seq")
+        last = head.confirmed
+        for record in sound(rows, head.confirmed + 1):
+            last = record.seq
+        rows.close()
+        if last != head.last:
+            raise SpoolCorrupt(self.path.name, f"record {last + 1} of {name} is damaged")
 
     def _make(self) -> None:
         ids = "".join(
@@ -211,7 +227,7 @@ class Store:
         ).fetchone()
         last = max(last or 0, confirmed)
         if count != last - confirmed:
-            raise SpoolCorrupt(str(self.path), f"spool {name} has a gap")
+            raise SpoolCorrupt(self.path.name, f"spool {name} has a gap")
         spool = str(self._meta(f"spool_{name}", ""))
         size_bytes = (size or 0) + RECORD_OVERHEAD_BYTES * count
         return SpoolHead(spool, last=last, confirmed=confirmed, size_bytes=size_bytes)
@@ -301,22 +317,3 @@ class Store:
             self._db.execute("DELETE FROM attempts WHERE ended_seq BETWEEN 1 AND ?", (upto,))
         head.confirmed = upto
         head.size_bytes -= (size or 0) + RECORD_OVERHEAD_BYTES * count
-
-
-def saved_fences(path: Path) -> list[Change]:
-    """Return what a damaged file still tells of fences: they must never fall back."""
-    changes: list[Change] = []
-    try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    except sqlite3.Error:
-        return changes
-    try:
-        meta = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('epoch', 'n')"))
-        changes.append(Heard(int(meta.get("epoch", 0)), int(meta.get("n", 0))))
-        for dut, fence in db.execute("SELECT dut, fence FROM duts"):
-            changes.append(DutFence(DutId(str(dut)), Fence(int(fence))))
-    except (sqlite3.Error, ValueError):
-        logger.warning("fences of the damaged journal are lost", extra={"path": str(path)})
-    finally:
-        db.close()
-    return changes

@@ -178,7 +178,8 @@ class Pulse:
         if self._journal.free_bytes() < _LEAST_FREE_BYTES:
             return "storage_full: the disk of the journal; make room on it"
         refusals = (outbound.refusal for outbound in self._outbounds.values())
-        return next((refusal for refusal in refusals if refusal), "")[:_TROUBLE_MOST]
+        said = next((refusal for refusal in refusals if refusal), "") or self._journal.damage
+        return said[:_TROUBLE_MOST]
 
     def _counters(self) -> dict[str, int]:
         counters = dict(self._intake.counters)

@@ -88,11 +88,11 @@ class Outbound:
         try:
             return await self._journal.read(self._spool, self._sent + 1, wire.MAX_BATCH_BYTES)
         except SpoolCorrupt as error:
-            # What is damaged cannot be sent, and what follows must not pretend to be it.
+            # What is damaged cannot be sent, and what follows must not pretend to be it. The next
+            # agent sets the file aside; jobs on the host go on in the shepherd meanwhile.
             self.refusal = error.line
-            logger.error("spool is stuck", extra={"spool": self._spool, "reason": error.line})
-            await asyncio.sleep(_RETRY_S[1])
-            return []
+            logger.error("spool is damaged", extra={"spool": self._spool, "reason": error.line})
+            raise
 
     async def _deliver(self, records: list[Record]) -> None:
         """Send one message until its stream has it."""

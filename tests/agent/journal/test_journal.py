@@ -138,6 +138,44 @@ async def test_a_damaged_file_is_set_aside_and_a_new_spool_begins(tmp_path: Path
     await journal.close()
 
 
+async def test_a_flipped_bit_is_found_and_told_with_what_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = await Journal.open(path)
+    await journal.append("reports", b"first", b"the one that rots", b"third")
+    await journal.append("output", b"said")
+    await journal.close()
+    data = path.read_bytes()
+    place = data.index(b"the one that rots")
+    path.write_bytes(data[:place] + b"T" + data[place + 1 :])
+
+    journal = await Journal.open(path)
+    said, _, aside = journal.damage.partition(" kept aside in ")
+    assert said == "spool_corrupt: journal.db: record 2 of reports is damaged; 3 records"
+    assert (tmp_path / aside).exists()
+    assert journal.state("reports").last == 0
+    await journal.close()
+    journal = await Journal.open(path)
+    assert journal.damage == ""
+    await journal.close()
+
+
+async def test_a_broken_page_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = await Journal.open(path)
+    for number in range(50):
+        await journal.append("samples", b"%03d" % number * 1000)
+    await journal.close()
+    data = bytearray(path.read_bytes())
+    begin = len(data) - 4096  # the last page: one of a table
+    data[begin : begin + 64] = b"\xff" * 64
+    path.write_bytes(data)
+
+    journal = await Journal.open(path)
+    assert journal.damage.startswith("spool_corrupt: journal.db: ")
+    assert "records kept aside in journal.db.corrupt-" in journal.damage
+    await journal.close()
+
+
 async def test_fences_are_saved_from_a_journal_with_a_gap(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = await Journal.open(path)
