@@ -13,6 +13,7 @@ from tests.support.leader import Leader
 from tests.support.nats_server import NatsServer
 from tests.support.process_trees import living
 from tests.support.ssh_server import Kind, SshServer
+from tests.support.tcp_proxy import Proxy
 from tests.support.waiting import wait_until
 from tshrag_common.ids import AgentId, Fence
 from tshrag_common.jobs import JobSpec, Need, Target
@@ -75,6 +76,24 @@ async def test_an_attempt_goes_on_while_its_lease_is_renewed(
         start = await leader.start(shell("sleep 5"), lease_s=LEASE_S)
         (ended,) = await leader.until_ended(start, within_s=40)
         assert ended.outcome == "passed"
+
+
+async def test_heartbeats_do_not_wait_behind_what_a_job_says(
+    tmp_path: Path, server: NatsServer, leader: Leader
+) -> None:
+    """On a link of 32 KiB/s: the lease is over after 5 s without an answer, the rest takes 10 s."""
+    proxy = Proxy(int(server.url.rpartition(":")[2]))
+    await proxy.start()
+    proxy.bytes_a_second = 32 << 10
+    try:
+        async with an_agent(tmp_path, leader, f"nats://127.0.0.1:{proxy.port}", beat_s=1.0):
+            text = "head -c 300000 /dev/zero | tr '\\0' x; sleep 12; echo; echo the end"
+            start = await leader.start(shell(text), lease_s=9.0)
+            (ended,) = await leader.until_ended(start, within_s=60)
+            assert ended.outcome == "passed", ended.error
+            assert leader.output(start).endswith(b"the end\n")
+    finally:
+        await proxy.stop()
 
 
 async def test_the_shepherd_ends_it_when_the_agent_is_frozen(

@@ -10,6 +10,7 @@ class Proxy:
     def __init__(self, target_port: int) -> None:
         self.port = 0
         self.swallowing = False
+        self.bytes_a_second = 0  # in each direction; 0: as fast as it goes
         self._target_port = target_port
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -52,8 +53,10 @@ class Proxy:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
+            while data := await reader.read(4096 if self.bytes_a_second else 65536):
                 await self._flowing.wait()
+                if self.bytes_a_second:
+                    await asyncio.sleep(len(data) / self.bytes_a_second)
                 if not self.swallowing:
                     writer.write(data)
                     await writer.drain()

@@ -27,6 +27,10 @@ LINGER_S = 0.002
 
 _ANSWER_S = 5.0
 _RETRY_S = (0.1, 5.0)
+_LEAST_BYTES = 8 << 10
+_FIRST_BYTES = 32 << 10
+_QUICK_S, _SLOW_S = 0.1, 0.5
+"""A message that took less makes the next ones larger, one that took more makes them smaller."""
 
 Seal = Callable[[bytes], bytes]
 
@@ -42,6 +46,7 @@ class Outbound:
         self._subject = subjects.said(agent, SAYS[spool])
         self._sent = journal.state(spool).confirmed
         self._round = 0
+        self._most_bytes = _FIRST_BYTES
         self._progress = asyncio.Event()
         self.refusal = ""
         """Why the newest message is not stored; empty when all is well."""
@@ -78,15 +83,15 @@ class Outbound:
             begin = self._sent = max(self._sent, self._journal.state(self._spool).confirmed)
             records = await self._records()
             if records:
-                await self._deliver(records)
-                if self._sent == begin:  # no other round was asked for meanwhile
+                is_stored = await self._deliver(records)
+                if is_stored and self._sent == begin:  # no other round was asked for meanwhile
                     self._sent = records[-1].seq
             self._progress.set()
             idle_at = loop.time()
 
     async def _records(self) -> list[Record]:
         try:
-            return await self._journal.read(self._spool, self._sent + 1, wire.MAX_BATCH_BYTES)
+            return await self._journal.read(self._spool, self._sent + 1, self._most_bytes)
         except SpoolCorrupt as error:
             # What is damaged cannot be sent, and what follows must not pretend to be it. The next
             # agent sets the file aside; jobs on the host go on in the shepherd meanwhile.
@@ -94,14 +99,26 @@ class Outbound:
             logger.error("spool is damaged", extra={"spool": self._spool, "reason": error.line})
             raise
 
-    async def _deliver(self, records: list[Record]) -> None:
-        """Send one message until its stream has it."""
+    def _suit(self, took_s: float) -> None:
+        """Make messages as large as the link takes in a moment: heartbeats wait behind them."""
+        if took_s > _SLOW_S:
+            self._most_bytes = max(_LEAST_BYTES, self._most_bytes // 2)
+        elif took_s < _QUICK_S:
+            self._most_bytes = min(wire.MAX_BATCH_BYTES, self._most_bytes * 2)
+
+    async def _deliver(self, records: list[Record]) -> bool:
+        """Send one message until its stream has it; false: it is too large for this link.
+
+        Smaller ones tell the same again: who reads counts each record once.
+        """
         spool, first = self._journal.state(self._spool).spool, records[0].seq
         bodies = (record.body for record in records)
         data = self._seal(wire.batch(self._agent, spool, first, bodies))
         name = f"{self._agent}-{spool}-{first}-{records[-1].seq}-{self._round}"
         wait_s = _RETRY_S[0]
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 await self._stream.publish(
                     self._subject, data, {MESSAGE_ID: name}, timeout_s=_ANSWER_S
@@ -111,10 +128,15 @@ class Outbound:
                     said = {"spool": self._spool, "first": first, "reason": error.line}
                     logger.warning("not stored yet", extra=said)
                 self.refusal = error.line
+                took_s = loop.time() - began
+                if took_s > _SLOW_S and len(records) > 1 and self._most_bytes > _LEAST_BYTES:
+                    self._suit(took_s)
+                    return False
             else:
                 failpoint("outbound.stored")
+                self._suit(loop.time() - began)
                 self.refusal = ""
                 self.messages += 1
-                return
+                return True
             await asyncio.sleep(wait_s)
             wait_s = min(_RETRY_S[1], 2 * wait_s)
