@@ -13,14 +13,13 @@ import logging
 import shutil
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from tshrag_agent.journal.hands import Hands, OneThread
+from tshrag_agent.journal.recent import Recent
 from tshrag_agent.journal.records import (
     SPOOLS,
     Append,
@@ -51,7 +50,6 @@ SAMPLES_WAITING_BYTES = 8 * MIB
 """So much of samples may wait for room in memory; beyond it they are dropped and counted."""
 
 _GROUP_MOST = 4096
-_RECENT_BYTES = 512 << 10
 _RETRY_S = 0.5
 
 
@@ -84,7 +82,7 @@ class Journal:
         self._store = store
         self._quota = quota_bytes
         self._loop = asyncio.get_running_loop()
-        self._recent = {name: _Recent() for name in SPOOLS}
+        self._recent = {name: Recent() for name in SPOOLS}
         self._grown = {name: asyncio.Event() for name in SPOOLS}
         self._room = asyncio.Event()
         self._samples_waiting_bytes = 0
@@ -286,35 +284,6 @@ class Journal:
                 last = number
                 self._recent[change.spool].add(number, change.bodies)
         return last
-
-
-class _Recent:
-    """The newest records of a spool, without a gap, in bounded memory."""
-
-    def __init__(self) -> None:
-        self._records = deque[Record]()
-        self._size = 0
-
-    def add(self, last_seq: int, bodies: tuple[bytes, ...]) -> None:
-        for seq, body in enumerate(bodies, last_seq - len(bodies) + 1):
-            self._records.append(Record(seq, body))
-            self._size += len(body)
-        while self._size > _RECENT_BYTES:
-            self._size -= len(self._records.popleft().body)
-
-    def since(self, from_seq: int, most_bytes: int) -> list[Record]:
-        """Return records from `from_seq` on; none when that one is not here any more."""
-        if not self._records or from_seq < self._records[0].seq:
-            return []
-        skip = from_seq - self._records[0].seq
-        found: list[Record] = []
-        size = 0
-        for record in islice(self._records, skip, None):
-            size += len(record.body)
-            if found and size > most_bytes:
-                break
-            found.append(record)
-        return found
 
 
 def _open_or_begin(path: Path) -> Store:
