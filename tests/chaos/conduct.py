@@ -11,7 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from tests.chaos import faults_agent, faults_bus, faults_controller, faults_disk, faults_load
+from tests.chaos import (
+    faults_agent,
+    faults_bus,
+    faults_controller,
+    faults_disk,
+    faults_load,
+    faults_streams,
+)
 from tests.chaos.checker import Broken, check
 from tests.chaos.faults import Fault
 from tests.chaos.images import can_mount
@@ -27,6 +34,7 @@ FAULTS: tuple[Fault, ...] = (
     *faults_controller.FAULTS,
     *faults_disk.FAULTS,
     *faults_load.FAULTS,
+    *faults_streams.FAULTS,
 )
 
 

@@ -20,7 +20,7 @@ async def f8_kill(lab: ChaosLab, away_s: float) -> Once:
         await asyncio.sleep(away_s)
         await asyncio.to_thread(lab.server.start)
         at = time.monotonic()
-        return {"resume": await _all_heard(lab, at)}
+        return {"resume": await all_heard(lab, at)}
 
     seconds = max(9.0, away_s + 6)
     return await under_load(lab, f"F8 {away_s:g} s", happen, seconds, judge=one_attempt_each)
@@ -33,13 +33,13 @@ async def f9_freeze(lab: ChaosLab, frozen_s: float) -> Once:
         lab.server.freeze()
         await asyncio.sleep(frozen_s)
         lab.server.thaw()
-        return {"resume": await _all_heard(lab, time.monotonic())}
+        return {"resume": await all_heard(lab, time.monotonic())}
 
     seconds = max(9.0, frozen_s + 6)
     return await under_load(lab, f"F9 {frozen_s:g} s", happen, seconds, judge=one_attempt_each)
 
 
-async def _all_heard(lab: ChaosLab, at: float, within_s: float = 90.0) -> float:
+async def all_heard(lab: ChaosLab, at: float, within_s: float = 90.0) -> float:
     """Return when samples of every agent were stored again."""
     ends = time.monotonic() + within_s
     while time.monotonic() < ends:
@@ -66,7 +66,7 @@ async def f15_replay(lab: ChaosLab) -> Once:
         await asyncio.to_thread(host.swallow, "from-bus")
         await asyncio.sleep(9.0)
         await asyncio.to_thread(host.heal)
-        return {"resume": await _all_heard(lab, time.monotonic())}
+        return {"resume": await all_heard(lab, time.monotonic())}
 
     try:
         return await under_load(lab, "F15", happen, 16.0, judge=one_attempt_each)
@@ -107,7 +107,7 @@ async def f17_full_stream(lab: ChaosLab) -> Once:
         await asyncio.sleep(6.0)
         for config in whole.values():
             await _update(lab, config)
-        return {"resume": await _all_heard(lab, time.monotonic())}
+        return {"resume": await all_heard(lab, time.monotonic())}
 
     return await under_load(lab, "F17", happen, 14.0, judge=one_attempt_each)
 

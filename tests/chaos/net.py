@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 Way = Literal["both", "to-bus", "from-bus"]
+Weather = Literal["256 kbit/s", "5 % loss"]
+_SLOW = ("root", "tbf", "rate", "256kbit", "burst", "16kb", "latency", "400ms")
 
 
 def can_partition() -> str:
@@ -41,6 +43,7 @@ class Host:
         self.gateway, self.address = f"{base}.{number * 4 + 1}", f"{base}.{number * 4 + 2}"
         self._table = f"ts_{subnet[0]}_{subnet[1]}_{number}"
         self._has_rules: Way | None = None
+        self._is_slow = False
 
     def make(self) -> "Host":
         inside = ("ip", "-n", self.name)
@@ -77,7 +80,23 @@ class Host:
         self._drop([*self.prefix, "nft"], f"tcp dport {port}", f"tcp sport {port}")
         self._has_rules = "from-bus"
 
+    def worsen(self, weather: Weather) -> None:
+        """Make the cable slow, or lossy, in both directions."""
+        if weather == "256 kbit/s":
+            _run(*self.prefix, "tc", "qdisc", "add", "dev", "eth0", *_SLOW)
+            _run("tc", "qdisc", "add", "dev", self._cable, *_SLOW)
+            self._is_slow = True
+        else:
+            lossy = "numgen random mod 100 < 5"
+            self._drop([*self.prefix, "nft"], f"iifname eth0 {lossy}")
+            self._drop(["nft"], f'iifname "{self._cable}" {lossy}')
+            self._has_rules = "both"
+
     def heal(self) -> None:
+        if self._is_slow:
+            self._is_slow = False
+            _run(*self.prefix, "tc", "qdisc", "del", "dev", "eth0", "root")
+            _run("tc", "qdisc", "del", "dev", self._cable, "root")
         way, self._has_rules = self._has_rules, None
         if way in ("both", "from-bus"):
             _run(*self.prefix, "nft", "delete", "table", "inet", self._table)
