@@ -186,7 +186,13 @@ async def _cancel(lab: ChaosLab, run: str) -> bool:
 
 QUICK: tuple[Failpoint, ...] = ("engine.appended", "journal.after_fsync", "shepherd.spawned")
 SMOKE: tuple[Failpoint, ...] = ("engine.decided",)
-AT_ONCE: tuple[Failpoint, ...] = ("recover.found", "checkpoint.stored", "blobs.piece")
+AT_ONCE: tuple[Failpoint, ...] = (
+    "recover.found",
+    "checkpoint.stored",
+    "blobs.piece",
+    "intake.before_fence",
+    "intake.journaled",
+)
 """Passed so seldom that a process dies at the first passage."""
 TAKEOVER = Bar("takeover", 2.0)
 FAULTS = (
