@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
+from tshrag_agent.attempts.attempt import Attempt
 from tshrag_agent.attempts.roster import Roster
 from tshrag_agent.channels import Channels
 from tshrag_agent.console_book import ConsoleBook
@@ -18,7 +19,7 @@ from tshrag_agent.transport.signs import Sign
 from tshrag_common import wire
 from tshrag_common.channel.wants import ConsoleWant
 from tshrag_common.clock import Clock
-from tshrag_common.ids import DutId, OrgId
+from tshrag_common.ids import DutId, Fence, OrgId
 from tshrag_common.reports import ConsoleSigned
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,13 @@ class Consoles:
         return living.start.org if living is not None else None
 
     def _on_sign(self, dut: DutId, sign: Sign) -> None:
-        """Queue a sign; a board that cries without end is heard every 10 s, and counted."""
+        """Tell the attempt that has the DUT, and queue the sign for the controller.
+
+        A board that cries without end is heard every 10 s, and counted.
+        """
+        living = self._roster.live.get(self._roster.slots.holder(dut) or Fence(0))
+        if isinstance(living, Attempt):
+            living.saw(sign)
         if not self._may_tell(dut) or self._signs.full():
             self.signs_dropped += 1
             return

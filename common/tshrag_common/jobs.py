@@ -100,6 +100,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     when: CompiledCriterion | None = None  # it starts when samples of the run say so
     until: CompiledCriterion | None = None  # it has done enough when they say so
     abort: CompiledCriterion | None = None  # it fails when they say so
+    on_crash: Literal["mark", "fail"] = "mark"  # when the console of its DUT tells of one
+    expect_reboot: bool = True  # false: it fails when its DUT boots meanwhile
 
     @property
     def is_guarded(self) -> bool:

@@ -9,8 +9,8 @@
     {"sleep": "10s"}   {"comment": "now the long part"}   {"nop": true}
     {"power": "cycle"}   {"boot": "shell"}   {"shell": "dmesg"}   and more of a board: `actions`
 
-``env``, ``cwd``, ``target``, ``timeout``, ``attempts``, ``on_fail`` and ``disconnect`` of a step
-hold for all that is below it, until a step says its own.
+``env``, ``cwd``, ``target``, ``timeout``, ``attempts``, ``on_fail``, ``disconnect``, ``on_crash``
+and ``expect_reboot`` of a step hold for all that is below it, until a step says its own.
 """
 
 from collections.abc import Iterator
@@ -48,6 +48,7 @@ BOARD: tuple[Kind, ...] = (
 """What is done with a board: such a step goes to a DUT, named or not."""
 
 OnFail = Literal["stop", "continue"]
+OnCrash = Literal["mark", "fail"]
 AxisValue = str | int | float | bool
 Axis = Annotated[tuple[AxisValue, ...], Meta(min_length=1, max_length=MAX_JOBS)]
 AxisName = Annotated[str, Meta(pattern=f"^{VARIABLE}$", extra={"code": "name"})]
@@ -117,6 +118,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: Annotated[int, Meta(ge=1, le=10)] | UnsetType = UNSET
     on_fail: OnFail | UnsetType = UNSET
     disconnect: Disconnect | UnsetType = UNSET
+    on_crash: OnCrash | UnsetType = UNSET
+    expect_reboot: bool | UnsetType = UNSET
     when: Criterion | UnsetType = UNSET
     until: Criterion | UnsetType = UNSET
     abort: Criterion | UnsetType = UNSET

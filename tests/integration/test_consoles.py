@@ -10,10 +10,12 @@ import pytest
 
 from tests.support.lab_with_agent import LabWithAgent, lab_with_agent
 from tests.support.serial_pty import Wire, wire
-from tests.support.served_lab import until
+from tests.support.served_lab import until, until_final
 from tests.support.waiting import wait_until
 from tshrag_agent.settings import DutTable
 from tshrag_agent.transport.serial_way import SerialWay
+from tshrag_agent.transport.ways import LocalWay
+from tshrag_common import requests as r
 from tshrag_common.channel.channel import Channel
 from tshrag_common.channel.console_words import (
     AskStatus,
@@ -31,6 +33,7 @@ from tshrag_common.client import Client
 from tshrag_common.console_log import ConsoleRecord, unpacked
 from tshrag_common.console_requests import GetConsole, GrepConsole, ListSigns
 from tshrag_common.errors import LabError
+from tshrag_common.ids import DutId
 from tshrag_common.lease_requests import LeaseTake
 
 PANIC = b"[ 1.0] Kernel panic - not syncing: Attempted to kill init!\r\n"
@@ -274,3 +277,42 @@ async def test_the_record_survives_the_controller_and_is_read_by_time(
     assert b"first" in said(await record(lab, since=at))
     assert said(await record(lab, since=at + 10_000_000)) == b""
     assert said(await record(lab, until=at, since=1)) == b""
+
+
+async def run_beside(
+    tmp_path: Path, url: str, said: bytes, seconds: str, **terms: object
+) -> tuple[str, str, str]:
+    """Run a job on a board that says something; return its state, its error, the last sign."""
+    with wire() as device:
+        table = DutTable(id="d1", kind="board", local=LocalWay(), serial=SerialWay(url=device.path))
+        async with lab_with_agent(tmp_path, url, (table,)) as both:
+            step = {"command": ["/bin/sleep", seconds], "target": "b", **terms}
+            run = await both.lab.submit(
+                {"name": "t", "targets": {"b": {"runtime": "local"}}, "schedule": step}
+            )
+            await both.agent._duts.consoles[DutId("d1")].opened(20)
+            await wait_until(lambda: both.agent.roster.live, 20)
+            device.say(said)
+            await until_final(both.lab, run, 40)
+            (job,) = (await both.lab.client.jobs(r.ListJobs(id=run))).jobs
+            seen = both.agent.consoles.book.page(DutId("d1")).last.split(":")[0]
+            return job.state, job.error.code if job.error else "", seen
+
+
+@pytest.mark.parametrize(
+    ("said", "terms", "code"),
+    [
+        (PANIC, {"on_crash": "fail"}, "dut_crashed"),
+        (b"\r\nU-Boot 2024.01 (Jan 01 2024)\r\n", {"expect_reboot": False}, "dut_rebooted"),
+    ],
+)
+async def test_what_a_job_does_not_put_up_with_ends_it_as_failed(
+    tmp_path: Path, nats_url: str, said: bytes, terms: dict[str, object], code: str
+) -> None:
+    state, error, _ = await run_beside(tmp_path, nats_url, said, "100", **terms)
+    assert (state, error) == ("failed", code)
+
+
+async def test_else_a_crash_ends_no_job(tmp_path: Path, nats_url: str) -> None:
+    state, error, seen = await run_beside(tmp_path, nats_url, PANIC, "2")
+    assert (state, error, seen) == ("passed", "", "panic")

@@ -93,6 +93,10 @@ MEANINGS = {
     "Step.attempts": "of each job below",
     "Step.on_fail": "whether what comes after goes on",
     "Step.disconnect": "of each job below: how long it goes on without the bus",
+    "Step.on_crash": "of each job below: what a panic, an oops or another report of the kernel on "
+    "the DUT's console does: `mark` notes it with the attempt, `fail` ends the attempt at once",
+    "Step.expect_reboot": "of each job below: with `false` a boot of the DUT meanwhile ends the "
+    "attempt as failed (`dut_rebooted`); steps on the board itself may boot it",
     "Step.when": "a [criterion](criteria.md#while-a-run-is-alive): the job starts when samples "
     "of the run meet it",
     "Step.until": "a criterion: the job has done enough, and passes, when it is met",

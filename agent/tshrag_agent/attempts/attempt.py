@@ -17,6 +17,7 @@ from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import Append, AttemptRow, End
 from tshrag_agent.reports.early import EarlyReports
+from tshrag_agent.transport.signs import Sign
 from tshrag_common import history, wire
 from tshrag_common.clock import Clock
 from tshrag_common.commands import CancelAttempt, StartAttempt
@@ -95,6 +96,18 @@ class Attempt:
     def interrupt(self, error: ErrorReport) -> None:
         """End it for a reason of the agent's own."""
         self._end("error", error)
+
+    def saw(self, sign: Sign) -> None:
+        """Note a crash or a boot of its DUT; what the job does not put up with ends it."""
+        if sign.kind == "login":
+            return
+        self.record.note_dut(f"console: {sign.kind}: {sign.text}")
+        if sign.is_crash and self.spec.on_crash == "fail":
+            message = f"{self.start.dut}: its console said {sign.text!a}"
+            self._end("failed", ErrorReport(code="dut_crashed", message=message))
+        elif not (sign.is_crash or self.spec.expect_reboot or self.spec.board is not None):
+            message = f"{self.start.dut}: it has booted: {sign.text!a}"
+            self._end("failed", ErrorReport(code="dut_rebooted", message=message))
 
     def _end(self, outcome: Outcome, error: ErrorReport) -> None:
         if self._stop is not None or self._gone.is_set():

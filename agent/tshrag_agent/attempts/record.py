@@ -6,6 +6,8 @@ from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import Fence
 from tshrag_common.reports import Ended, MetricNotice, Outcome, OutputEnd, Usage
 
+NOTES_MOST = 20
+
 
 @dataclass
 class AttemptRecord:
@@ -29,6 +31,11 @@ class AttemptRecord:
         """Note how it ended; what was noted first stays, unless nothing had gone wrong yet."""
         if self.outcome == "passed":
             self.outcome, self.error = outcome, error
+
+    def note_dut(self, line: str) -> None:
+        """Note what happened to its DUT, the first few times."""
+        if len(self.dut_notes) < NOTES_MOST:
+            self.dut_notes.append(line)
 
     def ended(self, fence: Fence, at: int) -> Ended:
         return Ended(

@@ -9,8 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tshrag_common.fields import VARIABLE
-from tshrag_common.schedule import OnFail, Step
+from tshrag_common.schedule import OnCrash, OnFail, Step
 
 _VARIABLE = re.compile(rf"\$\{{({VARIABLE})\}}")
 
@@ -28,6 +30,8 @@ class Core:
     attempts: int
     on_fail: OnFail
     disconnect_s: float = 0.0
+    on_crash: OnCrash = "mark"
+    expect_reboot: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,13 @@ def _overlaid(step: Step, around: Scope) -> Core:
         attempts=step.attempts or core.attempts,
         on_fail=step.on_fail or core.on_fail,
         disconnect_s=step.disconnect or core.disconnect_s,
+        on_crash=step.on_crash or core.on_crash,
+        expect_reboot=_or(step.expect_reboot, core.expect_reboot),
     )
+
+
+def _or(own: bool | msgspec.UnsetType, around: bool) -> bool:
+    return around if isinstance(own, msgspec.UnsetType) else own
 
 
 def _unhidden(step: Step, around: Scope) -> tuple[Mapping[str, object], Mapping[str, str]]:

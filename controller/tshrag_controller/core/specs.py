@@ -161,6 +161,8 @@ class Specs:
             on_fail=core.on_fail,
             output_bytes=int(self._profile.limits.output),
             disconnect_s=core.disconnect_s,
+            on_crash=core.on_crash,
+            expect_reboot=core.expect_reboot,
         )
 
     def _inline(self, step: Step) -> str | tuple[str, ...]:
