@@ -4,6 +4,7 @@
 # make simulate SEEDS=10000   a lab on a virtual clock under faults, seed by seed (FROM=1)
 # make chaos  real processes under real faults, in ten minutes; chaos-full: all of them, REPEAT=n
 # make boards the tests on real boards: a Linux kernel and U-Boot under QEMU
+# make cluster three nats-servers, two controllers, each server killed once while runs go on
 # make bench  the benchmarks, results into benchmarks/results/
 
 SHELL := /bin/bash
@@ -58,6 +59,9 @@ chaos-full: setup packages
 # real boards: a Linux kernel and U-Boot under QEMU, pdudaemon; minutes, and 100 MB of packages once
 boards: setup
 	TSHRAG_BOARDS=1 $(BIN)/pytest -q -n0 tests/boards tests/agent/boards
+
+cluster: setup
+	TSHRAG_KILL_ALL=1 $(BIN)/pytest -q -n0 tests/e2e/test_cluster.py
 
 bench: setup
 	$(BIN)/python -m benchmarks.run

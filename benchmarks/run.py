@@ -18,6 +18,7 @@ from benchmarks import (
     bench_samples,
     bench_spawn,
     bench_store,
+    bench_takeover,
 )
 from benchmarks.harness import RESULTS, Figure, Measure, Result, Scale, conduct
 
@@ -31,6 +32,7 @@ BENCHES: dict[str, Measure] = {
     "growth": bench_growth.measure,
     "spawn": bench_spawn.measure,
     "store": bench_store.measure,
+    "takeover": bench_takeover.measure,
 }
 
 
