@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from tshrag_agent.attempts.host import Shepherd
 from tshrag_agent.attempts.prepare import Kit
 from tshrag_agent.attempts.recover import MOST_KILLED, Found, look, poisonous
 from tshrag_agent.attempts.roster import Living, Roster
+from tshrag_agent.attempts.setups import Setups
 from tshrag_agent.attempts.steps import Exits, Site
 from tshrag_agent.attempts.workdir import expire
 from tshrag_agent.blobs import BlobClient
@@ -36,7 +37,7 @@ from tshrag_agent.loads.cache import LoadCache
 from tshrag_agent.online import Online
 from tshrag_agent.reload import Reloads
 from tshrag_agent.reports.early import EarlyReports
-from tshrag_agent.reports.facts import gather
+from tshrag_agent.reports.facts import gather, with_carried
 from tshrag_agent.reports.metric_sockets import MetricSockets
 from tshrag_agent.reports.sampler import Sampler
 from tshrag_agent.reports.tap import HostTap
@@ -94,6 +95,9 @@ class Daemon:
         self.agent = AgentId(bundle.name)
         self.facts = gather(self.agent, settings, secrets.token_hex(8), VERSION)
         self.leases = Leases(self._clock, kept_leases(journal))
+        self.setups = Setups(journal, self._clock, self._carry)
+        self.facts = with_carried(self.facts, self.setups.digests)
+        self.leases.on_take(self.setups.distrust)
         self.roster = Roster(slots_of(settings, self.facts), self.leases)
         self._contact = Contact(self.roster.live, shepherd, self._clock)
         self._early = EarlyReports(journal)
@@ -147,6 +151,7 @@ class Daemon:
             kit=Kit(self._loads, self.facts.os, self.facts.arch),
             shepherd=self._shepherd,
             exits=Exits(self._shepherd),
+            setups=self.setups,
             sockets=MetricSockets(settings.store / "sockets", self._clock),
             spawn=self._spawn,
             sampler=self._sampler,
@@ -252,6 +257,11 @@ class Daemon:
         if self._attempts is None:
             raise AssertionError("attempts are made while the daemon serves")
         return self._attempts
+
+    def _carry(self, carried: Mapping[DutId, str]) -> None:
+        """Say in the next hello what the DUTs carry; until then the end of each attempt does."""
+        self.facts = with_carried(self.facts, carried)
+        self._online.facts = self.facts
 
     async def _blame(self, dut: DutId, reason: str) -> None:
         """Take a DUT out of service, and tell.

@@ -8,7 +8,7 @@ import msgspec
 from tshrag_agent.attempts.fences import Fences
 from tshrag_agent.attempts.roster import Roster
 from tshrag_agent.journal.journal import Journal
-from tshrag_agent.journal.records import Change, DutFence, LeaseGone, LeaseKept
+from tshrag_agent.journal.records import Change, DutFence, LeaseGone, LeaseKept, SetupKept
 from tshrag_common import wire
 from tshrag_common.commands import (
     AnyCommand,
@@ -90,4 +90,5 @@ def _taken(roster: Roster, fences: Fences, hold: HoldDut) -> list[Change]:
     if older is not None:
         older.cancel(CancelAttempt(fence=older.start.fence, cause="lost"))
     fences.take(hold.dut, hold.fence)
-    return [DutFence(hold.dut, hold.fence), LeaseKept(hold.dut, hold.fence, wire.body(hold))]
+    kept = LeaseKept(hold.dut, hold.fence, wire.body(hold))
+    return [DutFence(hold.dut, hold.fence), kept, SetupKept(hold.dut)]

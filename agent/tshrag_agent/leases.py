@@ -48,9 +48,14 @@ class Leases:
         self._held: dict[DutId, Held] = {}
         self._changed = asyncio.Event()
         self._listeners: list[OnEnd] = []
+        self._takers: list[Callable[[DutId], None]] = []
         for hold in kept:
             left_s = min(hold.left_us, hold.until - clock.now()) / 1e6
             self._held[hold.dut] = Held(hold, clock.monotonic() + max(0.0, left_s))
+
+    def on_take(self, listener: Callable[[DutId], None]) -> None:
+        """Let `listener` hear of every DUT that a person takes; it must not block or raise."""
+        self._takers.append(listener)
 
     def on_end(self, listener: OnEnd) -> None:
         """Let `listener` hear of every lease that ends; it must not block or raise."""
@@ -107,6 +112,8 @@ class Leases:
         ends_at = self._clock.monotonic() + hold.left_us / 1e6
         self._held[hold.dut] = Held(hold, ends_at, used_at)
         self._changed.set()
+        for listener in self._takers if not is_same else ():
+            listener(hold.dut)
         return known is None or known.hold != hold
 
     def free(self, fence: Fence, why: str = "it was given back") -> DutId | None:

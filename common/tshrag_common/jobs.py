@@ -19,6 +19,7 @@ JobKind = Literal["load", "command", "sleep", "comment", "nop", "board"]
 Way = Literal["host", "dut", "ssh", "serial", "local"]
 """How a job is reached: a Runtime, or ``dut``: on a DUT, whichever way it has."""
 
+MAX_GANG = 64
 MAX_JOBS = 10_000
 """Of one run: its plan is one frame of the LOG."""
 
@@ -41,6 +42,28 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     where: tuple[str, ...] = ()  # conditions on labels, all of them (`conditions`)
 
 
+class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Jobs that share a setup of their DUT: those of one digest go back to back where it is.
+
+    ``digest`` covers org, key, commands and the environment of the profile: whatever differs
+    there is another setup.
+    """
+
+    key: str
+    digest: str
+    max_jobs: int = 50  # one after the other on one DUT, while others wait
+    max_runtime_s: float = 0.0  # of all of these; 0: no limit
+    window_s: float = 0.0  # how long the first waits for others before a setup is made for it
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is done once for a group on a DUT, and what undoes it before another one comes."""
+
+    digest: str
+    commands: tuple[tuple[str, ...], ...] = ()
+    teardown: tuple[tuple[str, ...], ...] = ()
+
+
 class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All that placement filters with: the target, and what the load asks of the place."""
 
@@ -52,6 +75,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     can: tuple[str, ...] = ()  # what the DUT must have: power, console, bootloader, flash
     resources: dict[str, float] = {}  # of the host, also beside a DUT: memory, cpus, by name
     consumes: dict[str, int] = {}  # of the whole lab: licences, what a PDU strip can do
+    group: Group | None = None  # of jobs on a DUT
 
     @property
     def wants_dut(self) -> bool:
@@ -102,6 +126,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     abort: CompiledCriterion | None = None  # it fails when they say so
     on_crash: Literal["mark", "fail"] = "mark"  # when the console of its DUT tells of one
     expect_reboot: bool = True  # false: it fails when its DUT boots meanwhile
+    setup: Setup | None = None  # of its group
 
     @property
     def is_guarded(self) -> bool:
@@ -121,6 +146,7 @@ class PlannedJob(msgspec.Struct, frozen=True, array_like=True):
     spec: int  # index into the specs of the plan
     after: tuple[int, ...] = ()  # serials that must have ended first
     env: dict[str, str] = {}  # what differs among repeats: TSHRAG_REPEAT and axes of a matrix
+    gang: int = 0  # serial of the first of those that start together; 0: it starts alone
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -23,6 +23,7 @@ from tshrag_common.fields import (
     Name,
     OutputSize,
     Sha256,
+    Sleep,
     Text,
     Timeout,
     Token,
@@ -96,6 +97,18 @@ class ReportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     formats: tuple[ReportFormat, ...] = ()
 
 
+class GroupOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which jobs share a setup, and how long they may go on at the cost of others.
+
+    Without a key it is the label ``app_version_id``; without that too, nothing is shared.
+    """
+
+    key: Name | Literal[""] = ""
+    max_jobs: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    max_runtime: LongTimeout | UnsetType = UNSET
+    window: Sleep | UnsetType = UNSET
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A test as a document."""
 
@@ -116,6 +129,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tolerant: bool = False  # a failed step stops nothing
     freeze: Freeze | UnsetType = UNSET
     stop: Literal["at_end", "when_decided"] = "at_end"
+    setup: Step | UnsetType = UNSET  # of the DUT, once for all jobs of a group
+    teardown: Step | UnsetType = UNSET  # before another group has the DUT
+    group: GroupOptions = GroupOptions()
 
 
 def canonical(profile: Profile) -> bytes:

@@ -93,6 +93,9 @@ class Ended(Report, frozen=True, kw_only=True, array_like=True, tag="ended"):
     stopped: tuple[str, ...] = ()  # what had to be stopped, for people: "pid 71 sleep 60 (kill)"
     notices: tuple[MetricNotice, ...] = ()
     dut_notes: tuple[str, ...] = ()  # "unguarded", "rebooted at …"
+    carries: tuple[str, ...] | None = None  # setups that the DUT carries now; None: as before
+    setup: Literal["", "made", "found", "failed"] = ""  # what came of that of its group
+    setup_us: Whole = 0  # how long that took, or had taken when it was made
 
 
 class DutChanged(Report, frozen=True, kw_only=True, array_like=True, tag="dut_changed"):

@@ -2,6 +2,7 @@
 
     {"sequence": [...]}             in order                          also ``seq``
     {"parallel": [...]}             together, then joined             also ``par``
+    {"gang": {"server": {...}, "client": {...}}}    all at once or none, each on its own target
     {"repeat": {"times": 3, "of": {...}}}
     {"matrix": {"axes": {"size": [64, 1500]}, "of": {...}}}
     {"load": "iperf", "params": {"duration": 60}}
@@ -39,8 +40,8 @@ from tshrag_common.jobs import MAX_JOBS
 from tshrag_common.positions import At
 
 Kind = Literal[
-    "sequence", "parallel", "repeat", "matrix", "load", "command", "sleep", "comment", "nop",
-    "power", "boot", "send", "expect", "bootloader", "shell", "upload", "download", "flash",
+    "sequence", "parallel", "gang", "repeat", "matrix", "load", "command", "sleep", "comment",
+    "nop", "power", "boot", "send", "expect", "bootloader", "shell", "upload", "download", "flash",
 ]  # fmt: skip
 BOARD: tuple[Kind, ...] = (
     "power", "boot", "send", "expect", "bootloader", "shell", "upload", "download", "flash",
@@ -85,12 +86,13 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         "console.expect": "expect",
     }
     KINDS: ClassVar[tuple[Kind, ...]] = (
-        "sequence", "parallel", "repeat", "matrix", "load", "command", "sleep", "comment", "nop",
-        *BOARD,
+        "sequence", "parallel", "gang", "repeat", "matrix", "load", "command", "sleep", "comment",
+        "nop", *BOARD,
     )  # fmt: skip
 
     sequence: Annotated[tuple["Step", ...], Meta(min_length=1)] | UnsetType = UNSET
     parallel: Annotated[tuple["Step", ...], Meta(min_length=1)] | UnsetType = UNSET
+    gang: Annotated[dict[Token, "Step"], Meta(min_length=1)] | UnsetType = UNSET
     repeat: Repeat | UnsetType = UNSET
     matrix: Matrix | UnsetType = UNSET
     load: Token | UnsetType = UNSET
@@ -136,8 +138,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def steps(self) -> tuple["Step", ...]:
-        """Return the steps directly below, of a sequence or a parallel."""
-        return self.sequence or self.parallel or ()
+        """Return the steps directly below, of a sequence, a parallel or a gang."""
+        return self.sequence or self.parallel or tuple(self.gang.values() if self.gang else ())
 
     @property
     def body(self) -> "Step | None":
@@ -160,6 +162,8 @@ def children(at: At, step: Step) -> list[tuple[At, Step]]:
     """Return the steps directly below `step`, with their paths."""
     if step.body is not None:
         return [((*at, step.kind, "of"), step.body)]
+    if step.gang:
+        return [((*at, "gang", name), each) for name, each in step.gang.items()]
     return [((*at, step.kind, index), each) for index, each in enumerate(step.steps)]
 
 

@@ -63,6 +63,8 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     stderr_bytes: int = 0
     cut_bytes: int = 0
     notices: tuple[str, ...] = ()
+    setup: str = ""  # of its group: made, found, failed
+    setup_us: int = 0
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

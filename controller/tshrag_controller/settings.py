@@ -81,6 +81,8 @@ class SchedulerTable(msgspec.Struct, frozen=True, kw_only=True):
     weights: dict[str, Annotated[float, msgspec.Meta(gt=0, le=1e6)]] = {}
     quotas: dict[str, policy.Quota] = {}
     consumables: dict[Token, policy.Consumable] = {}
+    setup_points: policy.Points = policy.SETUP_POINTS
+    setup_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = policy.SETUP_S
 
 
 class HealthTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +169,8 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
             weights=table.weights,
             quotas=table.quotas,
             consumables=table.consumables,
+            setup_points=table.setup_points,
+            setup_s=table.setup_s,
         )
 
     @property

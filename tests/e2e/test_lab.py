@@ -72,10 +72,10 @@ def profile(text: str = demo_lab.EXAMPLE, **more: object) -> dict[str, Any]:
     return {**data, **more}
 
 
-async def submit(client: Client, document: dict[str, Any]) -> str:
+async def submit(client: Client, document: dict[str, Any], priority: int = 50) -> str:
     run = ids.new_run(time.time_ns() // 1_000_000, secrets.randbits(80))
     body = msgspec.Raw(json.dumps(document).encode())
-    return (await client.submit(r.Submit(run=run, profile=body))).run
+    return (await client.submit(r.Submit(run=run, profile=body, priority=priority))).run
 
 
 async def when(

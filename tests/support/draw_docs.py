@@ -166,6 +166,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "profile": lambda: table(profile.Profile),
     "profile.load": lambda: table(profile.LoadSource),
     "profile.target": lambda: table(profile.Role),
+    "profile.group": lambda: table(profile.GroupOptions),
     "profile.limits": lambda: table(profile.Limits),
     "profile.report": lambda: table(profile.ReportOptions),
     "profile.step": lambda: table(schedule.Step),

@@ -19,7 +19,7 @@ from tshrag_common.criteria import CompiledCriterion, Evidence
 from tshrag_common.errors import ErrorReport, LabError
 from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, RunId
 from tshrag_common.inventory import AgentFacts
-from tshrag_common.jobs import JobSpec, Need, Plan, PlannedJob
+from tshrag_common.jobs import Group, JobSpec, Need, Plan, PlannedJob
 from tshrag_common.reports import (
     Accepted,
     AnyReport,
@@ -88,6 +88,14 @@ SPECS: tuple[JobSpec, ...] = (
     a_spec(need=Need(resources={"cpus": 1}, consumes={"licence": 1}), timeout_s=60.0),
     a_spec(need=replace(board("pi", "lic", "job"), consumes={"licence": 2}), timeout_s=60.0),
 )
+GROUPED = tuple(
+    a_spec(
+        need=replace(board("pi", role, hold), group=Group(key=key, digest=key, max_jobs=2)),
+        timeout_s=60.0,
+    )
+    for key, role, hold in (("v1", "g1", "job"), ("v2", "g2", "job"), ("v2", "g2k", "run"))
+)
+SPECS = (*SPECS, *GROUPED)
 POLICY = Policy(consumables={"licence": Consumable(count=2, every_s=1.0)})
 
 
@@ -273,7 +281,8 @@ class Drill:
 
     def compare(self, other: Lab) -> None:
         for name in ("sequence", "epoch", "runs", "jobs", "attempts", "agents", "duts", "keys",
-                     "counters", "admitted", "orgs", "consumed", "policy", "people"):  # fmt: skip
+                     "counters", "admitted", "orgs", "consumed", "policy", "setups",
+                     "people"):  # fmt: skip
             assert getattr(other, name) == getattr(self.lab, name), name
 
     # what people do
@@ -444,10 +453,26 @@ class Drill:
         elif kind == "started":
             report = Started(at=self.now, fence=fence)
         else:
+            more |= self._what_is_carried(fence, str(more.get("outcome")))
             if more.get("outcome") in ("error", "refused"):
                 more["error"] = ErrorReport(code="broken", message="it broke")
             report = Ended(at=self.now, fence=fence, **more)
         self.report(agent, report)
+
+    def _what_is_carried(self, fence: Fence, outcome: str) -> dict[str, Any]:
+        """Return what an agent says of the setup of a group: made the first time, then found."""
+        attempt = self.lab.attempts.get(fence)
+        if attempt is None or attempt.dut is None or attempt.dut not in self.lab.duts:
+            return {}
+        job = self.lab.jobs[attempt.job]
+        group = self.lab.runs[job.run].spec(job).need.group
+        if group is None or outcome == "refused":
+            return {"carries": ()}
+        if outcome == "error":
+            return {"carries": (), "setup": "failed"}
+        there = group.digest in self.lab.duts[attempt.dut].dut.carries
+        carries = (group.digest,) if outcome in ("passed", "failed") else ()
+        return {"carries": carries, "setup": "found" if there else "made", "setup_us": 5 * S}
 
     def again(self, name: str, number: int) -> None:
         """Let an old batch come a second time, perhaps of a spool that is gone."""

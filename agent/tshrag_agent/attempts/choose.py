@@ -6,6 +6,7 @@ from tshrag_agent.attempts.attempt import Attempt, Steps
 from tshrag_agent.attempts.board_steps import BoardSteps
 from tshrag_agent.attempts.builtins import BuiltinSteps
 from tshrag_agent.attempts.dut_steps import DutPlace, DutSteps
+from tshrag_agent.attempts.setups import Leaving
 from tshrag_agent.attempts.steps import HostSteps, Site
 from tshrag_agent.boards.boards import Boards
 from tshrag_agent.duts import Duts
@@ -43,7 +44,7 @@ class Ways:
     def steps(self, attempt: Attempt) -> Steps:
         """Choose how an attempt is made; one that cannot be made here ends with the reason."""
         try:
-            return self._possible(attempt)
+            return Leaving(attempt, self._possible(attempt), self._site.setups)
         except (LabError, OSError) as error:
             logger.error("an attempt is not possible here", extra={**attempt.facts})
             return Impossible(error if isinstance(error, LabError) else _not_opened(error))

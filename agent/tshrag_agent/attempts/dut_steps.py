@@ -98,6 +98,8 @@ class DutSteps:
         probe = await self._place.transport.probe(timeout_s=PROBE_S)
         self._command = command = await self._prepare(probe)
         self._attempt.launched()
+        if not await self._site.setups.ready(self._attempt, self._execute):
+            return
         if command.setup and not await self._execute("setup", command.setup):
             return
         await self._execute("main", main_words(self._attempt.spec, command.argv, self._env))

@@ -1,6 +1,7 @@
 """What is known of an attempt while it lives; the report of its end is made of it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import Fence
@@ -26,6 +27,9 @@ class AttemptRecord:
     stopped: tuple[str, ...] = ()
     notices: tuple[MetricNotice, ...] = ()
     dut_notes: list[str] = field(default_factory=list)
+    carries: tuple[str, ...] | None = None
+    setup: Literal["", "made", "found", "failed"] = ""
+    setup_us: int = 0
 
     def fail(self, outcome: Outcome, error: ErrorReport) -> None:
         """Note how it ended; what was noted first stays, unless nothing had gone wrong yet."""
@@ -54,4 +58,7 @@ class AttemptRecord:
             stopped=self.stopped,
             notices=self.notices,
             dut_notes=tuple(self.dut_notes),
+            carries=self.carries,
+            setup=self.setup,
+            setup_us=self.setup_us,
         )

@@ -22,6 +22,7 @@ from tshrag_agent.attempts.environment import (
 )
 from tshrag_agent.attempts.host import HostExit, HostLimits, HostStart, Shepherd, StartRefused
 from tshrag_agent.attempts.prepare import Command, Kit, host_command, unpacked_command
+from tshrag_agent.attempts.setups import Setups
 from tshrag_agent.attempts.stuck import Stuck
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.reports.logpump import LogPump, Spawn
@@ -82,6 +83,7 @@ class Site:
     kit: Kit
     shepherd: Shepherd
     exits: Exits
+    setups: Setups
     sockets: MetricSockets
     spawn: Spawn
     sampler: Sampler | None  # none: no samples of processes
@@ -127,6 +129,8 @@ class HostSteps:
         command = self._command
         if command is None:
             raise AssertionError("prepared without a command")
+        if not await self._site.setups.ready(self._attempt, self._execute):
+            return
         if command.setup and not await self._execute("setup", command.setup):
             return
         await self._execute("main", main_words(self._attempt.spec, command.argv, self._env))

@@ -92,6 +92,7 @@ class Journal:
         """What the disk held when it was opened: recovery reads it."""
         self.duts: dict[DutId, Fence] = store.duts()
         self.leases = tuple(store.leases())
+        self.setups = store.setups()
         self.heard = store.heard()
         self.killed = store.killed()
         self.handed_over = store.handed_over()

@@ -127,6 +127,13 @@ class HandedOver(msgspec.Struct, frozen=True):
     on: bool
 
 
+class SetupKept(msgspec.Struct, frozen=True):
+    """A DUT carries the setup of a group; ``body`` says which. Empty: it carries none."""
+
+    dut: DutId
+    body: bytes = b""
+
+
 class Confirm(msgspec.Struct, frozen=True):
     """The controller has everything up to here for good."""
 
@@ -146,6 +153,7 @@ Change = (
     | LeaseGone
     | AgentsOf
     | HandedOver
+    | SetupKept
     | Confirm
 )
 

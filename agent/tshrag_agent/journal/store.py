@@ -30,6 +30,7 @@ from tshrag_agent.journal.records import (
     LeaseKept,
     Pumped,
     Record,
+    SetupKept,
     SpoolName,
     checksum,
     cost_bytes,
@@ -55,11 +56,12 @@ CREATE TABLE output (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NO
 """
 
 
-_LEASES = """
+_LATER = """
+CREATE TABLE IF NOT EXISTS setups (dut TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
   dut TEXT PRIMARY KEY, fence INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
 """
-"""Came later than the format: a journal that has none gets it."""
+"""Came later than the format: a journal that has none gets them."""
 
 
 _PAGE = re.compile(r"[Pp]age (\d+)")
@@ -164,6 +166,10 @@ class Store:
         """Return who held which DUT, as the commands came."""
         return [bytes(row[0]) for row in self._db.execute("SELECT body FROM leases ORDER BY dut")]
 
+    def setups(self) -> dict[DutId, bytes]:
+        """Return what each DUT carries, as it was kept."""
+        return {dut: bytes(body) for dut, body in self._db.execute("SELECT dut, body FROM setups")}
+
     def heard(self) -> tuple[int, int]:
         return int(self._meta("epoch", 0)), int(self._meta("n", 0))
 
@@ -184,7 +190,7 @@ class Store:
             self._make()
         elif self._db.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
             raise SpoolCorrupt(self.path.name, "its format is not known to this version")
-        self._db.execute(_LEASES)
+        self._db.executescript(_LATER)
         said = str(self._db.execute("PRAGMA quick_check(1)").fetchone()[0])
         if said != "ok":
             page = _PAGE.search(said)
@@ -254,7 +260,7 @@ class Store:
 
     def _note(
         self,
-        change: Launched | End | Heard | DutFence | LeaseKept | LeaseGone,
+        change: Launched | End | Heard | DutFence | LeaseKept | LeaseGone | SetupKept,
     ) -> None:
         match change:
             case End(fence):
@@ -275,6 +281,14 @@ class Store:
                 )
             case LeaseGone(fence):
                 self._db.execute("DELETE FROM leases WHERE fence = ?", (fence,))
+            case SetupKept(dut, body):
+                self._keep_setup(dut, body)
+
+    def _keep_setup(self, dut: DutId, body: bytes) -> None:
+        if body:
+            self._db.execute("INSERT OR REPLACE INTO setups VALUES (?, ?)", (dut, body))
+        else:
+            self._db.execute("DELETE FROM setups WHERE dut = ?", (dut,))
 
     def _append(self, change: Append) -> int:
         head = self.heads[change.spool]

@@ -4,9 +4,12 @@ import os
 import platform
 import shutil
 import socket
+from collections.abc import Mapping
+
+import msgspec
 
 from tshrag_agent.settings import AgentSettings
-from tshrag_common.ids import AgentId
+from tshrag_common.ids import AgentId, DutId
 from tshrag_common.inventory import AgentFacts
 
 TOOLS = (
@@ -17,6 +20,15 @@ TOOLS = (
 """Programs whose presence is told; a load names in its manifest what it needs."""
 
 _ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def with_carried(facts: AgentFacts, carried: Mapping[DutId, str]) -> AgentFacts:
+    """Return the facts with the setup that each DUT carries now."""
+    duts = tuple(
+        msgspec.structs.replace(dut, carries=(carried[dut.id],) if dut.id in carried else ())
+        for dut in facts.duts
+    )
+    return msgspec.structs.replace(facts, duts=duts)
 
 
 def gather(agent: AgentId, settings: AgentSettings, boot: str, version: str) -> AgentFacts:

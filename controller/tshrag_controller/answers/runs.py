@@ -103,7 +103,7 @@ class RunAnswers:
         loads = await self._resolving.resolve_all(profile, asked.loads)
         declared = [info for load in loads.values() for info in load.manifest.metrics]
         criteria = compile_criteria(profile.criteria, declared)
-        made = narrowed(await asyncio.to_thread(plan, profile, loads, asked.env), asked)
+        made = narrowed(await asyncio.to_thread(plan, profile, loads, asked.env, asker.org), asked)
         duration_s = asked.duration_s or profile.limits.duration or 0.0
         baseline = await self._baseline(asker.org, asked, profile.name, criteria)
         admitted = RunAdmitted(

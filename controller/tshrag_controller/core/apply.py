@@ -29,6 +29,7 @@ from tshrag_controller.core import (
     apply_suspend,
     events as e,
 )
+from tshrag_controller.core.groups import note_end, set_carried
 from tshrag_controller.core.holds import attempt_resolved, release, release_role, take
 from tshrag_controller.core.idle import note_agent, note_dut
 from tshrag_controller.core.lab import (
@@ -40,7 +41,7 @@ from tshrag_controller.core.lab import (
     is_kept,
     set_timer,
 )
-from tshrag_controller.core.queues import enqueue, index_run, unindex_run
+from tshrag_controller.core.queues import enqueue, index_run, leave_gang, rebind, unindex_run
 from tshrag_controller.core.resolve_events import AttemptResolved
 from tshrag_controller.core.sched_apply import APPLY as SCHED
 from tshrag_controller.core.ways import settle_all, tell
@@ -118,6 +119,7 @@ def _roles_bound(lab: Lab, event: e.RolesBound, at: int) -> None:
         row.kept_by = run.id
         note_dut(lab, row)
     lab.indexes.wants_binding.discard(run.id)
+    rebind(lab, run)  # it may want others beside those of a gang
 
 
 def _job_assigned(lab: Lab, event: e.JobAssigned, at: int) -> None:
@@ -126,6 +128,8 @@ def _job_assigned(lab: Lab, event: e.JobAssigned, at: int) -> None:
     job.state = JOB.next(job.state, JobCause.ASSIGN)
     lab.attempts.pop(job.fence, None)  # the one before has ended: a late report of it is stale
     job.attempts, job.fence = event.attempt, event.fence
+    if gang := run.plan.jobs[job.serial - 1].gang:
+        leave_gang(lab, run, gang, job)
     row = lab.duts.get(event.dut) if event.dut else None
     held_s = lease_s(run.spec(job).disconnect_s, shared=row is not None and bool(row.ways))
     lab.attempts[event.fence] = Attempt(
@@ -193,7 +197,7 @@ def _attempt_ended(lab: Lab, event: e.AttemptEnded, at: int) -> None:
     ended = event.ended
     attempt = lab.attempts[ended.fence]
     attempt.state = ATTEMPT.next(attempt.state, AttemptCause.END)
-    attempt.outcome = ended.outcome
+    attempt.outcome, attempt.setup = ended.outcome, ended.setup
     attempt.samples_upto, attempt.output_upto = ended.samples_upto, ended.output_upto
     if attempt.dut is not None:
         apply_health.note_outcome(lab, attempt.dut, ended.outcome)
@@ -203,6 +207,7 @@ def _attempt_ended(lab: Lab, event: e.AttemptEnded, at: int) -> None:
         job.started_at = job.started_at or ended.started_at
         job.error = job.error if job.stop else ended.error
         _note_fault(job, attempt, ended.outcome)
+    note_end(lab, attempt, ended, at)
     release(lab, attempt, at)
 
 
@@ -225,6 +230,8 @@ def _attempt_lost(lab: Lab, event: e.AttemptLost, at: int) -> None:
     job = lab.jobs[attempt.job]
     if job.fence == event.fence and not JOB.is_final(job.state):
         _note_fault(job, attempt, "lost")
+    if attempt.dut in lab.duts:
+        set_carried(lab, lab.duts[attempt.dut], ())  # nobody knows how it was left
     release(lab, attempt, at)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from tshrag_common.ids import Fence
 from tshrag_controller.core import lease_events as e
+from tshrag_controller.core.groups import set_carried
 from tshrag_controller.core.holds import let_go
 from tshrag_controller.core.lab import NO_FENCE, Lab, set_timer
 from tshrag_controller.core.people import Ask, Lease, Reservation
@@ -63,7 +64,9 @@ def _granted(lab: Lab, event: e.LeaseGranted, at: int) -> None:
 
 def _hold(lab: Lab, lease: Lease) -> None:
     lab.people.leases[lease.fence] = lease
-    lab.duts[lease.dut].holder = lease.fence
+    row = lab.duts[lease.dut]
+    row.holder = lease.fence
+    set_carried(lab, row, ())  # people do what they like
     lab.agents[lease.agent].leases.add(lease.fence)
     watch(lab, lease)
 

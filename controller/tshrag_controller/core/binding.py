@@ -10,13 +10,13 @@ from tshrag_controller.core.queues import roles_to_bind
 Chosen = tuple[tuple[str, AgentId, DutId], ...]
 
 
-def match_roles(lab: Lab, run: Run, places: Places | None = None) -> Chosen | None:
+def match_roles(lab: Lab, run: Run, now: int, places: Places | None = None) -> Chosen | None:
     """Return a DUT for each open role, no DUT twice; None when that cannot be had now.
 
     Roles with the fewest candidates choose first, and give way along augmenting paths: when a
     matching exists it is found. As many candidates a role as there are roles are enough for that.
     """
-    mine = places or Places(lab)
+    mine = places or Places(lab, now)
     roles = roles_to_bind(lab, run)
     candidates = {
         role: mine.duts(key, run, run.avoid.get(role, ()), most=len(roles))

@@ -3,6 +3,7 @@
 from tshrag_common.ids import Fence
 from tshrag_common.jobs import Need
 from tshrag_controller.core.consumables import give_back_resources, take_resources
+from tshrag_controller.core.groups import note_start
 from tshrag_controller.core.idle import note_dut, note_host
 from tshrag_controller.core.lab import Attempt, DutRow, Lab, Run
 from tshrag_controller.core.order import note_given_back, note_taken
@@ -24,6 +25,7 @@ def take(lab: Lab, run: Run, attempt: Attempt) -> None:
     if attempt.dut is not None:
         row = lab.duts[attempt.dut]
         row.holder = attempt.fence
+        note_start(row, need.group, attempt.assigned_at)
         lead_over(lab, row, attempt.agent)
         for role, (_, dut) in run.bound.items():
             if dut == attempt.dut:

@@ -83,6 +83,7 @@ def note_dut(lab: Lab, row: DutRow) -> None:
             idle.duts[key] = []
             idle.dut_samples[key] = (facts, row.dut)
             idle.classes.clear()
+    _note_carried(lab, row)
     (idle.shared.add if row.ways else idle.shared.discard)(name)
     if row.kept_by and not row.holder:
         idle.kept.add(name)
@@ -93,6 +94,20 @@ def note_dut(lab: Lab, row: DutRow) -> None:
         idle.in_heap.add(name)
         heappush(idle.duts[key], (bool(row.dut.carries), name))
         idle.open.add(key)
+
+
+def _note_carried(lab: Lab, row: DutRow) -> None:
+    idle, name = lab.indexes.idle, row.dut.id
+    before = idle.carried.get(name, ())
+    if before == row.dut.carries:
+        return
+    for digest in before:
+        idle.carriers[digest].discard(name)
+        if not idle.carriers[digest]:
+            del idle.carriers[digest]
+    for digest in row.dut.carries:
+        idle.carriers.setdefault(digest, set()).add(name)
+    idle.carried[name] = row.dut.carries
 
 
 def classes_of(lab: Lab, key: NeedKey) -> frozenset[bytes]:
@@ -141,6 +156,10 @@ def forget_dut(lab: Lab, name: DutId) -> None:
     idle.in_heap.discard(name)
     idle.kept.discard(name)
     idle.shared.discard(name)
+    for digest in idle.carried.pop(name, ()):
+        idle.carriers[digest].discard(name)
+        if not idle.carriers[digest]:
+            del idle.carriers[digest]
 
 
 def top_dut(lab: Lab, key: bytes) -> tuple[bool, DutId] | None:

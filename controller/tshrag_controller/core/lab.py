@@ -70,6 +70,7 @@ class Attempt:
     output_upto: int = 0
     outcome: str = ""
     lease_s: float = 0.0  # without an answered heartbeat; 0: until its own time limit
+    setup: str = ""  # what came of that of its group
 
 
 @dataclass(slots=True)
@@ -146,6 +147,8 @@ class DutRow:
     gone: bool = False
     ways: tuple[AgentId, ...] = ()
     intent: Intent | None = None  # of people; the truth is in ``people``
+    streak: int = 0  # jobs in a row that shared its setup
+    streak_since: int = 0
 
 
 @dataclass(slots=True)
@@ -156,6 +159,18 @@ class OrgUse:
     at: int = 0
     live: int = 0  # DUTs and slots that its attempts hold
     since: int = 0  # sum of the instants at which they were given
+
+
+@dataclass(slots=True)
+class SetupStat:
+    """What is known of a setup: how long it takes, how long a job on it, how often it helped."""
+
+    setup_s: float = 0.0  # of the newest that was made; 0: never measured
+    job_s: float = 0.0  # of the jobs on it, the newest counting most
+    made: int = 0
+    found: int = 0
+    split: bool = False  # it has failed: no job waits for another's
+    at: int = 0  # when it was last used
 
 
 @dataclass(slots=True)
@@ -195,6 +210,7 @@ class Lab:
     policy: Policy = field(default_factory=Policy)
     orgs: dict[OrgId, OrgUse] = field(default_factory=dict)
     consumed: dict[str, Consumed] = field(default_factory=dict)
+    setups: dict[str, SetupStat] = field(default_factory=dict)  # by digest
 
     indexes: "Indexes" = field(default_factory=lambda: Indexes())
 
@@ -212,6 +228,8 @@ class Idle:
     fits: dict[NeedKey, dict[bytes, bool]] = field(default_factory=dict)
     classes: dict[NeedKey, frozenset[bytes]] = field(default_factory=dict)  # that fit
     open: set[bytes] = field(default_factory=set)  # classes of DUTs whose heaps hold something
+    carriers: dict[str, set[DutId]] = field(default_factory=dict)  # setup -> DUTs that carry it
+    carried: dict[DutId, tuple[str, ...]] = field(default_factory=dict)  # as ``carriers`` has it
     dut_samples: dict[bytes, tuple[AgentFacts, Dut]] = field(default_factory=dict)
     host_samples: dict[bytes, AgentFacts] = field(default_factory=dict)
     dut_seen: dict[DutId, tuple[Dut, AgentFacts]] = field(default_factory=dict)
@@ -246,6 +264,8 @@ class Indexes:
     now: int = 0  # of the turn that is being decided
     look: set[RunId] = field(default_factory=set)  # a job of it may start on a DUT that it keeps
     idle: Idle = field(default_factory=Idle)
+    gang_jobs: dict[tuple[RunId, int], list[int]] = field(default_factory=dict)  # serials
+    gangs: dict[tuple[RunId, int], set[JobId]] = field(default_factory=dict)  # members that wait
     looks: set[int] = field(default_factory=set)  # instants at which a timer makes a pass
 
 

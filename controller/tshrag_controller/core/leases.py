@@ -64,7 +64,7 @@ def on_take(
             (row for row in fitting if not _in_the_way(lab, need, row, asked.for_us, mends)), None
         )
         mine = place_of(lab, decision.now, asked.priority, lab.admitted + 1)
-        if free is not None and not is_ahead(lab, free, mine):
+        if free is not None and not is_ahead(lab, free, mine, decision.now):
             return grant(decision, asked, free)
         if not wait:
             raise _not_free(lab, need, fitting, asked.for_us)

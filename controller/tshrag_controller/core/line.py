@@ -35,11 +35,11 @@ def misfits_of(lab: Lab, need: Need, row: DutRow) -> tuple[Reason, ...]:
     return misfits(need, lab.agents[row.agent].facts, row.dut)
 
 
-def is_ahead(lab: Lab, row: DutRow, mine: Order) -> bool:
+def is_ahead(lab: Lab, row: DutRow, mine: Order, now: int) -> bool:
     """Tell whether a ready job or a person goes before this place in the line for this DUT."""
     queues = (*lab.indexes.ready.values(), *lab.indexes.bound_ready.values())
     heads = (_first_waiting(lab, queue) for queue in queues)
-    if any(job is not None and _goes_before(lab, job, mine, row) for job in heads):
+    if any(job is not None and _goes_before(lab, job, mine, row, now) for job in heads):
         return True
     return any(
         order_of_ask(lab, ask) < mine and wants(lab, need_of_ask(ask), row, "")
@@ -53,12 +53,12 @@ def _first_waiting(lab: Lab, queue: list[tuple[Order, JobId]]) -> Job | None:
     return next((job for job in jobs if job is not None and job.state is JobState.WAITING), None)
 
 
-def _goes_before(lab: Lab, job: Job, mine: Order, row: DutRow) -> bool:
+def _goes_before(lab: Lab, job: Job, mine: Order, row: DutRow, now: int) -> bool:
     run = lab.runs[job.run]
     need = run.spec(job).need
     if order_of(lab, run, job) >= mine or not wants(lab, need, row, run.id):
         return False
-    if restraints(lab, run, job, row):
+    if restraints(lab, run, job, row, now):
         return False
     # a run that needs several DUTs at once holds no place at any of them while it waits
     return not is_kept(need) or need.role in run.bound or len(roles_to_bind(lab, run)) == 1
@@ -86,7 +86,9 @@ def serve_line(decision: Decision) -> None:
         for _, row in sorted(lab.duts.items()):
             if clash(lab, row.dut.id, until):
                 continue
-            if wants(lab, need, row, "") and not is_ahead(lab, row, order_of_ask(lab, ask)):
+            if wants(lab, need, row, "") and not is_ahead(
+                lab, row, order_of_ask(lab, ask), decision.now
+            ):
                 grant(decision, _asked_of(ask), row)
                 break
 

@@ -2,11 +2,11 @@
 
 from tshrag_common import ids
 from tshrag_common.errors import ErrorReport
-from tshrag_common.ids import AgentId, Fence
+from tshrag_common.ids import AgentId, Fence, JobId
 from tshrag_common.reports import Accepted, Ended, Started
 from tshrag_common.states import ATTEMPT, JOB, AttemptCause, JobCause, JobState
 from tshrag_controller.core import retry
-from tshrag_controller.core.decision import Decision
+from tshrag_controller.core.decision import Decision, SendCancel
 from tshrag_controller.core.events import (
     AttemptAccepted,
     AttemptEnded,
@@ -17,6 +17,7 @@ from tshrag_controller.core.events import (
 )
 from tshrag_controller.core.follow import end_job, forget_if_over
 from tshrag_controller.core.freeze import freeze
+from tshrag_controller.core.gangs import mates_of
 from tshrag_controller.core.lab import Attempt, Job, Lab, Marks, is_kept, set_timer
 from tshrag_controller.core.sched_events import RoleReleased
 
@@ -121,6 +122,8 @@ def on_unsettled(decision: Decision, fence: Fence) -> None:
         missing.append(f"output {marks.output + 1}..{attempt.output_upto}")
     what = f"{' and '.join(missing)} of {attempt.agent} did not arrive within 60 s"
     end_job(decision, job, JobCause.BREAK, ErrorReport(code="incomplete", message=what))
+    if mates := mates_of(lab, job):
+        conclude_gang(decision, mates)
 
 
 _CAUSES = {
@@ -137,11 +140,76 @@ STOPS = {"pass": JobCause.PASS, "fail": JobCause.FAIL, "skip": JobCause.SKIP}
 
 
 def conclude(decision: Decision, job: Job, attempt: Attempt) -> None:
-    """Give the job of an ended attempt another attempt, or its end."""
+    """Give the job of an ended attempt another attempt, or its end; a gang all at once."""
+    mates = mates_of(decision.lab, job)
+    if mates:
+        conclude_gang(decision, mates)
+    else:
+        _conclude(decision, job, attempt)
+
+
+def conclude_gang(decision: Decision, mates: list[Job]) -> None:
+    """End a gang when nothing of it lives any more; stop it when one of it has not passed."""
+    lab = decision.lab
+    open_ = [job for job in mates if not JOB.is_final(job.state)]
+    tries = {job.id: lab.attempts[job.fence] for job in open_ if job.fence in lab.attempts}
+    spoilt = [job for job in open_ if job.id in tries and _is_spoilt(job, tries[job.id])]
+    living = [job for job in open_ if job.id in tries and not tries[job.id].outcome]
+    if spoilt or len(open_) < len(mates):
+        for job in living:
+            decision.then(SendCancel(tries[job.id].agent, job.fence, "cancelled"))
+    if living or any(
+        job.state is JobState.COLLECTING and not is_stored(lab, tries[job.id]) for job in open_
+    ):
+        return
+    ended = [job for job in open_ if job.state is not JobState.WAITING]
+    if not spoilt or len(open_) < len(mates) or not _try_gang_again(decision, ended, tries):
+        for job in ended:
+            _end_member(decision, job, tries[job.id], spoilt)
+
+
+def _is_spoilt(job: Job, attempt: Attempt) -> bool:
+    return bool(attempt.outcome) and attempt.outcome != "passed" and job.stop != "pass"
+
+
+def _try_gang_again(decision: Decision, ended: list[Job], tries: dict[JobId, Attempt]) -> bool:
+    """Queue all of a gang again, where only the lab was at fault."""
+    faults = ("error", "refused", "lost")
+    if any(tries[job.id].outcome not in ("passed", "cancelled", *faults) for job in ended):
+        return False
+    bad = [job for job in ended if tries[job.id].outcome in faults]
+    pauses = [_pause_s(decision.lab, job, tries[job.id]) for job in bad]
+    if not bad or any(pause is None for pause in pauses):
+        return False
+    until = decision.now + round(max(pause for pause in pauses if pause is not None) * 1e6)
+    for job in ended:
+        decision.happen(JobMoved(job=job.id, cause=JobCause.REQUEUE, until=until, error=job.error))
+    for job in ended:  # a gang that waits holds nothing
+        try_elsewhere(decision, job, shun=job in bad)
+    return True
+
+
+def _end_member(decision: Decision, job: Job, attempt: Attempt, spoilt: list[Job]) -> None:
+    if attempt.outcome == "cancelled" and not job.stop:
+        first = next((each for each in spoilt if each is not job), job)
+        what = f"{first.id}, which started together with it, has not passed"
+        end_job(decision, job, JobCause.SKIP, ErrorReport(code="gang", message=what))
+    elif attempt.outcome == "lost":
+        lost = ErrorReport(code="lost", message="attempts exhausted: it was lost")
+        end_job(decision, job, JobCause.BREAK, lost)
+    else:
+        _finish(decision, job, attempt)
+
+
+def _conclude(decision: Decision, job: Job, attempt: Attempt) -> None:
+    may_retry = attempt.outcome in ("error", "refused") and not job.stop
+    if not may_retry or not try_again(decision, job, attempt):
+        _finish(decision, job, attempt)
+
+
+def _finish(decision: Decision, job: Job, attempt: Attempt) -> None:
     if job.stop and attempt.outcome not in ("passed", "failed"):
         end_job(decision, job, STOPS[job.stop], job.error)
-        return
-    if attempt.outcome in ("error", "refused") and try_again(decision, job, attempt):
         return
     end_job(decision, job, _CAUSES[attempt.outcome], _exhausted(decision.lab, job, attempt))
     freeze(decision, job, attempt)
@@ -149,22 +217,28 @@ def conclude(decision: Decision, job: Job, attempt: Attempt) -> None:
 
 def try_again(decision: Decision, job: Job, attempt: Attempt) -> bool:
     """Queue another attempt where the job may have one; tell whether it may."""
-    spec = decision.lab.runs[job.run].spec(job)
-    if attempt.outcome == "refused":
-        allowed, pause_s = job.refusals < retry.REFUSALS, 1.0
-    else:
-        helps = attempt.outcome == "lost" or job.error is None or job.error.retryable
-        allowed = helps and job.faults < spec.attempts  # a mistake stays one at every try
-        pause_s = retry.backoff_s(job.faults, attempt.fence)
-    if allowed:
+    pause_s = _pause_s(decision.lab, job, attempt)
+    if pause_s is not None:
         until = decision.now + round(pause_s * 1e6)
         decision.happen(JobMoved(job=job.id, cause=JobCause.REQUEUE, until=until, error=job.error))
         if attempt.outcome != "refused":
             try_elsewhere(decision, job)
-    return allowed
+    return pause_s is not None
 
 
-def try_elsewhere(decision: Decision, job: Job) -> None:
+def _pause_s(lab: Lab, job: Job, attempt: Attempt) -> float | None:
+    """Return the pause before another attempt; None: there may be none."""
+    spec = lab.runs[job.run].spec(job)
+    if attempt.outcome == "refused":
+        return 1.0 if job.refusals < retry.REFUSALS else None
+    helps = attempt.outcome == "lost" or job.error is None or job.error.retryable
+    most = min(spec.attempts, 2) if attempt.setup == "failed" else spec.attempts
+    if not helps or job.faults >= most:  # a mistake stays one at every try
+        return None
+    return retry.backoff_s(job.faults, attempt.fence)
+
+
+def try_elsewhere(decision: Decision, job: Job, shun: bool = True) -> None:
     """Let a run look for another DUT where it has done nothing yet on the one that failed it.
 
     What earlier jobs of the role did was done on that very DUT: then it has to be that one.
@@ -185,7 +259,7 @@ def try_elsewhere(decision: Decision, job: Job) -> None:
         if planned.spec in numbers
     )
     if all(each.state is JobState.WAITING for each in jobs):
-        decision.happen(RoleReleased(run=run.id, role=role))
+        decision.happen(RoleReleased(run=run.id, role=role, shun=shun))
 
 
 def _exhausted(lab: Lab, job: Job, attempt: Attempt) -> ErrorReport | None:
@@ -214,6 +288,9 @@ def lose(decision: Decision, fence: Fence, reason: str) -> None:
 
 def after_loss(decision: Decision, job: Job, attempt: Attempt, reason: str) -> None:
     """Give the job of a lost attempt another one, or end it in error."""
+    if mates := mates_of(decision.lab, job):
+        conclude_gang(decision, mates)
+        return
     if job.stop or not try_again(decision, job, attempt):
         code = ErrorReport(code="lost", message=f"attempts exhausted: {reason}")
         end_job(decision, job, JobCause.BREAK, code)

@@ -13,6 +13,7 @@ from tshrag_controller.core.admission import refusals
 from tshrag_controller.core.decision import Decision, SendCancel
 from tshrag_controller.core.events import JobMoved, RunAdmitted, RunJudged
 from tshrag_controller.core.follow import after_end, end_open_jobs, forget_if_over
+from tshrag_controller.core.gangs import mates_of
 from tshrag_controller.core.lab import Job, Lab, Run
 from tshrag_controller.core.quotas import check_queued
 
@@ -90,14 +91,18 @@ def on_cancel(decision: Decision, org: OrgId, name: str) -> Stopping:
         jobs = [lab.jobs[JobId(name)]]
         if JOB.is_final(jobs[0].state):
             raise AlreadyFinal(name, jobs[0].state)
+        mates = mates_of(lab, jobs[0])
+        jobs += [each for each in mates if each is not jobs[0] and not JOB.is_final(each.state)]
     else:
         if RUN.is_final(run.state):
             raise AlreadyFinal(name, run.state)
         jobs = open_jobs(lab, run)
     fences = stop_attempts(decision, jobs, "cancelled")
     if name.startswith("job-"):
-        decision.happen(JobMoved(job=jobs[0].id, cause=JobCause.CANCEL))
-        after_end(decision, jobs[0])
+        for job in jobs:
+            decision.happen(JobMoved(job=job.id, cause=JobCause.CANCEL))
+        for job in jobs:
+            after_end(decision, job)
     else:
         end_open_jobs(decision, run, JobCause.CANCEL, None)
         _end_undecided(decision, run, RunCause.CANCEL)

@@ -56,6 +56,11 @@ def note_given_back(lab: Lab, org: OrgId, size: int, given_at: int, at: int) -> 
     use.since -= size * given_at
 
 
+def order_of_run(lab: Lab, run: Run) -> Order:
+    points = place_of(lab, run.created_at, run.priority, run.order)[0]
+    return (points, run.deadline or NEVER, run.order, 0)
+
+
 class Shares:
     """What each org loses for what it has used, as of one pass; what the pass gives counts."""
 

@@ -8,16 +8,21 @@ from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 
 from tshrag_common.ids import AgentId, DutId
-from tshrag_common.jobs import Need
+from tshrag_common.jobs import Group, Need
+from tshrag_controller.core.consumables import look_at
+from tshrag_controller.core.gangs import gang_of, set_aside
+from tshrag_controller.core.groups import is_in_place, waits
 from tshrag_controller.core.idle import classes_of, open_classes, top_dut, top_host
 from tshrag_controller.core.lab import DutRow, Job, Lab, NeedKey, Run
 from tshrag_controller.core.needs import Reason, away, blocked, misfits
+from tshrag_controller.core.order import NEVER, order_of_run
 from tshrag_controller.core.queues import roles_to_bind
 from tshrag_controller.core.quotas import Quotas
 from tshrag_controller.core.reservations import run_into
 from tshrag_controller.core.ways import way_for
 
 Avoid = tuple[str, ...]
+LAST = (NEVER, 0, 0, 0)
 
 
 def is_free(lab: Lab, need: Need, run: Run, row: DutRow) -> bool:
@@ -28,6 +33,14 @@ def is_free(lab: Lab, need: Need, run: Run, row: DutRow) -> bool:
 def free_duts(lab: Lab, need: Need, run: Run) -> list[DutId]:
     """Return all DUTs that `run` could have now, by name: a look at every one."""
     return sorted(name for name, row in lab.duts.items() if is_free(lab, need, run, row))
+
+
+def may_fit(lab: Lab, key: NeedKey) -> bool:
+    """Tell whether anything may be free that a need could have; quick, and sure when it says no."""
+    idle, need = lab.indexes.idle, lab.indexes.needs.get(key)
+    if need is None or not need.wants_dut or need.target.duts or need.target.hosts:
+        return True
+    return bool(idle.kept or idle.shared or open_classes(lab, key))
 
 
 def is_shunned(lab: Lab, need: Need, avoid: Avoid, name: DutId) -> bool:
@@ -45,7 +58,13 @@ def is_shunned(lab: Lab, need: Need, avoid: Avoid, name: DutId) -> bool:
     )
 
 
-def restraints(lab: Lab, run: Run, job: Job, row: DutRow) -> tuple[Reason, ...]:
+def is_patient_there(lab: Lab, run: Run, group: Group | None, name: DutId, now: int) -> bool:
+    """Tell whether a DUT needs no new setup for `run`, or is kept by it anyway."""
+    row = lab.duts[name]
+    return row.kept_by == run.id or is_in_place(row, group, now)
+
+
+def restraints(lab: Lab, run: Run, job: Job, row: DutRow, now: int) -> tuple[Reason, ...]:
     """Say why a job does not take a DUT that is free for it; empty: it does."""
     reserved = run_into(lab, run.spec(job).need, row, run.id)
     if reserved is not None:
@@ -54,9 +73,16 @@ def restraints(lab: Lab, run: Run, job: Job, row: DutRow) -> tuple[Reason, ...]:
         return ()
     need = run.spec(job).need
     avoid = (*job.avoid, *run.avoid.get(need.role, ()))
-    if is_shunned(lab, need, avoid, row.dut.id):
+    is_alone = not gang_of(run, job) and len(roles_to_bind(lab, run)) <= 1
+    if is_alone and is_shunned(lab, need, avoid, row.dut.id):
         text = f"it went wrong on DUT {row.dut.id} before, and waits for another that fits"
         return (Reason("avoid", text),)
+    if need.group is not None and not is_in_place(row, need.group, now):
+        waiting = waits(lab, lab.need_key(run, job), run.org, run.created_at, now)
+        if waiting is not None:
+            return (waiting[0],)
+    if not run.bound and set_aside(lab, now).get(row.dut.id, LAST) < order_of_run(lab, run):
+        return (Reason("gang", f"DUT {row.dut.id} is set aside for jobs that start together"),)
     over = Quotas(lab).reason(run.org, max(1, len(roles_to_bind(lab, run))))
     return (Reason("quota", over),) if over else ()
 
@@ -64,8 +90,9 @@ def restraints(lab: Lab, run: Run, job: Job, row: DutRow) -> tuple[Reason, ...]:
 class Places:
     """What one pass has not given away yet."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, lab: Lab, now: int) -> None:
+        self._lab, self._now = lab, now
+        self._aside = set_aside(lab, now)
         self._duts: dict[NeedKey, list[tuple[bool, DutId, bytes]]] = {}
         self._hosts: dict[NeedKey, list[tuple[int, AgentId, bytes]]] = {}
         self._away_duts: list[tuple[bytes, tuple[bool, DutId]]] = []
@@ -83,7 +110,11 @@ class Places:
     def duts(self, key: NeedKey, run: Run, avoid: Avoid = (), most: int = 1) -> list[DutId]:
         """Return up to `most` DUTs that `run` could have now; where it went wrong come last.
 
-        Its own, which it keeps for other jobs, come by name among the others.
+        One that wants a single DUT does not go back there while another fits, however busy; of
+        several that go together each may: else no set of DUTs might do for all of them.
+
+        First those that carry the setup of its group, last those that carry another. Its own,
+        which it keeps for other jobs, come by name among the others.
         """
         lab = self._lab
         need = lab.indexes.needs[key]
@@ -92,14 +123,46 @@ class Places:
         if named is not None:
             found = [row.dut.id for row in named if is_free(lab, need, run, row)]
         else:
-            found = self._first(key, need, run, avoid, most) or self._other_ways(need, run)
-        ranked = sorted({*own, *found}, key=lambda name: (name in avoid, self._carries(name), name))
-        if avoid:
+            found = self._carrying(need, run) if need.group is not None else []
+            if sum(name not in avoid for name in found) < most:
+                found += self._first(key, need, run, avoid, most) or self._other_ways(need, run)
+        ranked = sorted({*own, *found}, key=lambda name: self._rank(need, avoid, name))
+        if avoid and most == 1:
             ranked = [name for name in ranked if not is_shunned(lab, need, avoid, name)]
+        if self._aside and not run.bound:  # who keeps DUTs must go on, or nobody would
+            mine = order_of_run(lab, run)
+            ranked = [name for name in ranked if not self._aside.get(name, LAST) < mine]
+        if need.group is not None and ranked:
+            ranked = self._patient(key, run, ranked)
         return ranked[:most]
 
-    def _carries(self, name: DutId) -> bool:
-        return bool(self._lab.duts[name].dut.carries)
+    def _rank(self, need: Need, avoid: Avoid, name: DutId) -> tuple[bool, bool, bool, DutId]:
+        row = self._lab.duts[name]
+        there = is_in_place(row, need.group, self._now)
+        return (name in avoid, not there, bool(row.dut.carries), name)
+
+    def _carrying(self, need: Need, run: Run) -> list[DutId]:
+        group, lab = need.group, self._lab
+        names = lab.indexes.idle.carriers.get(group.digest, ()) if group is not None else ()
+        rows = (lab.duts[name] for name in sorted(names))
+        return [
+            row.dut.id
+            for row in rows
+            if is_in_place(row, group, self._now) and is_free(lab, need, run, row)
+        ]
+
+    def _patient(self, key: NeedKey, run: Run, ranked: list[DutId]) -> list[DutId]:
+        """Leave out where another setup would be made, while it is better to wait."""
+        lab = self._lab
+        group = lab.indexes.needs[key].group
+        there = [name for name in ranked if is_patient_there(lab, run, group, name, self._now)]
+        if len(there) == len(ranked):
+            return ranked
+        waiting = waits(lab, key, run.org, run.created_at, self._now)
+        if waiting is None:
+            return ranked
+        look_at(lab, waiting[1])
+        return there
 
     def _kept_by(self, run: Run) -> Iterator[DutRow]:
         for _, dut in run.bound.values():
@@ -129,8 +192,9 @@ class Places:
         heap = self._duts_of(key)
         found: list[DutId] = []
         good = 0
+        wanted = most + len(self._aside)  # some of these are for others
         aside: list[tuple[bytes, tuple[bool, DutId]]] = []
-        while heap and good < most:
+        while heap and good < wanted:
             each = heap[0][2]
             top = top_dut(lab, each)
             if top is None:
@@ -144,7 +208,7 @@ class Places:
             if not is_away and is_free(lab, need, run, row):
                 found.append(top[1])
                 good += top[1] not in avoid
-            if good < most:  # the last one may stay where it is: most often it is the first
+            if good < wanted:  # the last one may stay where it is: most often it is the first
                 heappop(idle.duts[each])
                 (self._away_duts if is_away else aside).append((each, top))
         for each, entry in aside:

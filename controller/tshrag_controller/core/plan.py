@@ -18,6 +18,8 @@ from tshrag_common.positions import At
 from tshrag_common.profile import Profile, canonical
 from tshrag_common.schedule import AxisValue, Step, cells, count_jobs
 from tshrag_controller.core import dag
+from tshrag_controller.core.ganging import ROLE, ROLES, check_gang
+from tshrag_controller.core.grouping import grouped, grouping_of
 from tshrag_controller.core.roles import needs_of_steps
 from tshrag_controller.core.scopes import Core, Scope, Scopes
 from tshrag_controller.core.specs import BARRIER, Specs
@@ -30,9 +32,14 @@ Jobs = tuple[int, ...]
 
 
 def plan(
-    profile: Profile, loads: Mapping[str, ResolvedLoad], env: Mapping[str, str] | None = None
+    profile: Profile,
+    loads: Mapping[str, ResolvedLoad],
+    env: Mapping[str, str] | None = None,
+    org: str = "",
 ) -> Plan:
     """Return the plan of `profile`; `env` (of the submit) goes before that of the profile.
+
+    `org` is whose it is: nobody shares a setup with another org.
 
     Raises:
         Invalid: with every problem: parameters, targets, circles, limits.
@@ -44,9 +51,15 @@ def plan(
     if total > MAX_JOBS:
         findings.add("limit", ("schedule",), f"{total} jobs > {MAX_JOBS}")
         findings.check()
+    all_env = {**profile.env, **(env or {})}
+    grouping = grouping_of(profile, all_env, org, findings)
     needs = needs_of_steps(profile, loads, findings)
-    builder = _Builder(Specs(profile, loads, needs, findings), findings)
-    builder.build_all(profile, {**profile.env, **(env or {})})
+    if grouping is not None:
+        needs = {own: grouped(need, grouping.group) for own, need in needs.items()}
+    setup = grouping.setup if grouping is not None else None
+    specs = Specs(profile, loads, needs, findings, setup)
+    builder = _Builder(profile, specs, findings)
+    builder.build_all(profile, all_env)
     findings.check()
     made = builder.plan()
     _check_size(profile, made, findings)
@@ -71,6 +84,7 @@ class _Draft:
     spec: int
     after: Jobs
     env: Mapping[str, str]
+    gang: int = -1  # number of the first of its gang
 
 
 @dataclass(slots=True)
@@ -101,7 +115,8 @@ class _Spot:
 
 
 class _Builder:
-    def __init__(self, specs: Specs, findings: Findings) -> None:
+    def __init__(self, profile: Profile, specs: Specs, findings: Findings) -> None:
+        self._profile = profile
         self._specs = specs
         self._findings = findings
         self._scopes = Scopes()
@@ -140,6 +155,7 @@ class _Builder:
                 spec=draft.spec,
                 after=tuple(sorted(serials[each] for each in draft.after)),
                 env=dict(draft.env),
+                gang=serials[draft.gang] if draft.gang >= 0 else 0,
             )
             for serial, draft in enumerate(drafts, start=1)
         )
@@ -180,6 +196,8 @@ class _Builder:
             return self._copies(step.repeat.of, spot, copies, step.repeat.parallel)
         if step.matrix:
             return self._copies(step.matrix.of, spot, cells(step.matrix), step.matrix.parallel)
+        if step.gang:
+            return self._gang(step.gang, spot)
         last = spot.after
         ends: list[Jobs] = []
         for number, child in enumerate(step.steps):
@@ -188,6 +206,22 @@ class _Builder:
             last = self._build(child, _Spot(at, spot.name, spot.scope, spot.frame, after))
             ends.append(last)
         return last if step.sequence else _union(ends)
+
+    def _gang(self, members: Mapping[str, Step], spot: _Spot) -> Jobs:
+        """Build jobs that start together, each as the role that it is called by."""
+        check_gang(self._profile, members, (*spot.at, "gang"), self._findings)
+        first = len(self._drafts)
+        roles = ",".join(members)
+        for name, member in members.items():
+            at = (*spot.at, "gang", name)
+            own = member.name or name
+            inner = _Spot(at, spot.name, spot.scope, spot.frame, spot.after)
+            self._build(member, inner, self._unique(f"{spot.name}.{own}"))
+            for draft in self._drafts[-1:]:
+                draft.env = {**draft.env, ROLE: name, ROLES: roles}
+        for draft in self._drafts[first:]:
+            draft.gang = first
+        return tuple(range(first, len(self._drafts)))
 
     def _copies(
         self,

@@ -32,6 +32,10 @@ class Consumable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     every_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
 
 
+SETUP_POINTS = 10.0
+SETUP_S = 10.0
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Weights of the order, quotas of orgs; ``*`` is every org that has none of its own."""
 
@@ -41,6 +45,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     weights: dict[str, Annotated[float, Meta(gt=0, le=1e6)]] = {}
     quotas: dict[str, Quota] = {}
     consumables: dict[str, Consumable] = {}
+    setup_points: Points = SETUP_POINTS  # what a job gains whose setup is in place
+    setup_s: Annotated[float, Meta(ge=0, le=86_400)] = SETUP_S  # of one that was never measured
 
     def weight(self, org: str) -> float:
         return self.weights.get(org, self.weights.get("*", 1.0))

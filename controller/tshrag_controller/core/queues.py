@@ -29,12 +29,19 @@ def index_run(lab: Lab, run: Run) -> None:
         for before in planned.after:
             children.setdefault(before, []).append(planned.serial)
     lab.indexes.children[run.id] = children
+    for planned in run.plan.jobs:
+        if planned.gang:
+            gang = lab.indexes.gang_jobs.setdefault((run.id, planned.gang), [])
+            gang.append(planned.serial)
 
 
 def unindex_run(lab: Lab, run: Run) -> None:
     """Drop what `index_run` added; a need that nobody else has goes with it."""
     indexes = lab.indexes
     indexes.children.pop(run.id, None)
+    for gang in {planned.gang for planned in run.plan.jobs if planned.gang}:
+        indexes.gang_jobs.pop((run.id, gang), None)
+        indexes.gangs.pop((run.id, gang), None)
     for key in set(indexes.need_keys.pop(run.id, ())):
         indexes.need_users[key] -= 1
         if not indexes.need_users[key]:
@@ -54,11 +61,22 @@ def enqueue(lab: Lab, run: Run, job: Job, now: int) -> None:
         set_timer(lab, held_until, "wake", job.id)
     elif not spec.is_placed:
         indexes.own.append(job.id)
+    elif gang := run.plan.jobs[job.serial - 1].gang:
+        indexes.gangs.setdefault((run.id, gang), set()).add(job.id)
     elif is_kept(spec.need):
         _enqueue_kept(lab, run, job)
     else:
         queue = indexes.ready.setdefault((lab.need_key(run, job), run.org), [])
         heappush(queue, (order_of(lab, run, job), job.id))
+
+
+def leave_gang(lab: Lab, run: Run, gang: int, job: Job) -> None:
+    """Take a job that has been given a place from those that wait to start together."""
+    there = lab.indexes.gangs.get((run.id, gang))
+    if there is not None:
+        there.discard(job.id)
+        if not there:
+            del lab.indexes.gangs[run.id, gang]
 
 
 def _enqueue_kept(lab: Lab, run: Run, job: Job) -> None:

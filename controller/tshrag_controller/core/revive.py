@@ -17,6 +17,7 @@ from tshrag_controller.core.lab import (
     Lab,
     OrgUse,
     Run,
+    SetupStat,
     set_timer,
 )
 from tshrag_controller.core.leases import revive_people
@@ -47,6 +48,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy = Policy()
     orgs: dict[OrgId, OrgUse] = msgspec.field(default_factory=dict)
     consumed: dict[str, Consumed] = msgspec.field(default_factory=dict)
+    setups: dict[str, SetupStat] = msgspec.field(default_factory=dict)
 
 
 _FIELDS = tuple(name for name in Recorded.__struct_fields__ if name != "version")

@@ -33,7 +33,8 @@ def needs_of_steps(
     while stack:
         at, step, around = stack.pop()
         role = step.target or around
-        stack.extend((place, each, role) for place, each in reversed(children(at, step)))
+        for place, each in reversed(children(at, step)):
+            stack.append((place, each, str(place[-1]) if step.gang else role))
         if step.kind in BOARD:
             action = action_of(step)
             asked[id(step)] = roles.board(at, role, action.wants if action else ())

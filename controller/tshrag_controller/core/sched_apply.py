@@ -18,7 +18,8 @@ def _policy_set(lab: Lab, event: e.PolicySet, at: int) -> None:
 def _role_released(lab: Lab, event: e.RoleReleased, at: int) -> None:
     run = lab.runs[event.run]
     _, dut = run.bound.pop(event.role)
-    run.avoid[event.role] = (*run.avoid.get(event.role, ()), dut)
+    if event.shun:
+        run.avoid[event.role] = (*run.avoid.get(event.role, ()), dut)
     row = lab.duts.get(dut)
     if row is not None and row.kept_by == run.id:
         row.kept_by = None

@@ -12,7 +12,8 @@ class PolicySet(Event, frozen=True, kw_only=True, array_like=True, tag="policy_s
 
 
 class RoleReleased(Event, frozen=True, kw_only=True, array_like=True, tag="role_released"):
-    """A run gives a DUT back before it has done anything on it, and wants another one."""
+    """A run gives a DUT back before it has done anything on it; with `shun` it wants another."""
 
     run: RunId
     role: str
+    shun: bool = True

@@ -11,7 +11,7 @@ from tshrag_common.criteria_compile import compile_criterion
 from tshrag_common.errors import Invalid, shown
 from tshrag_common.fields import sleep_s
 from tshrag_common.findings import Findings
-from tshrag_common.jobs import JobKind, JobSpec, Need
+from tshrag_common.jobs import JobKind, JobSpec, Need, Setup
 from tshrag_common.manifest import ResolvedLoad
 from tshrag_common.params import fill
 from tshrag_common.positions import At
@@ -33,12 +33,14 @@ class Specs:
         loads: Mapping[str, ResolvedLoad],
         needs: Mapping[int, Need],
         findings: Findings,
+        setup: Setup | None = None,
     ) -> None:
         self.all: list[JobSpec] = []
         self._profile = profile
         self._loads = loads
         self._needs = needs
         self._findings = findings
+        self._setup = setup
         self._known: dict[bytes, int] = {}
         self._static: dict[int, bool] = {}
         self._made: dict[tuple[int, int], tuple[int, Core]] = {}
@@ -156,6 +158,7 @@ class Specs:
             env=dict(core.env),
             cwd=core.cwd,
             need=need,
+            setup=self._setup if need.group is not None and kind != "board" else None,
             timeout_s=core.timeout_s,
             attempts=core.attempts,
             on_fail=core.on_fail,

@@ -45,14 +45,14 @@ def explain(lab: Lab, job: Job, now: int) -> Explanation:
     simple = _not_ready(lab, run, job, now)
     if simple is not None:
         return Explanation(job=job.id, state=job.state, reason=simple.code, sentence=simple.text)
-    places = tuple(_places(lab, run, job))
+    places = tuple(_places(lab, run, job, now))
     ahead = _ahead(lab, run, job)
     reason, sentence = _sum_up(places, ahead)
     short = scarce(lab, run.spec(job).need, now)
     if short and reason != "target" and not is_waiting_for_binding(run, job):
         reason, sentence = short[0].code, "; ".join(each.text for each in short)
     if is_waiting_for_binding(run, job):
-        sentence = _together(lab, run) or sentence
+        sentence = _together(lab, run, now) or sentence
     return Explanation(
         job=job.id,
         state=job.state,
@@ -96,10 +96,10 @@ def _not_ready(lab: Lab, run: Run, job: Job, now: int) -> Reason | None:
     return None
 
 
-def _together(lab: Lab, run: Run) -> str:
+def _together(lab: Lab, run: Run, now: int) -> str:
     """Say which role has no DUT, where a run waits for those of several roles at once."""
     roles = roles_to_bind(lab, run)
-    if len(roles) < 2 or match_roles(lab, run) is not None:
+    if len(roles) < 2 or match_roles(lab, run, now) is not None:
         return ""
     needs = lab.indexes.needs
     short = [role for role, key in roles.items() if not free_duts(lab, needs[key], run)]
@@ -107,35 +107,37 @@ def _together(lab: Lab, run: Run) -> str:
     return f"the DUTs of {', '.join(sorted(roles))} are given all at once: {what}"
 
 
-def _places(lab: Lab, run: Run, job: Job) -> list[Place]:
+def _places(lab: Lab, run: Run, job: Job, now: int) -> list[Place]:
     need = run.spec(job).need
     kept = run.bound.get(need.role) if need.wants_dut else None
     if kept is not None:
         row = lab.duts.get(kept[1])
-        return _ways_to(lab, run, job, row) if row else []
+        return _ways_to(lab, run, job, row, now) if row else []
     if not need.wants_dut:
         agents = sorted(lab.agents.items())
-        return [_place(lab, run, job, agent, None, None) for _, agent in agents]
+        return [_place(lab, run, job, agent, None, None, now) for _, agent in agents]
     with_duts = {name for row in lab.duts.values() for name in (row.agent, *row.ways)}
-    rows = [each for _, row in sorted(lab.duts.items()) for each in _ways_to(lab, run, job, row)]
+    rows = [
+        each for _, row in sorted(lab.duts.items()) for each in _ways_to(lab, run, job, row, now)
+    ]
     bare = [agent for name, agent in sorted(lab.agents.items()) if name not in with_duts]
-    return rows + [_place(lab, run, job, agent, None, None) for agent in bare]
+    return rows + [_place(lab, run, job, agent, None, None, now) for agent in bare]
 
 
-def _ways_to(lab: Lab, run: Run, job: Job, row: DutRow) -> list[Place]:
+def _ways_to(lab: Lab, run: Run, job: Job, row: DutRow, now: int) -> list[Place]:
     """Return a place for every agent that reaches the DUT."""
     known = list(ways(lab, row)) or [(lab.agents[row.agent], row.dut)]
-    return [_place(lab, run, job, agent, row, dut) for agent, dut in known]
+    return [_place(lab, run, job, agent, row, dut, now) for agent, dut in known]
 
 
 def _place(
-    lab: Lab, run: Run, job: Job, agent: Agent, row: DutRow | None, dut: Dut | None
+    lab: Lab, run: Run, job: Job, agent: Agent, row: DutRow | None, dut: Dut | None, now: int
 ) -> Place:
     need = run.spec(job).need
     wrong = misfits(need, agent.facts, dut)
     now_wrong = blocked(need, agent, row, run.id) if not wrong else ()
     if row is not None and not wrong and not now_wrong:
-        now_wrong = restraints(lab, run, job, row)
+        now_wrong = restraints(lab, run, job, row, now)
     return Place(
         host=agent.facts.agent,
         dut=row.dut.id if row else "",

@@ -65,3 +65,21 @@ def on_clock(report: RunReport) -> list[JobView]:
 def places(job: JobView) -> str:
     """Return where a job was, attempt by attempt."""
     return ", ".join(dict.fromkeys(each.dut or each.agent for each in job.attempts))
+
+
+class SetupsOf(msgspec.Struct, frozen=True):
+    """What the groups of a run have cost and saved."""
+
+    made: int
+    avoided: int
+    saved_s: float
+
+
+def setups_of(report: RunReport) -> SetupsOf | None:
+    """Return what came of the setups of a run; None where it shared none."""
+    attempts = [each for job in report.jobs for each in job.attempts if each.setup]
+    if not attempts:
+        return None
+    found = [each for each in attempts if each.setup == "found"]
+    saved_us = sum(each.setup_us for each in found)
+    return SetupsOf(len(attempts) - len(found), len(found), saved_us / 1e6)

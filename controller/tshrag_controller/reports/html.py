@@ -19,7 +19,7 @@ from tshrag_controller.reports.evidence import (
 )
 from tshrag_controller.reports.gathered import RunReport, began_at, ended_at, places
 from tshrag_controller.reports.svg import course, timeline, word_class
-from tshrag_controller.reports.table import STATS, what_text
+from tshrag_controller.reports.table import STATS, setup_lines, what_text
 from tshrag_controller.reports.text import clean, decoded, instant, plural, quantity, size, span
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src 'none'; base-uri 'none'"
@@ -63,6 +63,7 @@ def to_html(report: RunReport) -> str:
     body = [
         f"<h1>{_t(run.name)} {_word(run.state)}</h1>",
         f'<p class="soft">{_t(about)}</p>',
+        *(f'<p class="soft">{_t(line)}</p>' for line in setup_lines(report)),
         f"<p>{_t(run.reason)}</p>" if run.reason else "",
     ]
     body += [f"<h2>{title}</h2>\n{inner}" for title, inner in _sections(report) if inner]

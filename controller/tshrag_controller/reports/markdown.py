@@ -7,7 +7,7 @@ from html import escape
 from tshrag_common.statistics import unit_of
 from tshrag_controller.reports.evidence import asked_text, bound_text, margin_text, value_text
 from tshrag_controller.reports.gathered import BAD, RunReport, began_at, ended_at, places
-from tshrag_controller.reports.table import STATS, what_text
+from tshrag_controller.reports.table import STATS, setup_lines, what_text
 from tshrag_controller.reports.text import clean, decoded, plural, quantity, size, span, sparkline
 
 MOST_JOBS = 50
@@ -26,6 +26,7 @@ def to_markdown(report: RunReport) -> str:
         "",
         f"`{code(run.id)}` by {escaped(run.by)}, {plural(run.total, 'job')} ({counts}), {took}",
     ]
+    lines += [text for line in setup_lines(report) for text in ("", escaped(line))]
     if run.reason:
         lines += ["", f"> {escaped(run.reason)}"]
     for title, body in _sections(report):

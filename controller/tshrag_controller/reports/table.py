@@ -12,11 +12,13 @@ from tshrag_controller.reports.gathered import (
     ended_at,
     on_clock,
     places,
+    setups_of,
 )
 from tshrag_controller.reports.text import (
     bar,
     clean,
     decoded,
+    duration,
     instant,
     plural,
     quantity,
@@ -39,12 +41,22 @@ def to_text(report: RunReport) -> str:
         f"{run.id} by {clean(run.by)} of {clean(run.org)}, {plural(run.total, 'job')}",
         f"began {instant(began_at(report))}, took {took}",
     ]
+    lines += setup_lines(report)
     if run.reason:
         lines.append(clean(run.reason))
     for title, body in _sections(report):
         if body:
             lines += ["", title, "-" * len(title), *body]
     return "\n".join([*lines, ""])
+
+
+def setup_lines(report: RunReport) -> list[str]:
+    """Return what the groups of a run saved, in one line, where it had any."""
+    setups = setups_of(report)
+    if setups is None:
+        return []
+    saved = f", {duration(setups.saved_s)} saved" if setups.avoided else ""
+    return [f"setups: {setups.made} made, {setups.avoided} avoided{saved}"]
 
 
 def _sections(report: RunReport) -> Iterable[tuple[str, list[str]]]:

@@ -266,6 +266,8 @@ def _with_end(view: AttemptView, ended: Ended) -> AttemptView:
         stdout_bytes=ended.stdout.length_bytes,
         stderr_bytes=ended.stderr.length_bytes,
         cut_bytes=ended.stdout.cut_bytes + ended.stderr.cut_bytes,
+        setup=ended.setup,
+        setup_us=ended.setup_us,
         notices=tuple(f"{note.key}: {note.count} x {note.reason}" for note in ended.notices)
         + ended.dut_notes,
     )

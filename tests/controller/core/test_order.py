@@ -183,3 +183,18 @@ def test_a_run_that_shuns_a_board_lets_another_have_it() -> None:
     assert lab.state(first) == "waiting"
     third = lab.submit(a_plan((), spec=a_spec(need=board())), 3)
     assert lab.lab.attempts[lab.fence(third)].dut == "b0"
+
+
+def test_roles_that_go_together_may_go_back_where_it_went_wrong() -> None:
+    lab = a_lab(2)
+    pair = (a_spec(need=board(role="x")), a_spec(need=board(role="y")))
+    plan = Plan(specs=pair, jobs=(PlannedJob(1, "x", 0), PlannedJob(2, "y", 1)))
+    run = lab.submit(plan, 1)
+    for serial in (1, 2):
+        lab.ended(lab.fence(run, serial), "error", error=BROKEN)
+        lab.pass_time(40)
+    for serial in (1, 2):
+        if lab.state(run, serial) == "assigned":
+            lab.ended(lab.fence(run, serial), "error", error=BROKEN)
+            lab.pass_time(40)
+    assert "waiting" not in (lab.state(run, 1), lab.state(run, 2))

@@ -1,0 +1,142 @@
+"""PURE: jobs that start together: places for all of them at once, or none is taken.
+
+A gang holds nothing while it waits, so two gangs never wait for each other. So that it does not
+wait for ever, DUTs that fall idle are set aside for it when it has waited for a while: who stands
+behind it in the line does not get them.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tshrag_common import ids
+from tshrag_common.ids import AgentId, DutId, RunId
+from tshrag_common.jobs import Need
+from tshrag_common.states import JOB, JobState
+from tshrag_controller.core.lab import Agent, Job, Lab, Order, Run, is_kept
+from tshrag_controller.core.needs import blocked, misfits
+from tshrag_controller.core.order import order_of
+from tshrag_controller.core.ways import way_for
+
+PATIENCE_US = 60_000_000
+"""How long a gang waits before DUTs are set aside for it."""
+
+
+def gang_of(run: Run, job: Job) -> int:
+    return run.plan.jobs[job.serial - 1].gang
+
+
+def mates_of(lab: Lab, job: Job) -> list[Job]:
+    """Return all jobs of the gang of `job`, itself too; empty: it is in none."""
+    run = lab.runs[job.run]
+    serials = lab.indexes.gang_jobs.get((run.id, gang_of(run, job)), ())
+    return [lab.jobs[ids.job_of(run.id, serial)] for serial in serials]
+
+
+def ready_of(lab: Lab, run: RunId, gang: int, now: int) -> list[Job]:
+    """Return the jobs of a gang that can start, all that have not yet; empty: not now."""
+    serials = lab.indexes.gang_jobs.get((run, gang), ())
+    mates = [lab.jobs[ids.job_of(run, serial)] for serial in serials]
+    waiting = [job for job in mates if job.state is JobState.WAITING]
+    there = lab.indexes.gangs.get((run, gang), set())
+    if any(job.id not in there or job.not_before > now or job.held for job in waiting):
+        return []
+    return waiting
+
+
+def is_broken(lab: Lab, job: Job) -> bool:
+    """Tell whether a job waits for one of its gang that has ended."""
+    return any(JOB.is_final(mate.state) for mate in mates_of(lab, job))
+
+
+class Seat(NamedTuple):
+    """A place for one of a gang."""
+
+    job: Job
+    agent: AgentId
+    dut: DutId | None
+
+
+def dut_for(lab: Lab, run: Run, job: Job) -> tuple[bool, list[DutId]]:
+    """Return whether a job of a gang has a DUT that its run keeps, and that, where it is free."""
+    need = run.spec(job).need
+    bound = run.bound.get(need.role) if is_kept(need) else None
+    if bound is None:
+        return False, []
+    row = lab.duts.get(bound[1])
+    free = row is not None and way_for(lab, need, row, run.id) is not None
+    return True, [bound[1]] if free else []
+
+
+def seats_on_hosts(lab: Lab, run: Run, jobs: list[Job]) -> list[Seat] | None:
+    """Return a host for each of `jobs`, the largest first; None where they do not fit together."""
+    taken: Counter[AgentId] = Counter()
+    seats: list[Seat] = []
+    for job in sorted(jobs, key=lambda job: (-run.spec(job).need.slots, job.serial)):
+        need = run.spec(job).need
+        fitting = [agent for agent in lab.agents.values() if _fits(agent, need, run, taken)]
+        if not fitting:
+            return None
+        best = min(fitting, key=lambda agent: _rank(agent, job, taken))
+        taken[best.facts.agent] += need.slots
+        seats.append(Seat(job, best.facts.agent, None))
+    return seats
+
+
+def _fits(agent: Agent, need: Need, run: Run, taken: Mapping[AgentId, int]) -> bool:
+    if blocked(need, agent, None, run.id) or misfits(need, agent.facts, None):
+        return False
+    return agent.free_slots - taken.get(agent.facts.agent, 0) >= need.slots
+
+
+def _rank(agent: Agent, job: Job, taken: Mapping[AgentId, int]) -> tuple[bool, int, AgentId]:
+    name = agent.facts.agent
+    return (name in job.avoid, taken.get(name, 0) - agent.free_slots, name)
+
+
+def hold_together(lab: Lab, run: Run, seats: list[Seat]) -> bool:
+    """Tell whether hosts have the resources of all that would be on them."""
+    asked: dict[AgentId, Counter[str]] = {}
+    for seat in seats:
+        for name, amount in run.spec(seat.job).need.resources.items():
+            asked.setdefault(seat.agent, Counter())[name] += amount  # type: ignore[assignment]  # amounts may be broken
+    return all(
+        lab.agents[agent].taken.get(name, 0) + amount <= lab.agents[agent].facts.capacity[name]
+        for agent, amounts in asked.items()
+        for name, amount in amounts.items()
+    )
+
+
+def consumed_by(run: Run, jobs: list[Job]) -> Need:
+    """Return what the jobs take together of what the lab shares, as a need."""
+    asked: Counter[str] = Counter()
+    for job in jobs:
+        asked.update(run.spec(job).need.consumes)
+    return Need(consumes=dict(asked))
+
+
+def set_aside(lab: Lab, now: int) -> dict[DutId, Order]:
+    """Return the idle DUTs that gangs have waited for long enough, and the place of each gang."""
+    if not lab.indexes.gangs:
+        return {}
+    aside: dict[DutId, Order] = {}
+    waiting: list[tuple[Order, Run, list[Job]]] = []
+    for (name, gang), there in lab.indexes.gangs.items():
+        run = lab.runs.get(name)
+        jobs = ready_of(lab, name, gang, now) if run is not None and there else []
+        since = max([run.created_at if run else 0, *(job.not_before for job in jobs)])
+        if run is not None and jobs and now - since >= PATIENCE_US:
+            waiting.append((order_of(lab, run, jobs[0]), run, jobs))
+    for order, run, jobs in sorted(waiting, key=lambda each: each[0]):
+        for job in jobs:
+            need = run.spec(job).need
+            if need.wants_dut and not dut_for(lab, run, job)[0]:
+                _set_aside_one(lab, run, need, order, aside)
+    return aside
+
+
+def _set_aside_one(lab: Lab, run: Run, need: Need, order: Order, aside: dict[DutId, Order]) -> None:
+    for name, row in sorted(lab.duts.items()):
+        if name not in aside and not row.kept_by and way_for(lab, need, row, run.id) is not None:
+            aside[name] = order
+            return

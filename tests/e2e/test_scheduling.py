@@ -1,0 +1,199 @@
+"""What the scheduler promises, over real agents: setups shared, resources, rates, orgs, retries."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_lab import client_of, final, submit, when
+from tshrag_common import requests as r
+from tshrag_common.client import Client
+from tshrag_common.views import JobView
+from tshrag_controller.cli.processes import LabProcesses
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("scheduling")]
+
+CONTROLLER = """
+[scheduler.consumables]
+licence = { count = 1 }
+strip = { every_s = 0.3 }
+[scheduler.quotas.crowd]
+running_duts = 1
+"""
+MARK = secrets.token_hex(3)
+BOARD = '[[dut]]\nid = "{id}"\nkind = "{kind}"\nlabels = {{ ram = "{ram}" }}\n[dut.local]\n'
+
+
+def boards(rack: str, *rams: str, kind: str = "pi") -> str:
+    names = [f"{rack}{number}-{MARK}" for number in range(1, len(rams) + 1)]
+    made = [
+        BOARD.format(id=name, ram=ram, kind=kind) for name, ram in zip(names, rams, strict=True)
+    ]
+    return "".join(made)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabProcesses]:
+    made = LabProcesses(tmp_path_factory.mktemp("sched") / "lab", {"TSHRAG_NATS_URL": ""})
+    made.state.mkdir()
+    try:
+        made.start_controller(CONTROLLER)
+        asyncio.run(made.wait_ready())
+        resources = "[resources]\nusb-hub = 1\n"
+        made.start_agent("west", resources + boards("w", "4GiB", "8GiB"), slots=4)
+        made.start_agent("east", boards("e", "2GiB") + boards("s", "1GiB", kind="solo"), slots=4)
+        asyncio.run(made.wait_agents(2))
+        yield made
+    finally:
+        made.stop()
+
+
+def document(*commands: str, **target: Any) -> dict[str, Any]:
+    steps = [{"command": ["sh", "-c", text], "target": "place"} for text in commands]
+    return {
+        "name": "sched",
+        "schedule": {"parallel": steps},
+        "targets": {"place": {"hold": "job", **target}},
+    }
+
+
+async def jobs_of(client: Client, run: str) -> list[JobView]:
+    return list((await client.jobs(r.ListJobs(id=run))).jobs)
+
+
+def overlap(jobs: list[JobView]) -> int:
+    """Return how many of the jobs ran at a time, at most."""
+    ends = [job.attempts[-1] for job in jobs]
+    spans = [(each.assigned_at, each.ended_at) for each in ends]
+    return max(sum(begin <= at < end for begin, end in spans) for at, _ in spans)
+
+
+async def test_a_group_makes_its_setup_once_and_the_report_says_what_that_saved(
+    lab: LabProcesses, tmp_path: Path
+) -> None:
+    log = tmp_path / "setups"
+    profile = document("test -e /dev/null", "true", "true", "true", kind="solo")
+    profile |= {
+        "setup": {"sequence": [{"command": ["sh", "-c", f"sleep 1; echo made >> {log}"]}]},
+        "teardown": {"command": ["sh", "-c", f"echo undone >> {log}"]},
+        "labels": {"app_version_id": "1"},
+    }
+    async with client_of(lab) as client:
+        run = await submit(client, profile)
+        assert (await final(client, run)).state == "passed"
+        attempts = [job.attempts[-1] for job in await jobs_of(client, run)]
+        assert sorted(each.setup for each in attempts) == ["found", "found", "found", "made"]
+        assert all(each.setup_us >= 1_000_000 for each in attempts), "what it saved is known"
+        assert log.read_text() == "made\n"
+        again = await submit(client, profile)
+        await final(client, again)
+        assert log.read_text() == "made\n", "another run of the same version finds it"
+        other = await submit(client, {**profile, "labels": {"app_version_id": "2"}})
+        await final(client, other)
+        assert log.read_text() == "made\nundone\nmade\n", "the old one goes before the new one"
+        plain = await submit(client, document("true", kind="solo"))
+        await final(client, plain)
+        assert log.read_text() == "made\nundone\nmade\nundone\n"
+
+
+async def test_a_setup_survives_the_restart_of_its_agent(lab: LabProcesses, tmp_path: Path) -> None:
+    log = tmp_path / "setups"
+    profile = document("true", kind="solo")
+    profile |= {"setup": {"command": ["sh", "-c", f"echo made >> {log}"]}, "group": {"key": "r"}}
+    async with client_of(lab) as client:
+        await final(client, await submit(client, profile))
+        lab.kill("east")
+        lab.run_agent("east")
+        run = await submit(client, profile)
+        assert (await final(client, run)).state == "passed"
+        assert log.read_text() == "made\n"
+
+
+async def test_a_setup_that_fails_ends_its_jobs_with_the_reason(lab: LabProcesses) -> None:
+    profile = document("true", kind="solo")
+    profile |= {"setup": {"command": "false"}, "group": {"key": "bad"}}
+    async with client_of(lab) as client:
+        run = await submit(client, profile)
+        assert (await final(client, run)).state == "error"
+        (job,) = await jobs_of(client, run)
+        assert job.error is not None
+        assert "setup of its group failed: group_setup_1: exit code 1" in job.error.message
+        assert [each.setup for each in job.attempts] == ["failed", "failed"]
+
+
+async def test_a_condition_on_labels_finds_the_board(lab: LabProcesses) -> None:
+    async with client_of(lab) as client:
+        run = await submit(client, document("true", kind="pi", where=["ram >= 6GiB"]))
+        await final(client, run)
+        assert (await jobs_of(client, run))[0].attempts[-1].dut == f"w2-{MARK}"
+
+
+async def test_one_hub_one_licence_one_strip_bound_what_runs_together(lab: LabProcesses) -> None:
+    async with client_of(lab) as client:
+        hub = document(*["sleep 0.3"] * 3, kind="pi", hosts=["west"], resources={"usb-hub": 1})
+        one = document(*["sleep 0.3"] * 3, consumes={"licence": 1})
+        paced = document(*["true"] * 3, consumes={"strip": 1})
+        runs = [await submit(client, each) for each in (hub, one, paced)]
+        assert {(await final(client, run)).state for run in runs} == {"passed"}
+        assert overlap(await jobs_of(client, runs[0])) == 1
+        assert overlap(await jobs_of(client, runs[1])) == 1
+        given = sorted(job.attempts[0].assigned_at for job in await jobs_of(client, runs[2]))
+        assert all(b - a >= 300_000 for a, b in pairwise(given))
+
+
+async def test_urgent_work_goes_first_and_why_tells_the_others(lab: LabProcesses) -> None:
+    async with client_of(lab) as client:
+        first = await submit(client, document("sleep 2", kind="solo"))
+        await when(client, first, lambda view: bool(view.counts.get("running")))
+        low = await submit(client, document("true", kind="solo"))
+        body = document("true", kind="solo")
+        urgent = await submit(client, body, priority=100)
+        why = await client.why(low)
+        assert "held by" in why.sentence
+        await final(client, low)
+        began = [(await jobs_of(client, run))[0].started_at for run in (urgent, low)]
+        assert began[0] < began[1]
+
+
+async def test_a_gang_starts_on_boards_of_two_hosts_at_once_and_ends_as_one(
+    lab: LabProcesses,
+) -> None:
+    gang: dict[str, Any] = {
+        "near": {"command": ["sh", "-c", "sleep 1; test $TSHRAG_ROLE = near"]},
+        "far": {"command": ["sh", "-c", "sleep 1; test $TSHRAG_ROLES = near,far,host"]},
+        "host": {"command": ["sh", "-c", "sleep 1"]},
+    }
+    targets = {
+        "near": {"kind": "pi", "hosts": ["west"], "hold": "job"},
+        "far": {"kind": "solo", "hold": "job"},
+        "host": {},
+    }
+    document = {"name": "gang", "schedule": {"gang": gang}, "targets": targets}
+    async with client_of(lab) as client:
+        run = await submit(client, document)
+        assert (await final(client, run)).state == "passed"
+        jobs = await jobs_of(client, run)
+        assert len({job.attempts[0].assigned_at for job in jobs}) == 1, "in one frame"
+        assert {job.attempts[0].agent for job in jobs} >= {"west", "east"}
+        gang["far"] = {"command": "false"}
+        gang["host"] = {"command": "sleep 60"}
+        spoilt = await submit(client, document)
+        assert (await final(client, spoilt)).state == "failed"
+        states = {job.name.rpartition(".")[2]: job.state for job in await jobs_of(client, spoilt)}
+        assert (states["far"], states["host"]) == ("failed", "skipped")
+
+
+async def test_two_gangs_that_want_the_same_boards_both_end(lab: LabProcesses) -> None:
+    kinds = {"a": "pi", "b": "pi", "c": "pi"}
+    document = {
+        "name": "three",
+        "schedule": {"gang": {role: {"command": "sleep 0.2"} for role in kinds}},
+        "targets": {role: {"kind": kind} for role, kind in kinds.items()},
+    }
+    async with client_of(lab) as client:
+        runs = [await submit(client, document) for _ in range(3)]
+        assert {(await final(client, run)).state for run in runs} == {"passed"}
