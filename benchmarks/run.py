@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import (
+    bench_boards,
     bench_console,
     bench_growth,
     bench_jobs,
@@ -16,6 +17,7 @@ from benchmarks import (
     bench_memory,
     bench_noop,
     bench_samples,
+    bench_schedule,
     bench_spawn,
     bench_store,
     bench_takeover,
@@ -30,6 +32,8 @@ BENCHES: dict[str, Measure] = {
     "samples": bench_samples.measure,
     "memory": bench_memory.measure,
     "growth": bench_growth.measure,
+    "schedule": bench_schedule.measure,
+    "boards": bench_boards.measure,
     "spawn": bench_spawn.measure,
     "store": bench_store.measure,
     "takeover": bench_takeover.measure,

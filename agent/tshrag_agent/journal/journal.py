@@ -91,8 +91,7 @@ class Journal:
         self.attempts = tuple(store.attempts())
         """What the disk held when it was opened: recovery reads it."""
         self.duts: dict[DutId, Fence] = store.duts()
-        self.leases = tuple(store.leases())
-        self.setups = store.setups()
+        self.leases, self.setups = tuple(store.leases()), store.setups()
         self.heard = store.heard()
         self.killed = store.killed()
         self.handed_over = store.handed_over()
