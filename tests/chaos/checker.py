@@ -183,10 +183,11 @@ def spools_are_kept(recorded: Recorded) -> Iterator[Broken]:
     last: dict[str, int] = defaultdict(int)
     committed: dict[str, int] = defaultdict(int)
     each: dict[str, int] = defaultdict(int)
+    boots: dict[str, str] = {}
     for line in recorded.of("spooled", "trimmed", "applied", "stored"):
         spool, ev = str(line["spool"]), line["ev"]
         if ev == "spooled":
-            yield from _spooled(line, spool, bodies, last)
+            yield from _spooled(line, spool, bodies, last, boots)
         elif ev == "trimmed":
             if int(line["seq"]) > committed[spool]:
                 upto = committed[spool]
@@ -206,10 +207,15 @@ def _all_committed(last: dict[str, int], committed: dict[str, int]) -> Iterator[
 
 
 def _spooled(
-    line: Line, spool: str, bodies: dict[tuple[str, int], str], last: dict[str, int]
+    line: Line,
+    spool: str,
+    bodies: dict[tuple[str, int], str],
+    last: dict[str, int],
+    boots: dict[str, str],
 ) -> Iterator[Broken]:
     first = int(line["seq"])
-    if first > last[spool] + 1:
+    writer, boots[spool] = boots.get(spool, line["boot"]), str(line["boot"])
+    if first > last[spool] + 1 and writer == line["boot"]:  # another may have died before its line
         yield Broken("I12", f"spool {spool} goes from {last[spool]} to {first}")
     for number, sha in enumerate(line["sha"], first):
         if bodies.setdefault((spool, number), sha) != sha:

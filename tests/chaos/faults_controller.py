@@ -192,6 +192,7 @@ AT_ONCE: tuple[Failpoint, ...] = (
     "blobs.piece",
     "intake.before_fence",
     "intake.journaled",
+    "beat.answered",
 )
 """Passed so seldom that a process dies at the first passage."""
 TAKEOVER = Bar("takeover", 2.0)
