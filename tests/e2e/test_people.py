@@ -155,6 +155,7 @@ def test_a_job_that_waits_says_for_whom_until_when_and_what_would_help(
     }  # fmt: skip
     assert [each["until"] > 0 for each in looks["holders"]] == [True]
     assert "1 radio" in tshrag("al", "queue").stdout
+    assert "video/bo until" in tshrag("al", "dut", "show", ALPHA).stdout
     assert tshrag("bo", "lease", "release", ALPHA).returncode == 0
     assert tshrag("jo", "wait", "last").returncode == 0
     placed = said(tshrag("jo", "explain", "placement", "last:1", "--json"))["places"]

@@ -7,7 +7,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from tshrag_common import requests as r
+from tshrag_common import flaky_requests as fr, requests as r
+from tshrag_common.client import Client
 from tshrag_common.errors import NotFound
 from tshrag_common.views import ControllerView, DutView
 from tshrag_controller.cli import intents, options, render
@@ -145,15 +146,32 @@ def _held_by(each: DutView) -> str:
 @options.readable
 @options.in_lab
 def show_dut(connection: Connection, output: str, name: str) -> None:
-    """Show one DUT."""
-    answer = ask(connection, lambda lab: lab.duts())
-    known = {str(each.dut.id): each for each in answer.duts}
-    if name not in known:
-        raise NotFound("dut", name, known)
-    render.emit(output, known[name], lambda out: _print_dut(out, known[name]), [name])
+    """Show one DUT: what it is, who has it, how it did lately."""
+
+    async def asked(lab: Client) -> tuple[r.DutsAnswer, fr.FlakyAnswer]:
+        answer = await lab.duts()
+        known = [str(each.dut.id) for each in answer.duts]
+        if name not in known:
+            raise NotFound("dut", name, known)
+        return answer, await lab.flaky(fr.AskFlaky(dut=name))
+
+    answer, results = ask(connection, asked)
+    found = next(each for each in answer.duts if each.dut.id == name)
+    lately = results.boards[0] if results.boards else fr.BoardView(dut=name)
+    render.emit(output, found, lambda out: _print_dut(out, found, lately), [name])
 
 
-def _print_dut(out: Console, found: DutView) -> None:
+def _results(lately: fr.BoardView) -> str:
+    """Say in a line how a board did in the last days; `tshrag flaky` tells more."""
+    if not lately.passed + lately.failed + lately.errors:
+        return "no job has ended there in the last 14 days"
+    suspected = sorted({each.verdict for each in lately.suspicions})
+    said = f"{lately.passed} passed, {lately.failed} failed, {lately.errors} in error"
+    more = f"; suspected: {', '.join(suspected)} (see tshrag flaky)" if suspected else ""
+    return f"{said} in 14 days{more}"
+
+
+def _print_dut(out: Console, found: DutView, lately: fr.BoardView) -> None:
     dut = found.dut
     labels = " ".join(f"{name}={value}" for name, value in sorted(dut.labels.items()))
     rows: list[tuple[str, render.Cell]] = [
@@ -171,6 +189,7 @@ def _print_dut(out: Console, found: DutView) -> None:
         ("faulty", found.faulty or dut.faulty or "-"),
         ("wanted", found.intent or "in service"),
         ("back", render.when(found.intent_until)),
+        ("results", _results(lately)),
         ("carries", ", ".join(each[:12] for each in dut.carries) or "-"),
     ]
     out.print(render.facts(rows))

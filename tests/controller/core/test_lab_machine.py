@@ -194,7 +194,7 @@ class LabMachine(RuleBasedStateMachine):
             self.drill.heal()
 
 
-TestLabMachine = LabMachine.TestCase
+TestLabMachine = pytest.mark.timeout(300)(LabMachine.TestCase)  # a failure is made small first
 TestLabMachine.settings = settings(
     max_examples=200,
     stateful_step_count=50,
