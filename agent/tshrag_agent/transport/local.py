@@ -6,6 +6,7 @@ An agent that is killed leaves nothing: its end of the pipe goes with it.
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +19,7 @@ from tshrag_agent.transport.base import (
     TransportFailed,
 )
 from tshrag_agent.transport.session import LINGER_S
+from tshrag_agent.transport.streams import LISTENS_HERE, ByteReader, ByteWriter, tcp
 from tshrag_agent.transport.tree import copy_tree, size_of
 from tshrag_agent.transport.ways import LocalWay
 from tshrag_agent.transport.wrapper import GuardedShell
@@ -61,6 +63,9 @@ class LocalTransport:
 
     async def read_proc(self, *, timeout_s: float) -> ProcReading:
         return await self._shell.read_proc(timeout_s=timeout_s)
+
+    def dial(self, port: int) -> AbstractAsyncContextManager[tuple[ByteReader, ByteWriter]]:
+        return tcp(self._dut, "127.0.0.1", port, LISTENS_HERE)
 
     async def end(self, fence: Fence) -> None:
         await self._shell.end(fence)

@@ -7,7 +7,8 @@ notices by its own lease (``wrap.sh``), whatever its SSH server does with a lost
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path, PurePosixPath
 
 import asyncssh
@@ -24,6 +25,7 @@ from tshrag_agent.transport.base import (
 )
 from tshrag_agent.transport.session import LINGER_S
 from tshrag_agent.transport.ssh_connect import connected, reason
+from tshrag_agent.transport.streams import ByteReader, ByteWriter
 from tshrag_agent.transport.ways import SshWay
 from tshrag_agent.transport.wrapper import GuardedShell
 from tshrag_common.ids import DutId, Fence
@@ -75,6 +77,10 @@ class SshTransport:
     async def read_proc(self, *, timeout_s: float) -> ProcReading:
         return await self._shell.read_proc(timeout_s=timeout_s)
 
+    def dial(self, port: int) -> AbstractAsyncContextManager[tuple[ByteReader, ByteWriter]]:
+        """Connect to a port of 127.0.0.1 on the DUT, over the link that there is."""
+        return self._link.dial(port)
+
     async def end(self, fence: Fence) -> None:
         await self._shell.end(fence)
 
@@ -124,6 +130,21 @@ class _SshLink:
         async with asyncio.timeout(_START_S):
             await self._made[-1].create_session(lambda: channel, command, encoding=None)
         return channel
+
+    @asynccontextmanager
+    async def dial(self, port: int) -> AsyncIterator[tuple[ByteReader, ByteWriter]]:
+        await self.connect()
+        try:
+            link = self._made[-1]
+            reader, writer = await link.open_connection("127.0.0.1", port, encoding=None)
+        except (asyncssh.Error, OSError) as error:
+            fix = "see that something listens there, and that its sshd forwards"
+            where = f"{self._place} port {port}"
+            raise TransportFailed("port_closed", where, reason(error), fix) from error
+        try:
+            yield reader, writer
+        finally:
+            writer.channel.abort()
 
     async def put(self, source: Path, target: str) -> bool:
         """Copy by SFTP; False where the DUT has none."""

@@ -7,10 +7,11 @@ from typing import Protocol
 
 from tshrag_agent.transport.base import TransportFailed
 from tshrag_agent.transport.line import reason_of
-from tshrag_common.ids import DutId
 
 READ_BYTES = 64 << 10
 CONNECT_S = 10.0
+LISTENS = "see that something listens there, and not on 127.0.0.1 of the DUT only (--via ssh)"
+LISTENS_HERE = "see that something listens there, on 127.0.0.1"
 
 
 class ByteReader(Protocol):
@@ -32,7 +33,9 @@ class ByteWriter(Protocol):
 
 
 @asynccontextmanager
-async def tcp(dut: DutId, host: str, port: int) -> AsyncIterator[tuple[ByteReader, ByteWriter]]:
+async def tcp(
+    where: str, host: str, port: int, fix: str = LISTENS
+) -> AsyncIterator[tuple[ByteReader, ByteWriter]]:
     """Connect from this host.
 
     Raises:
@@ -44,8 +47,7 @@ async def tcp(dut: DutId, host: str, port: int) -> AsyncIterator[tuple[ByteReade
             reader, writer = await asyncio.open_connection(host, port, limit=4 * READ_BYTES)
     except (OSError, TimeoutError) as error:
         what = reason_of(error) if isinstance(error, OSError) and error.strerror else "no answer"
-        fix = "see that something listens there, and not on 127.0.0.1 of the DUT only (--via ssh)"
-        raise TransportFailed("port_closed", f"{dut} {host}:{port}", what, fix) from None
+        raise TransportFailed("port_closed", f"{where} {host}:{port}", what, fix) from None
     try:
         yield reader, writer
     finally:
