@@ -12,6 +12,7 @@ from tshrag_common.actions import Action, Capture
 from tshrag_common.criteria import CompiledCriterion
 from tshrag_common.metrics import MetricInfo
 from tshrag_common.results import ResultFile
+from tshrag_common.scrapes import Scrape
 
 JobKind = Literal["load", "command", "sleep", "comment", "nop", "board"]
 """``load``, ``command`` and ``board`` are placed on an agent; the others the controller ends."""
@@ -127,6 +128,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_crash: Literal["mark", "fail"] = "mark"  # when the console of its DUT tells of one
     expect_reboot: bool = True  # false: it fails when its DUT boots meanwhile
     setup: Setup | None = None  # of its group
+    scrape: tuple[Scrape, ...] = ()  # endpoints that are asked while it runs
 
     @property
     def is_guarded(self) -> bool:

@@ -18,6 +18,7 @@ from tshrag_common.metrics import RESERVED, MetricInfo, is_below, metric_key
 from tshrag_common.params import Param, check_default
 from tshrag_common.positions import At
 from tshrag_common.results import ResultFile
+from tshrag_common.scrapes import Scrape
 from tshrag_common.strict import convert
 from tshrag_common.units import UNITS, BadQuantity, unit
 
@@ -68,6 +69,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     params: dict[Name, Param] = {}
     metrics: Annotated[tuple[MetricInfo, ...], Meta(max_length=1000)] = ()
     results: Annotated[tuple[ResultFile, ...], Meta(max_length=32)] = ()
+    scrape: Annotated[tuple[Scrape, ...], Meta(max_length=8)] = ()
     namespace: str = ""
     needs: Needs = Needs()
     runs: Literal["host", "dut"] | UnsetType = UNSET
@@ -146,13 +148,9 @@ def check_manifest(manifest: Manifest, findings: Findings) -> None:
             findings.add("duplicate_key", ("metrics", number), f"{key!r} is declared twice")
         seen.add(key)
     for number, result in enumerate(manifest.results):
-        at: At = ("results", number, "prefix")
-        key = _key(result.prefix, at, findings) if result.prefix else ""
-        if key and not is_below(key, namespace):
-            what = (
-                f"{key!r} is not below {namespace!r}" if namespace else f"{key!r} is of the agent"
-            )
-            findings.add("metric_key", at, what)
+        _check_prefix(result.prefix, namespace, ("results", number, "prefix"), findings)
+    for number, scrape in enumerate(manifest.scrape):
+        _check_prefix(scrape.prefix, namespace, ("scrape", number, "prefix"), findings)
     for name, param in manifest.params.items():
         check_default(param, ("params", name), findings)
 
@@ -180,6 +178,13 @@ def _check_metric(info: MetricInfo, namespace: str, at: At, findings: Findings) 
         except BadQuantity as bad:
             findings.add(bad.code, (*at, "unit"), bad.what, bad.fix)
     return key or info.key
+
+
+def _check_prefix(prefix: str, namespace: str, at: At, findings: Findings) -> None:
+    key = _key(prefix, at, findings) if prefix else ""
+    if key and not is_below(key, namespace):
+        what = f"{key!r} is not below {namespace!r}" if namespace else f"{key!r} is of the agent"
+        findings.add("metric_key", at, what)
 
 
 def _key(text: str, at: At, findings: Findings) -> str:

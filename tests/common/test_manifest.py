@@ -101,3 +101,28 @@ def test_a_tree_without_a_manifest_needs_an_executable_that_says_what_to_start()
         "manifest_missing: a tree without load.toml is no load; "
         "add load.toml, or an executable named load_bin, run, run.sh or 'iperf'"
     )
+
+
+def scrape(line: str) -> str:
+    return SMALL + "[[scrape]]\n" + line
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("port = 9100\nkeys = []", "scrape[0].keys"),
+        ('keys = ["a"]', "port"),
+        ('port = 0\nkeys = ["a"]', "scrape[0].port"),
+        ('port = 1\nkeys = ["a b"]', "is no name of a sample"),
+        ('port = 1\nkeys = ["a"]\nlabels = ["x-y"]', "is no name of a label"),
+        ('port = 1\nkeys = ["a"]\npath = "http://169.254.169.254/"', "must begin with '/'"),
+        ('port = 1\nkeys = ["a"]\npath = "/ HTTP/1.0\\r\\nHost: x"', "must begin with '/'"),
+        ('port = 1\nkeys = ["a"]\nhost = "169.254.169.254"', "host"),
+        ('port = 1\nkeys = ["a"]\nprefix = "host.cpu"', "is of the agent"),
+        ('port = 1\nkeys = ["a"]\nevery_s = 0.01', "scrape[0].every_s"),
+    ],
+)
+def test_a_scrape_names_a_port_and_what_is_taken(line: str, why: str) -> None:
+    (said,) = refusal(scrape(line))
+    assert why in said
+    assert read_manifest(scrape('port = 9100\nkeys = ["a"]').encode()).scrape[0].path == "/metrics"

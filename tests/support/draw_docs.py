@@ -28,6 +28,7 @@ from tshrag_common import (
     requests,
     results,
     schedule,
+    scrapes,
     states,
     statistics,
     streams,
@@ -186,6 +187,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "load.param": lambda: table(params.Param),
     "load.metric": lambda: table(metrics.MetricInfo),
     "load.results": lambda: table(results.ResultFile),
+    "load.scrape": lambda: table(scrapes.Scrape),
     "criterion": lambda: table(criteria.Criterion),
     "criterion.window": lambda: table(criteria.Window),
 }

@@ -29,6 +29,8 @@ from tshrag_agent.reports.dut_sampler import DutSampler
 from tshrag_agent.reports.logpump import LogPump
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.results.read import read_results
+from tshrag_agent.scrape.dial import dut_dial
+from tshrag_agent.scrape.scraper import Scrapes
 from tshrag_agent.transport.base import Completed, DutProbe, DutTransport, Stream, TransportFailed
 from tshrag_common.errors import ErrorReport, LabError, StaleFence, shown
 from tshrag_common.ids import DutId
@@ -70,6 +72,8 @@ class DutSteps:
             spawn=site.spawn,
             most_bytes=attempt.spec.output_bytes,
         )
+        dial = dut_dial(place.dut, place.transport)
+        self._scrapes = Scrapes(attempt.spec, dial, self._tap.gate, site.clock)
         self._sampler: DutSampler | None = None
         if site.sample_s:
             self._sampler = DutSampler(
@@ -119,7 +123,11 @@ class DutSteps:
             await self._pump.finish()
             self._note_cut()
         stale = self._sampler.notices() if self._sampler is not None else ()
-        self._attempt.record.notices = (*self._tap.gate.notices(), *stale)
+        self._attempt.record.notices = (
+            *self._tap.gate.notices(),
+            *stale,
+            *self._scrapes.notices(),
+        )
 
     async def _leave_in_order(self) -> None:
         command = self._command
@@ -195,7 +203,7 @@ class DutSteps:
         """Execute one step; false: it did not hold."""
         self._pump.start()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._scrapes.running(), asyncio.TaskGroup() as group:
                 sampler = group.create_task(self._sample(), name=f"samples {step}")
                 try:
                     completed = await self._on_dut(argv, self._attempt.spec.timeout_s)

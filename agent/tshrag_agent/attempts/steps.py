@@ -30,6 +30,8 @@ from tshrag_agent.reports.metric_sockets import MetricSockets
 from tshrag_agent.reports.sampler import Sampler, tree_pids
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.results.read import read_results
+from tshrag_agent.scrape.dial import host_dial
+from tshrag_agent.scrape.scraper import Scrapes
 from tshrag_common.clock import Clock
 from tshrag_common.errors import ErrorReport, LabError
 from tshrag_common.ids import AgentId, DutId
@@ -100,6 +102,7 @@ class HostSteps:
         self._attempt, self._site = attempt, site
         self._dir = workdir.place(site.store, attempt.start)
         self._tap = SampleTap(attempt.start, attempt.spec, site.clock)
+        self._scrapes = Scrapes(attempt.spec, host_dial, self._tap.gate, site.clock)
         left = attempt.left
         self._pump = LogPump(
             attempt,
@@ -148,7 +151,7 @@ class HostSteps:
             spec, gate = self._attempt.spec, self._tap.gate
             await read_results(spec, self._dir.path, self._dir.stdout, gate, self._site.clock)
             await self._pump.finish()
-        self._attempt.record.notices = self._tap.gate.notices()
+        self._attempt.record.notices = (*self._tap.gate.notices(), *self._scrapes.notices())
         if self._site.contact is not None:
             for key in self._alive:
                 self._site.contact.drop(key)
@@ -229,7 +232,8 @@ class HostSteps:
     async def _follow(self, key: str) -> HostExit:
         """Pump output until the process has ended."""
         self._pump.start()
-        exit = await self._site.shepherd.exited(key)
+        async with self._scrapes.running():
+            exit = await self._site.shepherd.exited(key)
         self._over.add(key)
         await self._note_unkillable(exit)
         return exit

@@ -119,6 +119,7 @@ class Specs:
             namespace=manifest.namespace,
             metrics=manifest.metrics,
             results=manifest.results,
+            scrape=manifest.scrape,
         )
 
     def _command(self, step: Step, at: At, scope: Scope) -> JobSpec:

@@ -1,0 +1,1 @@
+"""Scraping of endpoints that a load declares, beside its job."""
