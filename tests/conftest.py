@@ -1,13 +1,23 @@
 """What all tests share: one real nats-server a test process, and no blocking call in a loop."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import HealthCheck, settings
 
 from tests.support.nats_server import NatsServer
 from tshrag_common.bus.connection import connect
+
+# CI says the same of the same commit; whoever works on it looks for new examples each time.
+# A busy machine is no reason to fail: examples have no time limit, and may be slow to make.
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("work", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ci" if os.environ.get("CI") else "work")
 
 _MAY_NOT_BLOCK = ("tshrag_common", "tshrag_agent", "tshrag_controller")
 _BLOCKS = ("time.sleep", "socket.", "ssl.", "sqlite3.Connection.commit", "os.wait")

@@ -23,8 +23,11 @@ def on_leases_over(decision: Decision, agent: AgentId, silent_s: float) -> None:
     """
     lab = decision.lab
     for fence in sorted(lab.agents[agent].fences):
-        lease_s = lab.attempts[fence].lease_s
-        if contact.is_over(lease_s, silent_s):
+        attempt = lab.attempts[fence]
+        lease_s = attempt.lease_s
+        # a start that was sent after the last heartbeat is on its way, and has a whole lease
+        known_s = min(silent_s, (decision.now - attempt.assigned_at) / 1e6)
+        if contact.is_over(lease_s, known_s):
             what = f"agent {agent} has not answered for {silent_s:.0f} s"
             lose(decision, fence, f"{what}, the lease of {lease_s:g} s is over")
 

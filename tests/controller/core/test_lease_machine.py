@@ -7,7 +7,7 @@ without the fence on the board, no board may have two, and none is given on whil
 
 from dataclasses import dataclass, field
 
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support.builders import ORG, TestLab, a_dut, a_plan, a_spec, board, facts
@@ -57,6 +57,7 @@ class Host:
     living: dict[Fence, Living] = field(default_factory=dict[Fence, Living])
     inbox: list[Fence] = field(default_factory=list[Fence])  # starts that are on their way
     ended: list[Fence] = field(default_factory=list[Fence])  # what it has still to tell
+    fences: dict[DutId, int] = field(default_factory=dict[DutId, int])  # the newest of each board
 
     def dies_at(self, one: Living) -> float:
         """Return when nothing of an attempt is alive any more, if nobody hears of it."""
@@ -106,6 +107,8 @@ class LeaseMachine(RuleBasedStateMachine):
         if attempt.dut is None:
             return
         for host in self.hosts.values():
+            if host.name == attempt.agent:
+                continue  # it ends the older one itself, before the newer begins
             for one in host.living.values():
                 assert one.attempt.dut != attempt.dut, (
                     f"{attempt.dut} is given to {attempt.agent} while {host.name} is alive on it"
@@ -131,11 +134,27 @@ class LeaseMachine(RuleBasedStateMachine):
         for fence in fences:
             attempt = self.lab.lab.attempts.get(fence)
             one = Living(attempt, self.t) if attempt is not None else None
-            if one is None or self.t >= host.dies_at(one):
+            if one is None or self.t >= host.dies_at(one) or self._is_stale(host, one):
                 host.ended.append(fence)  # given up already, or too late: nothing begins
             else:
+                self._take_over(host, one)
                 host.living[fence] = one
                 self._report(host, Started(at=self.lab.now, fence=fence))
+
+    def _is_stale(self, host: Host, one: Living) -> bool:
+        """Tell whether the host knows a newer fence of the board (attempts/fences.py)."""
+        dut = one.attempt.dut
+        return dut is not None and one.attempt.fence <= host.fences.get(dut, 0)
+
+    def _take_over(self, host: Host, one: Living) -> None:
+        """End what is older on the board before the newer one begins (decision 0053)."""
+        dut = one.attempt.dut
+        if dut is None:
+            return
+        host.fences[dut] = one.attempt.fence
+        for fence, older in list(host.living.items()):
+            if older.attempt.dut == dut:
+                self._end(host, fence)
 
     def _tell(self, host: Host) -> None:
         fences, host.ended = host.ended, []
@@ -288,6 +307,7 @@ TestLeaseMachine.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )
 
 

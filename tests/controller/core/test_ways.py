@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.builders import ORG, TestLab, a_dut, a_plan, a_spec, board, facts
+from tests.support.builders import ORG, T0, S, TestLab, a_dut, a_plan, a_spec, board, facts
 from tshrag_common.errors import LabError
 from tshrag_common.ids import AgentId, DutId, Fence, OrgId
 from tshrag_common.inventory import Dut
@@ -35,6 +35,7 @@ def two_ways() -> TestLab:
 def silent(lab: TestLab, agent: str, seconds: float) -> None:
     """Let the lab hear nothing of `agent` for so long, as the watch for silence does."""
     name = AgentId(agent)
+    lab.now = max(lab.now, T0 + round((seconds + 1) * S))
     for cause, after_s in ((AgentCause.DOUBT, 15.0), (AgentCause.LOSE, 30.0)):
         if seconds >= after_s:
             on_silence(lab.begin(), name, cause)
@@ -123,6 +124,21 @@ def test_a_shared_dut_is_given_again_after_thirty_seconds_and_not_before() -> No
     assert lab.lab.attempts[holder(lab)].agent == "a2"
 
 
+def test_a_start_that_was_sent_after_the_last_heartbeat_has_a_whole_lease() -> None:
+    lab = two_ways()
+    silent(lab, "a1", 40.0)
+    run = lab.submit(a_plan((), spec=ANY_BOARD), 1)
+    fence = lab.fence(run)
+    agent = lab.lab.attempts[fence].agent
+    on_leases_over(lab.begin(), agent, 40.0)
+    lab.end()
+    assert holder(lab) == fence, "it may be on its way still"
+    lab.now += 31 * S
+    on_leases_over(lab.begin(), agent, 71.0)
+    lab.end()
+    assert lab.lab.attempts[fence].outcome == "lost"
+
+
 def test_a_report_of_the_one_who_lost_the_dut_has_no_effect() -> None:
     lab = two_ways()
     run = lab.submit(a_plan((), spec=ON_BOARD))
@@ -151,7 +167,7 @@ def test_the_job_on_an_owned_dut_is_given_up_at_its_own_limit() -> None:
     lab.hello("a1", duts=[a_dut()])
     run = lab.submit(a_plan((), spec=ON_BOARD))
     silent(lab, "a1", 30.0)
-    lab.pass_time(629.0)
+    lab.pass_time(629.0 - 31.0)
     assert lab.state(run) == "assigned"
     lab.pass_time(2.0)
     assert lab.state(run) == "waiting"
@@ -271,7 +287,7 @@ def test_a_cancel_on_an_agent_that_is_away_says_so_and_until_when() -> None:
     assert not any(isinstance(effect, SendStart) for effect in decision.effects)
     said = unreachable(lab.lab, fence, lab.now)
     assert said.startswith("cancelling (agent unreachable): a1 is lost")
-    assert "630 s at the latest" in said
+    assert "598 s at the latest" in said
     assert holder(lab) == fence
     lab.pass_time(631.0)
     assert holder(lab) == 0
