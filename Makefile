@@ -40,7 +40,7 @@ packages:
 	@tests/support/packages.sh
 
 test: check packages
-	$(BIN)/pytest -q -n 2 --dist loadgroup
+	$(BIN)/pytest -q -n 4 --dist loadgroup
 
 SEEDS ?= 1000
 FROM ?= 1
