@@ -151,7 +151,8 @@ def test_a_person_sits_at_the_console_in_tmux(lab: Path, tmux: Tmux) -> None:
     tmux.sees("you write, until")
     tmux.keys("echo from-$((20+3))", "Enter")
     tmux.sees("from-23")
-    tmux.keys("sleep 100", "Enter")
+    tmux.keys("echo begun-$((1+1)); sleep 100", "Enter")
+    tmux.sees("begun-2")
     tmux.keys("C-c")  # is the board's, not ours
     tmux.keys("C-]", "w")
     tmux.keys("stty size", "Enter")

@@ -49,6 +49,7 @@ def device() -> Iterator[Wire]:
 async def both(tmp_path: Path, nats_url: str, device: Wire) -> AsyncIterator[LabWithAgent]:
     table = DutTable(id="d1", kind="board", serial=SerialWay(url=device.path))
     async with lab_with_agent(tmp_path, nats_url, (table,)) as both:
+        await both.agent._duts.consoles[DutId("d1")].opened(20)  # what is said before is lost
         yield both
 
 
