@@ -57,6 +57,7 @@ class Board:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._parent = os.getppid()  # before anybody is told that we are there
         self._id = uuid.uuid4().hex
         self._outer, slave = pty.openpty()
         self.path = os.ttyname(slave)
@@ -82,12 +83,11 @@ class Board:
 
     def serve(self) -> None:
         """Be a board until it is stopped, or its parent has gone when that was asked for."""
-        parent = os.getppid()
         self._prepare()
         self._boot()
         try:
             while not self._stopped:
-                if self._options.with_parent and os.getppid() != parent:
+                if self._options.with_parent and os.getppid() != self._parent:
                     return
                 self._turn()
         finally:
