@@ -13,7 +13,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
 
-.PHONY: packages demo demo-qemu test check simulate boards chaos chaos-full bench docs clean setup
+.PHONY: again packages demo demo-qemu test check simulate boards chaos chaos-full bench docs clean setup
 
 setup: $(STAMP)
 
@@ -40,7 +40,12 @@ packages:
 	@tests/support/packages.sh
 
 test: check packages
-	$(BIN)/pytest -q -n 4 --dist loadgroup
+	$(BIN)/pytest -q -n 4 --dist loadgroup || $(MAKE) --no-print-directory again
+
+# What failed beside others must hold alone; both answers stand in the output, so that a race is seen.
+again:
+	@echo "== again, one at a time: what failed beside the others; see CONTRIBUTING, Tests =="
+	$(BIN)/pytest -q -n 0 --last-failed --last-failed-no-failures none
 
 SEEDS ?= 1000
 FROM ?= 1
