@@ -29,7 +29,12 @@ def raw_terminal(fd: int) -> Iterator[None]:
 
 
 def window_size() -> tuple[int, int]:
-    """Return columns and rows of the window."""
+    """Return columns and rows of the window, as it is now: what COLUMNS says may be long over."""
+    for stream in (0, 1, 2):
+        with suppress(OSError):
+            size = os.get_terminal_size(stream)
+            if size.columns and size.lines:
+                return size.columns, size.lines
     size = shutil.get_terminal_size()
     return size.columns, size.lines
 
