@@ -1,5 +1,6 @@
 """Results of real tools (recorded by them), and what a hostile one cannot do."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,10 @@ def test_whatever_is_cut_or_broken_gives_numbers_or_one_error(
         found = parse(form, data[:at] + junk + data[at + len(junk) :])
     except BadResult:
         return
+    assert found
     for each in found:
-        metric_key(f"{PREFIXES[form]}.{each.key}")
+        assert metric_key(f"{PREFIXES[form]}.{each.key}")
+        assert math.isfinite(each.value)
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,7 @@ def test_a_killed_guard_is_survived_by_its_watch(start: Start) -> None:
     process.kill()
     process.communicate()
     wait_for(lambda: not living(f".{tag}"), 15)
+    assert living(f".{tag}") == []
 
 
 def test_a_script_that_did_not_arrive_whole_starts_nothing(start: Start, run_dir: str) -> None:
