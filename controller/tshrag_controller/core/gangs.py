@@ -44,9 +44,27 @@ def ready_of(lab: Lab, run: RunId, gang: int, now: int) -> list[Job]:
     return waiting
 
 
+def waiting_mates(lab: Lab, job: Job) -> list[Job]:
+    """Return those that `job` will start together with, itself too; empty: it starts alone."""
+    return [mate for mate in mates_of(lab, job) if mate.state is JobState.WAITING]
+
+
 def is_broken(lab: Lab, job: Job) -> bool:
     """Tell whether a job waits for one of its gang that has ended."""
     return any(JOB.is_final(mate.state) for mate in mates_of(lab, job))
+
+
+def is_spoilt(lab: Lab, job: Job) -> bool:
+    """Tell whether the newest attempt of a job that is open has ended otherwise than well."""
+    attempt = lab.attempts.get(job.fence)
+    bad = attempt is not None and attempt.outcome not in ("", "passed")
+    return bad and job.stop != "pass" and not JOB.is_final(job.state)
+
+
+def is_lost_with_mates(lab: Lab, job: Job) -> bool:
+    """Tell whether a job has to end because one that started with it has not done well."""
+    others = (mate for mate in mates_of(lab, job) if mate is not job)
+    return any(JOB.is_final(mate.state) or is_spoilt(lab, mate) for mate in others)
 
 
 class Seat(NamedTuple):
@@ -81,6 +99,13 @@ def seats_on_hosts(lab: Lab, run: Run, jobs: list[Job]) -> list[Seat] | None:
         taken[best.facts.agent] += need.slots
         seats.append(Seat(job, best.facts.agent, None))
     return seats
+
+
+def hosts_for(lab: Lab, run: Run, job: Job) -> list[AgentId]:
+    """Return all hosts that a job could have now, were it alone; the best first."""
+    need, taken = run.spec(job).need, Counter[AgentId]()
+    fitting = [agent for agent in lab.agents.values() if _fits(agent, need, run, taken)]
+    return [each.facts.agent for each in sorted(fitting, key=lambda one: _rank(one, job, taken))]
 
 
 def _fits(agent: Agent, need: Need, run: Run, taken: Mapping[AgentId, int]) -> bool:

@@ -17,7 +17,7 @@ from tshrag_controller.core.events import (
 )
 from tshrag_controller.core.follow import end_job, forget_if_over
 from tshrag_controller.core.freeze import freeze
-from tshrag_controller.core.gangs import mates_of
+from tshrag_controller.core.gangs import is_spoilt, mates_of
 from tshrag_controller.core.lab import Attempt, Job, Lab, Marks, is_kept, set_timer
 from tshrag_controller.core.sched_events import RoleReleased
 
@@ -153,7 +153,7 @@ def conclude_gang(decision: Decision, mates: list[Job]) -> None:
     lab = decision.lab
     open_ = [job for job in mates if not JOB.is_final(job.state)]
     tries = {job.id: lab.attempts[job.fence] for job in open_ if job.fence in lab.attempts}
-    spoilt = [job for job in open_ if job.id in tries and _is_spoilt(job, tries[job.id])]
+    spoilt = [job for job in open_ if is_spoilt(lab, job)]
     living = [job for job in open_ if job.id in tries and not tries[job.id].outcome]
     if spoilt or len(open_) < len(mates):
         for job in living:
@@ -166,10 +166,6 @@ def conclude_gang(decision: Decision, mates: list[Job]) -> None:
     if not spoilt or len(open_) < len(mates) or not _try_gang_again(decision, ended, tries):
         for job in ended:
             _end_member(decision, job, tries[job.id], spoilt)
-
-
-def _is_spoilt(job: Job, attempt: Attempt) -> bool:
-    return bool(attempt.outcome) and attempt.outcome != "passed" and job.stop != "pass"
 
 
 def _try_gang_again(decision: Decision, ended: list[Job], tries: dict[JobId, Attempt]) -> bool:

@@ -20,7 +20,6 @@ from tshrag_controller.core.events import RolesBound
 from tshrag_controller.core.follow import end_job
 from tshrag_controller.core.gangs import (
     consumed_by,
-    hold_together,
     is_broken,
     ready_of,
 )
@@ -204,7 +203,7 @@ class _Pass:
             look_again(lab, asked, now)
             return False
         seats = seat(lab, run, jobs, self._places)
-        if seats is None or not hold_together(lab, run, seats):
+        if seats is None:
             return False
         fresh = [s for s in seats if s.dut and lab.duts[s.dut].kept_by != run.id]
         if not self._quotas.allows(run.org, len(fresh)):

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from tshrag_common.ids import AgentId, Fence
 from tshrag_common.states import JOB
+from tshrag_controller.core.gangs import is_lost_with_mates
 from tshrag_controller.core.lab import Lab
 
 
@@ -15,7 +16,8 @@ def must_end(lab: Lab, fence: Fence) -> bool:
     """Tell whether the attempt, which has not ended, has no job that waits for more of it."""
     attempt = lab.attempts[fence]
     job = lab.jobs[attempt.job]
-    return JOB.is_final(job.state) or job.fence != fence or bool(job.stop)
+    over = JOB.is_final(job.state) or job.fence != fence or bool(job.stop)
+    return over or is_lost_with_mates(lab, job)
 
 
 def to_end(lab: Lab, agent: AgentId) -> tuple[Fence, ...]:

@@ -8,12 +8,15 @@ from tshrag_common.states import JOB, JobState
 from tshrag_controller.core.binding import match_roles
 from tshrag_controller.core.consumables import scarce
 from tshrag_controller.core.follow import is_shut
+from tshrag_controller.core.gangs import consumed_by, waiting_mates
 from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run
 from tshrag_controller.core.leases import held_by
 from tshrag_controller.core.needs import Reason, blocked, misfits
 from tshrag_controller.core.order import order_of
-from tshrag_controller.core.places import free_duts, restraints
+from tshrag_controller.core.places import Places, free_duts, restraints
 from tshrag_controller.core.queues import is_waiting_for_binding, roles_to_bind
+from tshrag_controller.core.quotas import Quotas
+from tshrag_controller.core.seating import options, seat
 from tshrag_controller.core.ways import ways
 
 
@@ -42,8 +45,9 @@ def explain(lab: Lab, job: Job, now: int) -> Explanation:
     run = lab.runs[job.run]
     if job.state is not JobState.WAITING:
         return _of_started(lab, job)
+    mates = waiting_mates(lab, job)
     simple = _not_ready(lab, run, job, now)
-    if simple is not None:
+    if simple is not None and not mates:
         return Explanation(job=job.id, state=job.state, reason=simple.code, sentence=simple.text)
     places = tuple(_places(lab, run, job, now))
     ahead = _ahead(lab, run, job)
@@ -51,7 +55,9 @@ def explain(lab: Lab, job: Job, now: int) -> Explanation:
     short = scarce(lab, run.spec(job).need, now)
     if short and reason != "target" and not is_waiting_for_binding(run, job):
         reason, sentence = short[0].code, "; ".join(each.text for each in short)
-    if is_waiting_for_binding(run, job):
+    if mates:
+        reason, sentence = _of_gang(lab, run, mates, now)
+    elif is_waiting_for_binding(run, job):
         sentence = _together(lab, run, now) or sentence
     return Explanation(
         job=job.id,
@@ -94,6 +100,35 @@ def _not_ready(lab: Lab, run: Run, job: Job, now: int) -> Reason | None:
         why = f": {job.error.message}" if job.error else ""
         return Reason("backoff", f"attempt {job.attempts + 1} begins in {pause:.1f} s{why}")
     return None
+
+
+def _of_gang(lab: Lab, run: Run, mates: list[Job], now: int) -> tuple[str, str]:
+    """Say what jobs that start together wait for, whichever of them is asked about."""
+    roles = {job.id: run.spec(job).need.role or job.id for job in mates}
+    begin = f"{', '.join(roles.values())} start together"
+    for job in mates:
+        later = _not_ready(lab, run, job, now)
+        if later is not None:
+            return later.code, f"{begin}; {roles[job.id]}: {later.text}"
+    short = [job for job in mates if not options(lab, run, job)]
+    said = {job.id: _sum_up(tuple(_places(lab, run, job, now)), 0) for job in short}
+    never = [job for job in short if said[job.id][0] == "target"]
+    if short:
+        first = (never or short)[0]
+        reason, what = said[first.id]
+        names = ", ".join(roles[job.id] for job in short)
+        return reason, f"{begin}: none is free for {names}; {roles[first.id]}: {what}"
+    scarcity = scarce(lab, consumed_by(run, mates), now)
+    if scarcity:
+        return scarcity[0].code, f"{begin}: {'; '.join(each.text for each in scarcity)}"
+    places = Places(lab, now)
+    seats = seat(lab, run, mates, places)
+    places.close()
+    if seats is None:
+        return "capacity", f"{begin}: each has a place, there are too few for all of them at once"
+    more = sum(1 for each in seats if each.dut and lab.duts[each.dut].kept_by != run.id)
+    over = Quotas(lab).reason(run.org, more)
+    return ("quota", f"{begin}: {over}") if over else ("capacity", f"{begin}, in this very moment")
 
 
 def _together(lab: Lab, run: Run, now: int) -> str:

@@ -8,13 +8,14 @@ from msgspec.structs import replace
 
 from tests.support.builders import TestLab, a_dut, a_plan, a_spec, board
 from tshrag_common.errors import ErrorReport, Invalid
-from tshrag_common.ids import RunId
+from tshrag_common.ids import AgentId, RunId
 from tshrag_common.jobs import JobSpec, Need, Plan, PlannedJob
 from tshrag_common.reading import profile_of
 from tshrag_common.states import JobState
 from tshrag_controller.core.decision import SendCancel
 from tshrag_controller.core.on_run import on_cancel
 from tshrag_controller.core.plan import plan
+from tshrag_controller.core.stopping import to_end
 from tshrag_controller.core.why import explain
 
 HOST = a_spec(need=Need(role="server"))
@@ -132,6 +133,56 @@ def test_when_one_fails_the_others_are_stopped_and_all_end_together() -> None:
     error = lab.lab.jobs[lab.job(run, 2)].error
     assert error is not None
     assert "started together" in error.message
+
+
+def test_a_stop_that_was_lost_is_said_again_until_its_end_is_told() -> None:
+    lab = a_lab()
+    run = lab.submit(a_gang(on_board("x"), on_board("y")))
+    agent = AgentId("a1")
+    assert to_end(lab.lab, agent) == ()
+    lab.ended(lab.fence(run, 1), "failed")  # the stop of its mate goes out, and is lost
+    assert to_end(lab.lab, agent) == (lab.fence(run, 2),)
+    lab.ended(lab.fence(run, 2), "cancelled")
+    assert to_end(lab.lab, agent) == ()
+
+
+def test_a_member_that_has_passed_stops_nobody() -> None:
+    lab = a_lab()
+    run = lab.submit(a_gang(on_board("x"), on_board("y")))
+    lab.ended(lab.fence(run, 1), "passed")
+    assert to_end(lab.lab, AgentId("a1")) == ()
+
+
+def said_of(lab: TestLab, run: RunId, serial: int) -> tuple[str, str]:
+    said = explain(lab.lab, lab.lab.jobs[lab.job(run, serial)], lab.now)
+    return said.reason, said.sentence
+
+
+def test_why_tells_what_the_whole_gang_waits_for_whoever_is_asked() -> None:
+    lab = a_lab()
+    lab.hello("a3", duts=[a_dut("e1", kind="esp", agent="a3")])
+    lab.submit(a_plan((), spec=on_board("solo", kind="esp")), 1)
+    run = lab.submit(a_gang(on_board("x"), on_board("y", kind="esp"), HOST), 2)
+    found = {said_of(lab, run, serial) for serial in (1, 2, 3)}
+    ((reason, sentence),) = found
+    assert reason == "capacity"
+    assert sentence.startswith("x, y, server start together: none is free for y; y: DUT e1 is held")
+
+
+def test_why_tells_of_a_gang_whose_members_have_places_but_not_together() -> None:
+    lab = a_lab(1)
+    run = lab.submit(a_gang(on_board("x"), on_board("y")))
+    reason, sentence = said_of(lab, run, 2)
+    assert reason == "capacity"
+    assert "there are too few for all of them at once" in sentence
+
+
+def test_why_tells_of_the_mate_that_pauses() -> None:
+    lab = a_lab()
+    run = lab.submit(a_gang(on_board("x"), on_board("y")))
+    lab.ended(lab.fence(run, 1), "passed")
+    lab.ended(lab.fence(run, 2), "error", error=BROKEN)
+    assert said_of(lab, run, 1)[0] == "backoff"
 
 
 def test_a_fault_of_the_lab_starts_all_of_them_again() -> None:
