@@ -10,8 +10,8 @@ from typing import Protocol
 
 from tshrag_agent.leases import Leases
 from tshrag_agent.transport.base import PowerSwitch, TransportFailed
-from tshrag_agent.transport.console import Driver, Pace, SerialConsole, Watcher
-from tshrag_agent.transport.console_records import Record
+from tshrag_agent.transport.console import Driver, Pace, SerialConsole
+from tshrag_agent.transport.console_records import Record, Watcher
 from tshrag_common.channel.channel import Channel
 from tshrag_common.channel.console_words import (
     AskStatus,
@@ -108,8 +108,8 @@ class ConsoleServer:
     def status(self, dut: DutId, console: SerialConsole) -> Status:
         signs = self._signs(dut)
         return Status(
-            line=console.settings.url,
-            baud=console.settings.baud,
+            line=console.settings.where,
+            baud=console.settings.speed,
             trouble=console.trouble,
             writer=console.driver.author if console.driver else "",
             watchers=console.watchers,

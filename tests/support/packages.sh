@@ -16,6 +16,8 @@ tmux tmux
 picocom picocom
 tio tio
 ser2net ser2net
+ipmitool ipmitool
+ipmi_sim openipmi
 unshare util-linux
 systemd-analyze systemd
 prometheus prometheus

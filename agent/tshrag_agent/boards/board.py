@@ -18,7 +18,8 @@ from tshrag_agent.boards.strategy import BOOTLOADER, LOGIN, OFF, SHELL, UNKNOWN,
 from tshrag_agent.transport.base import DutTransport, PowerSwitch, TransportFailed
 from tshrag_agent.transport.boot_way import Act, BootWay, Move
 from tshrag_agent.transport.bootloader import Bootloader
-from tshrag_agent.transport.console import SerialConsole, Watcher
+from tshrag_agent.transport.console import SerialConsole
+from tshrag_agent.transport.console_records import Watcher
 from tshrag_agent.transport.dialogue import Dialogue
 from tshrag_agent.transport.expect import Literal, Matcher, Regex
 from tshrag_agent.transport.host_command import run_command

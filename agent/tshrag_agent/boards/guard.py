@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from tshrag_agent.transport.console import SerialConsole, Watcher
+from tshrag_agent.transport.console import SerialConsole
+from tshrag_agent.transport.console_records import Watcher
 from tshrag_agent.transport.expect import Matcher, Regex
 from tshrag_common.errors import Refused, shown
 

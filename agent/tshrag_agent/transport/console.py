@@ -7,7 +7,6 @@ takes over, and what an older one types from then on is refused with ``stale_fen
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
@@ -16,10 +15,12 @@ import msgspec
 from tshrag_agent.transport.base import TransportFailed
 from tshrag_agent.transport.console_records import (
     RING_BYTES,
+    WATCHER_BYTES,
     Direction,
     Record,
     Recorder,
     Ring,
+    Watcher,
 )
 from tshrag_agent.transport.line import Line, LineSettings, Lost, Received
 from tshrag_agent.transport.serial import open_line
@@ -29,13 +30,22 @@ from tshrag_common.ids import Fence
 
 logger = logging.getLogger(__name__)
 
-WATCHER_BYTES = 1 << 20
 HOUSEKEEPING = Fence(0)
 """The fence of the agent itself: it may write where nobody drives."""
 
-_RETRY_FIRST_S, _RETRY_MOST_S = 0.05, 2.0
+RETRY_FIRST_S, RETRY_MOST_S, COMMAND_MOST_S = 0.05, 2.0, 30.0
+_STEADY_S = 10.0
 _HOPELESS = ("serial_busy", "serial_perm")
 LineOpener = Callable[[LineSettings, Received, Lost], Awaitable[Line]]
+
+
+def after_loss(retry_s: float, was_open_s: float) -> float:
+    """Return how long to wait before a line that was lost is opened again.
+
+    One that has held is tried at once; one that ends as soon as it is open, as a command whose
+    BMC is away, more and more seldom.
+    """
+    return RETRY_FIRST_S if was_open_s >= _STEADY_S else retry_s
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,43 +62,6 @@ class ConsoleTaken(Refused):
 
     def __init__(self, console: str, writer: str) -> None:
         super().__init__(console, f"{writer} writes now", "take it over with --take")
-
-
-class Watcher:
-    """Records from now on, for one reader; when it is slow it loses the oldest, and counts."""
-
-    def __init__(self, release: Callable[["Watcher"], None], most_bytes: int) -> None:
-        self._release, self._most = release, most_bytes
-        self._records: deque[Record] = deque()
-        self._bytes = 0
-        self._ready = asyncio.Event()
-        self.dropped_bytes = 0
-
-    def push(self, record: Record) -> None:
-        self._records.append(record)
-        self._bytes += record.cost_bytes
-        while self._bytes > self._most and len(self._records) > 1:
-            oldest = self._records.popleft()
-            self._bytes -= oldest.cost_bytes
-            self.dropped_bytes += len(oldest.data)
-        self._ready.set()
-
-    @property
-    def waiting(self) -> int:
-        """Return how many records wait to be read."""
-        return len(self._records)
-
-    async def next(self) -> Record:
-        """Return the oldest record that waits, or the next that happens."""
-        while not self._records:
-            self._ready.clear()
-            await self._ready.wait()
-        record = self._records.popleft()
-        self._bytes -= record.cost_bytes
-        return record
-
-    def close(self) -> None:
-        self._release(self)
 
 
 class Driver:
@@ -152,14 +125,16 @@ class SerialConsole:
 
     async def run(self) -> None:
         """Hold the line open until this is cancelled."""
-        retry_s = _RETRY_FIRST_S
+        most_s = COMMAND_MOST_S if self.settings.command else RETRY_MOST_S
+        retry_s, loop = RETRY_FIRST_S, asyncio.get_running_loop()
         try:
             while True:
+                began_at = loop.time()
                 if await self._try_to_open():
-                    retry_s = _RETRY_FIRST_S
                     await self._gone.wait()
+                    retry_s = after_loss(retry_s, loop.time() - began_at)
                 await asyncio.sleep(retry_s)
-                retry_s = min(retry_s * 2, _RETRY_MOST_S)
+                retry_s = min(retry_s * 2, most_s)
         finally:
             await self.close()
 

@@ -1,5 +1,6 @@
-"""What happened on a console: records, and the ring of the newest ones."""
+"""What happened on a console: records, the ring of the newest, watchers of the next."""
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 import msgspec
 
 RING_BYTES = 256 << 10
+WATCHER_BYTES = 1 << 20
 _RECORD_COST_BYTES = 128  # what a record takes beside its data, so that one-byte ones are bounded
 
 Direction = Literal["rx", "tx", "event"]
@@ -61,3 +63,40 @@ class Ring:
                 parts.append(record.data)
                 size += len(record.data)
         return b"".join(reversed(parts))[-most_bytes:] if most_bytes > 0 else b""
+
+
+class Watcher:
+    """Records from now on, for one reader; when it is slow it loses the oldest, and counts."""
+
+    def __init__(self, release: Callable[["Watcher"], None], most_bytes: int) -> None:
+        self._release, self._most = release, most_bytes
+        self._records: deque[Record] = deque()
+        self._bytes = 0
+        self._ready = asyncio.Event()
+        self.dropped_bytes = 0
+
+    def push(self, record: Record) -> None:
+        self._records.append(record)
+        self._bytes += record.cost_bytes
+        while self._bytes > self._most and len(self._records) > 1:
+            oldest = self._records.popleft()
+            self._bytes -= oldest.cost_bytes
+            self.dropped_bytes += len(oldest.data)
+        self._ready.set()
+
+    @property
+    def waiting(self) -> int:
+        """Return how many records wait to be read."""
+        return len(self._records)
+
+    async def next(self) -> Record:
+        """Return the oldest record that waits, or the next that happens."""
+        while not self._records:
+            self._ready.clear()
+            await self._ready.wait()
+        record = self._records.popleft()
+        self._bytes -= record.cost_bytes
+        return record
+
+    def close(self) -> None:
+        self._release(self)

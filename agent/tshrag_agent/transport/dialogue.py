@@ -4,7 +4,8 @@ import asyncio
 from types import TracebackType
 
 from tshrag_agent.transport.base import TransportFailed
-from tshrag_agent.transport.console import Driver, Pace, SerialConsole, Watcher
+from tshrag_agent.transport.console import Driver, Pace, SerialConsole
+from tshrag_agent.transport.console_records import Watcher
 from tshrag_agent.transport.expect import Match, Matcher
 
 WRITE_TIMEOUT_S = 30.0

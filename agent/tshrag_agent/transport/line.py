@@ -10,12 +10,13 @@ import os
 import termios
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal, Protocol, cast
+from typing import Annotated, ClassVar, Literal, Protocol, cast
 from urllib.parse import urlsplit
 
 import msgspec
 
 from tshrag_agent.transport.base import TransportFailed
+from tshrag_common.errors import shown
 
 PAUSE_S = 0.015
 """How long a line that floods is left to gather. All of them are read at the same instants, so
@@ -26,10 +27,21 @@ _READ_BYTES = 16384
 _TURN_BYTES = 65536
 
 
-class LineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A line as agent.toml describes it. ``dtr`` and ``rts`` are the levels while it is open."""
+Argv = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=1000)]
 
-    url: str
+
+class LineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A line as agent.toml describes it. ``dtr`` and ``rts`` are the levels while it is open.
+
+    It has a ``url``, or is the ``command`` that carries its bytes; ``break_text`` is what that
+    command takes for a break.
+    """
+
+    KINDS: ClassVar[tuple[str, ...]] = ("url", "command")
+
+    url: str = ""
+    command: Argv = ()
+    break_text: str = ""
     baud: int = 115200
     data_bits: Literal[5, 6, 7, 8] = 8
     parity: Literal["none", "even", "odd", "mark", "space"] = "none"
@@ -38,6 +50,16 @@ class LineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     rtscts: bool = False
     dtr: bool = True
     rts: bool = True
+
+    @property
+    def where(self) -> str:
+        """Return how people name the line; arguments of a command may be secret."""
+        return self.url or f"command {shown(self.command[0], 80)}"
+
+    @property
+    def speed(self) -> int:
+        """Return its baud rate; 0 where it has none."""
+        return 0 if self.command else self.baud
 
 
 Received = Callable[[bytes], None]
@@ -115,6 +137,11 @@ class FdLine:
             steady(self._fd)  # pyserial has set everything anew
         except (OSError, ValueError) as error:
             raise TransportFailed("serial_lost", self._url, f"baud {baud}: {error}") from None
+
+    def drain(self) -> None:
+        """Take now what the system has for us."""
+        if self._open:
+            self._readable()
 
     def close(self) -> None:
         if not self._open:

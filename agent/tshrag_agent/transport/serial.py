@@ -4,7 +4,8 @@ One reader and one writer a line. An RFC 2217 line alone has a thread, for pyser
 protocol only blocking. Whoever wants to share a line goes through ``console.py``, its one owner.
 
 A line is named by a device path (best ``/dev/serial/by-id/…``), the path of a pty,
-``socket://host:port`` (raw TCP, e.g. ser2net), ``unix:///path`` or ``rfc2217://host:port``.
+``socket://host:port`` (raw TCP, e.g. ser2net), ``unix:///path`` or ``rfc2217://host:port``; or it
+is a command (``command_line.py``).
 """
 
 import asyncio
@@ -26,6 +27,7 @@ import serial
 from serial import rfc2217
 
 from tshrag_agent.transport.base import TransportFailed
+from tshrag_agent.transport.command_line import open_command
 from tshrag_agent.transport.holders import holders
 from tshrag_agent.transport.line import (
     FdLine,
@@ -54,6 +56,8 @@ async def open_line(settings: LineSettings, received: Received, lost: Lost) -> L
         TransportFailed: serial_missing, serial_busy (with the holder), serial_perm.
 
     """
+    if settings.command:
+        return open_command(settings, received, lost)
     scheme = urlsplit(settings.url).scheme
     try:
         async with asyncio.timeout(OPEN_TIMEOUT_S):

@@ -62,7 +62,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="st
     """The console as it stands."""
 
     line: str  # where its bytes come from
-    baud: int
+    baud: int  # 0: it has none
     trouble: str = ""  # why the line is not open; empty when it is
     writer: str = ""
     watchers: int = 0

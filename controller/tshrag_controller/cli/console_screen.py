@@ -174,8 +174,9 @@ class Screen:
 
 def status_lines(status: Status) -> list[str]:
     """Return how a console is, for people."""
+    speed = f", {status.baud} baud" if status.baud else ""
     return [
-        f"{status.line}, {status.baud} baud; {status.trouble or 'open'}",
+        f"{status.line}{speed}; {status.trouble or 'open'}",
         f"writer: {status.writer or 'nobody'}; watchers: {status.watchers}",
         f"from the board {size(status.rx_bytes)}, to it {size(status.tx_bytes)}; "
         f"boots seen: {status.boots}; last sign: {status.last_sign or 'none'}",

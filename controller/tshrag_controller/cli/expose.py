@@ -89,7 +89,7 @@ class _Door:
 
     def __init__(self, seat: Seat, status: Status | None, rfc2217: bool) -> None:
         self._seat, self._rfc2217 = seat, rfc2217
-        self._baud = status.baud if status else 115200
+        self._baud = (status.baud if status else 0) or 115200
         self._clients: set[asyncio.StreamWriter] = set()
 
     async def pump(self) -> None:
