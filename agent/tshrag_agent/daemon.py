@@ -156,6 +156,8 @@ class Daemon:
             spawn=self._spawn,
             sampler=self._sampler,
             sample_s=settings.agent.sample_s,
+            clock_s=settings.agent.clock_s,
+            ahead_s=settings.agent.ahead_s,
             blame=self._blame,
             contact=self._contact,
             stuck=self.roster.stuck,

@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 
 AGAIN_S = 2.0
 _AT_START = (
-    "name", "store", "cache", "cache_bytes", "http", "beat_s", "keep_s", "sample_s", "drills",
+    "name", "store", "cache", "cache_bytes", "http", "beat_s", "keep_s", "sample_s", "clock_s",
+    "ahead_s", "drills",
 )  # fmt: skip
 
 Reread = Callable[[], AgentSettings]

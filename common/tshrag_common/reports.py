@@ -72,6 +72,20 @@ class MetricNotice(msgspec.Struct, frozen=True, array_like=True):
     reason: str
 
 
+class BoardClock(msgspec.Struct, frozen=True, array_like=True):
+    """The clock of a DUT as an attempt found it: what has to be added to get the agent's time.
+
+    ``error_us``: the true offset is at most so far from it. 0 as offset: both may be the same.
+    """
+
+    offset_us: int = 0
+    error_us: Whole = 0
+    round_trip_us: Whole = 0  # the quickest reading
+    readings: Whole = 0
+    jumps: Whole = 0
+    aligned: Whole = 0  # samples that were moved
+
+
 class Ended(Report, frozen=True, kw_only=True, array_like=True, tag="ended"):
     """Nothing of the attempt is alive any more, and all it said lies in the spools.
 
@@ -96,6 +110,7 @@ class Ended(Report, frozen=True, kw_only=True, array_like=True, tag="ended"):
     carries: tuple[str, ...] | None = None  # setups that the DUT carries now; None: as before
     setup: Literal["", "made", "found", "failed"] = ""  # what came of that of its group
     setup_us: Whole = 0  # how long that took, or had taken when it was made
+    clock: BoardClock | None = None  # of its DUT; None: it was not read
 
 
 class DutChanged(Report, frozen=True, kw_only=True, array_like=True, tag="dut_changed"):

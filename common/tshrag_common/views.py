@@ -9,6 +9,7 @@ from tshrag_common.criteria import Evidence
 from tshrag_common.errors import ErrorReport
 from tshrag_common.inventory import AgentFacts, Dut
 from tshrag_common.jobs import LoadRef
+from tshrag_common.reports import BoardClock
 
 
 class ReasonView(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +66,7 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     notices: tuple[str, ...] = ()
     setup: str = ""  # of its group: made, found, failed
     setup_us: int = 0
+    clock: BoardClock | None = None  # of its DUT, as it was read
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

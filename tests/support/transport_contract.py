@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ class TransportContract:
         done = await shell(dut, "echo out; echo err >&2; exit 73", 1, sink)
         assert (done.exit_code, done.signal, done.cause) == (73, None, "exit")
         assert (sink.stdout, sink.stderr) == (b"out\n", b"err\n")
+
+    async def test_the_clock_is_read_within_its_bounds(self, dut: DutTransport) -> None:
+        before = time.time()
+        found = await dut.read_clock(timeout_s=20)
+        after = time.time()
+        assert found is not None and found.sent <= found.heard
+        assert before - 1 <= found.board_us / 1e6 <= after
 
     async def test_a_program_killed_by_a_signal_is_told(self, dut: DutTransport) -> None:
         done = await shell(dut, "kill -SEGV $$", 1, Output())

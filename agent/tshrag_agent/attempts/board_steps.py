@@ -40,7 +40,7 @@ class BoardSteps:
         self._dut: DutId = attempt.start.dut
         self._action: Action = attempt.spec.board
         self._dir = workdir.place(site.store, attempt.start)
-        self._tap = SampleTap(attempt.start, attempt.spec, site.clock)
+        self._tap = SampleTap(attempt.start, attempt.spec, site.clock, ahead_s=site.ahead_s)
         self._pump = LogPump(
             attempt,
             {"stdout": self._dir.stdout, "stderr": self._dir.stderr},

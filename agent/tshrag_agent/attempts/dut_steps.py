@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tshrag_agent.attempts import workdir
 from tshrag_agent.attempts.attempt import Attempt
 from tshrag_agent.attempts.capture import capture
+from tshrag_agent.attempts.dut_clock import DutClock
 from tshrag_agent.attempts.environment import (
     Places,
     environment,
@@ -25,6 +26,7 @@ from tshrag_agent.attempts.prepare import Command, load_command
 from tshrag_agent.attempts.raw_log import RawLog
 from tshrag_agent.attempts.steps import CLEANUP_S, Site
 from tshrag_agent.boards.board import Board
+from tshrag_agent.reports.clock_watch import ClockWatch
 from tshrag_agent.reports.dut_sampler import DutSampler
 from tshrag_agent.reports.logpump import LogPump
 from tshrag_agent.reports.tap import SampleTap
@@ -32,6 +34,7 @@ from tshrag_agent.results.read import read_results
 from tshrag_agent.scrape.dial import dut_dial
 from tshrag_agent.scrape.scraper import Scrapes
 from tshrag_agent.transport.base import Completed, DutProbe, DutTransport, Stream, TransportFailed
+from tshrag_agent.transport.board_time import ClockReading
 from tshrag_common.errors import ErrorReport, LabError, StaleFence, shown
 from tshrag_common.ids import DutId
 
@@ -62,7 +65,17 @@ class DutSteps:
         self._attempt, self._site, self._place = attempt, site, place
         self._dir = workdir.place(site.store, attempt.start)
         self._remote = f"/tmp/tshrag-{attempt.start.job}.{attempt.start.attempt}"
-        self._tap = SampleTap(attempt.start, attempt.spec, site.clock)
+        self._dut_clock = DutClock()
+        self._tap = SampleTap(
+            attempt.start,
+            attempt.spec,
+            site.clock,
+            ahead_s=site.ahead_s,
+            dut_clock=self._dut_clock,
+        )
+        self._watch = ClockWatch(
+            place.dut, self._read_clock, self._dut_clock, self._tap, site.clock, site.clock_s
+        )
         self._pump = LogPump(
             attempt,
             {"stdout": self._dir.stdout, "stderr": self._dir.stderr},
@@ -101,6 +114,7 @@ class DutSteps:
     async def _work(self) -> None:
         probe = await self._place.transport.probe(timeout_s=PROBE_S)
         self._command = command = await self._prepare(probe)
+        await self._watch.begin()
         self._attempt.launched()
         if not await self._site.setups.ready(self._attempt, self._execute):
             return
@@ -123,6 +137,7 @@ class DutSteps:
             await self._pump.finish()
             self._note_cut()
         stale = self._sampler.notices() if self._sampler is not None else ()
+        self._attempt.record.clock = self._dut_clock.report()
         self._attempt.record.notices = (
             *self._tap.gate.notices(),
             *stale,
@@ -133,6 +148,8 @@ class DutSteps:
         command = self._command
         if self._attempt.is_over and command is not None:
             await self._see_that_it_is_gone()
+        if command is not None and self._attempt.record.outcome != "error":
+            await self._watch.once()  # what comes back with the files is placed by it too
         if command is not None and command.cleanup:
             await self._cleanup(command.cleanup)
         if self._is_there:
@@ -164,6 +181,9 @@ class DutSteps:
 
     async def _read_proc(self) -> Mapping[str, str]:
         return await self._place.transport.read_proc(timeout_s=READ_S)
+
+    async def _read_clock(self) -> ClockReading | None:
+        return await self._place.transport.read_clock(timeout_s=READ_S)
 
     async def _prepare(self, probe: DutProbe) -> Command:
         attempt, site, spec = self._attempt, self._site, self._attempt.spec
@@ -204,11 +224,15 @@ class DutSteps:
         self._pump.start()
         try:
             async with self._scrapes.running(), asyncio.TaskGroup() as group:
-                sampler = group.create_task(self._sample(), name=f"samples {step}")
+                beside = (
+                    group.create_task(self._sample(), name=f"samples {step}"),
+                    group.create_task(self._watch.run(), name=f"clock {step}"),
+                )
                 try:
                     completed = await self._on_dut(argv, self._attempt.spec.timeout_s)
                 finally:
-                    sampler.cancel()
+                    for task in beside:
+                        task.cancel()
         except ExceptionGroup as failed:  # an error of the DUT has a code: it must come out as such
             raise failed.exceptions[0] from None
         self._note(step, completed)

@@ -8,7 +8,9 @@ first sample is written with.
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from tshrag_agent.attempts.dut_clock import DutClock
 from tshrag_common.errors import LabError, nearest, shown
 from tshrag_common.metrics import (
     MAX_TIME_US,
@@ -29,6 +31,8 @@ Take = Callable[[MetricInfo, int, float, int], None]
 """Gets info, time (us), value (base unit) and duration (us) of each sample that is taken."""
 
 MAX_KEYS = 1000
+MAX_HELD = 10_000
+AHEAD_S = 5.0
 MAX_NOTICES = 100
 OVERFLOW = "…"  # the notice of all keys beyond the first hundred that were refused
 
@@ -48,6 +52,15 @@ class _Known:
     declared: bool
 
 
+class _Sample(NamedTuple):
+    """A sample whose time is still to be looked at."""
+
+    info: MetricInfo
+    at_us: int
+    value: float
+    duration_us: int
+
+
 class MetricGate:
     """All that one attempt has said of its metrics."""
 
@@ -58,8 +71,16 @@ class MetricGate:
         declared: Iterable[MetricInfo] = (),
         namespace: str = "",
         most_keys: int = MAX_KEYS,
+        ahead_s: float = AHEAD_S,
+        clock: DutClock | None = None,
     ) -> None:
-        self.taken = 0
+        """Open it; times that come with a sample are of `clock`, or of the agent's own.
+
+        A time more than `ahead_s` ahead of the agent's is refused.
+        """
+        self.taken = self.ahead = 0
+        self._ahead_us, self._clock = round(ahead_s * 1e6), clock
+        self._held: list[_Sample] = []
         self._take, self._most = take, most_keys
         self._namespace = namespace
         self._known: dict[str, _Known] = {}
@@ -102,23 +123,29 @@ class MetricGate:
         """Take a sample as text, or count why not; without a time it is of now."""
         try:
             number, name = number_of(value, key)
-            at = time_of(time, key) if time else now_us
+            read = time_of if self._clock is None else instant_of
+            at = read(time, key) if time else None
             span = span_of(duration, key) if duration else 0
         except BadMetric as refused:
             self.refuse(key, refused.line)
             return False
-        return self.offer(key, number, name, at, span, kind)
+        return self.offer(key, number, name, at, span, kind, now_us=now_us)
 
     def offer(
         self,
         key: str,
         number: float,
         unit_name: str,
-        at_us: int,
+        at_us: int | None,
         duration_us: int = 0,
         kind: MetricType | None = None,
+        *,
+        now_us: int,
     ) -> bool:
-        """Take one sample, or count why not; `unit_name` is empty for a bare number."""
+        """Take one sample, or count why not; `unit_name` is empty for a bare number.
+
+        Without a time of its own (None) it is of now.
+        """
         try:
             known = self._spelled.get(key)
             if known is None:
@@ -132,13 +159,48 @@ class MetricGate:
             value = number if found is None else found.to_base(number)
             if not -MAX_VALUE <= value <= MAX_VALUE:
                 raise BadMetric("", f"{number:g} is beyond 2^64", code="metric_value")
-            if not MIN_TIME_US <= at_us < MAX_TIME_US:
-                raise _bad_time(str(at_us), key)
         except BadMetric as refused:
             self.refuse(key, refused.line)
             return False
+        sample = _Sample(known.info, now_us if at_us is None else at_us, value, duration_us)
+        if at_us is None or self._clock is None:
+            return self._enter(sample, now_us)
+        return self._place(self._clock, sample, now_us)
+
+    def _place(self, clock: DutClock, sample: _Sample, now_us: int) -> bool:
+        """Move a sample to where the clock of the DUT says, or hold it until that is known."""
+        placed = clock.place(sample.at_us, now_us)
+        if placed is None and len(self._held) < MAX_HELD:
+            self._held.append(sample)
+            return True
+        at_us = clock.nearest(sample.at_us, now_us) if placed is None else placed
+        return self._enter(sample._replace(at_us=at_us), now_us)
+
+    @property
+    def held(self) -> int:
+        """Return how many samples wait for the next reading of the DUT's clock."""
+        return len(self._held)
+
+    def settle(self, now_us: int) -> None:
+        """Take what was held, by the best that is known of the DUT's clock now."""
+        held, self._held = self._held, []
+        for sample in held:
+            if self._clock is not None:
+                at_us = self._clock.nearest(sample.at_us, now_us)
+                self._enter(sample._replace(at_us=at_us), now_us)
+
+    def _enter(self, sample: _Sample, now_us: int) -> bool:
+        """Let a sample in whose time can be; what is late may be as late as it likes."""
+        info, at_us, value, duration_us = sample
+        if not MIN_TIME_US <= at_us < MAX_TIME_US:
+            self.refuse(info.key, _bad_time(str(at_us), info.key).line)
+            return False
+        if at_us > now_us + self._ahead_us:
+            self.ahead += 1
+            self.refuse(info.key, _ahead(at_us - now_us, self._ahead_us, info.key).line)
+            return False
         self.taken += 1
-        self._take(known.info, at_us, value, duration_us)
+        self._take(info, at_us, value, duration_us)
         return True
 
     def _meet(self, written: str, unit_name: str, kind: MetricType | None) -> _Known:
@@ -169,6 +231,14 @@ def number_of(text: str, key: str = "") -> tuple[float, str]:
 
 def time_of(text: str, key: str = "") -> int:
     """Return microseconds; raise BadMetric (``metric_time``) beyond the years 2000 to 2099."""
+    at = instant_of(text, key)
+    if not MIN_TIME_US <= at < MAX_TIME_US:
+        raise _bad_time(text, key)
+    return at
+
+
+def instant_of(text: str, key: str = "") -> int:
+    """Return microseconds since 1970, whatever year; raise BadMetric (``metric_time``)."""
     if _DIGITS.fullmatch(text):
         at: int | None = int(text)
     elif _NUMBER.fullmatch(text) and "." in text:
@@ -176,7 +246,7 @@ def time_of(text: str, key: str = "") -> int:
         at = round(seconds * 1e6) if abs(seconds) < 1e12 else None
     else:
         at = iso_us(text)
-    if at is None or not MIN_TIME_US <= at < MAX_TIME_US:
+    if at is None:
         raise _bad_time(text, key)
     return at
 
@@ -221,6 +291,11 @@ def _unit(name: str) -> Unit:
 def _bad_time(text: str, key: str) -> BadMetric:
     said = f"{shown(text)} is no time from 2000 to 2099"
     return BadMetric(shown(key), said, _HOW_TIME, code="metric_time")
+
+
+def _ahead(by_us: int, most_us: int, key: str) -> BadMetric:
+    said = f"{by_us / 1e6:.6g} s ahead of the clock of the agent, at most {most_us / 1e6:g}"
+    return BadMetric(shown(key), said, "set the clock that wrote it", code="metric_ahead")
 
 
 def _own(key: str, namespace: str) -> str:

@@ -76,7 +76,7 @@ class MetricProtocols:
         elif kind == "g":
             value = self._total(name, value, is_delta=found["value"][0] in "+-")
         claimed: MetricType | None = "counter" if kind == "c" else None
-        self._gate.offer(name, value, "ms" if kind == "ms" else "", now_us, 0, claimed)
+        self._gate.offer(name, value, "ms" if kind == "ms" else "", None, 0, claimed, now_us=now_us)
 
     def _statsd_rate(self, name: str, rest: str) -> float:
         rate = 1.0
@@ -103,14 +103,13 @@ class MetricProtocols:
             return
         if line.tagged:
             self._tags(line.measurement)
-        at = now_us if line.at_us is None else line.at_us
         for field, value in line.fields:
             whole = line.measurement if field == "value" else f"{line.measurement}.{field}"
             number = _influx_number(value)
             if number is None:
                 self._gate.refuse(whole, f"metric_value: {shown(value)} is no number")
             else:
-                self._gate.offer(whole, number, "", at)
+                self._gate.offer(whole, number, "", line.at_us, now_us=now_us)
 
     def _tags(self, name: str) -> None:
         self._gate.refuse(name, "metric_tags: the sample was taken, its tags are not kept")

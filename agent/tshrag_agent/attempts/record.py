@@ -5,7 +5,7 @@ from typing import Literal
 
 from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import Fence
-from tshrag_common.reports import Ended, MetricNotice, Outcome, OutputEnd, Usage
+from tshrag_common.reports import BoardClock, Ended, MetricNotice, Outcome, OutputEnd, Usage
 
 NOTES_MOST = 20
 
@@ -30,6 +30,7 @@ class AttemptRecord:
     carries: tuple[str, ...] | None = None
     setup: Literal["", "made", "found", "failed"] = ""
     setup_us: int = 0
+    clock: BoardClock | None = None
 
     def fail(self, outcome: Outcome, error: ErrorReport) -> None:
         """Note how it ended; what was noted first stays, unless nothing had gone wrong yet."""
@@ -61,4 +62,5 @@ class AttemptRecord:
             carries=self.carries,
             setup=self.setup,
             setup_us=self.setup_us,
+            clock=self.clock,
         )

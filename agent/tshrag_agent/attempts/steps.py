@@ -21,6 +21,7 @@ from tshrag_agent.attempts.environment import (
     working_directory,
 )
 from tshrag_agent.attempts.host import HostExit, HostLimits, HostStart, Shepherd, StartRefused
+from tshrag_agent.attempts.metric_gate import AHEAD_S
 from tshrag_agent.attempts.prepare import Command, Kit, host_command, unpacked_command
 from tshrag_agent.attempts.setups import Setups
 from tshrag_agent.attempts.stuck import Stuck
@@ -90,6 +91,8 @@ class Site:
     spawn: Spawn
     sampler: Sampler | None  # none: no samples of processes
     sample_s: float = 0.0  # of DUTs; 0: none
+    clock_s: float = 10.0  # between two readings of the clock of a DUT
+    ahead_s: float = AHEAD_S  # of a sample, before the clock of this host
     blame: Blame = _nobody
     contact: Contact | None = None  # none: nothing ends when nobody answers
     stuck: Stuck = field(default_factory=Stuck)
@@ -101,7 +104,7 @@ class HostSteps:
     def __init__(self, attempt: Attempt, site: Site) -> None:
         self._attempt, self._site = attempt, site
         self._dir = workdir.place(site.store, attempt.start)
-        self._tap = SampleTap(attempt.start, attempt.spec, site.clock)
+        self._tap = SampleTap(attempt.start, attempt.spec, site.clock, ahead_s=site.ahead_s)
         self._scrapes = Scrapes(attempt.spec, host_dial, self._tap.gate, site.clock)
         left = attempt.left
         self._pump = LogPump(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from tshrag_agent.attempts.metric_gate import MetricGate
+from tshrag_agent.attempts.dut_clock import DutClock
+from tshrag_agent.attempts.metric_gate import AHEAD_S, MetricGate
 from tshrag_agent.attempts.metric_lines import MetricLines
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import Append
@@ -31,12 +32,27 @@ POLL_S = 0.5
 class SampleTap:
     """Where the samples of one attempt come together."""
 
-    def __init__(self, start: StartAttempt, spec: JobSpec, clock: Clock) -> None:
+    def __init__(
+        self,
+        start: StartAttempt,
+        spec: JobSpec,
+        clock: Clock,
+        *,
+        ahead_s: float = AHEAD_S,
+        dut_clock: DutClock | None = None,
+    ) -> None:
+        """Open it; with `dut_clock` the times that the attempt writes are those of its DUT."""
         self._clock = clock
         self._batches: list[SampleBatch] = []
         self._batcher = Batcher(clock, self._batches.append)
         self.source = self._batcher.source(start.run, start.job, start.attempt, start.dut or "")
-        self.gate = MetricGate(self.source.add, declared=spec.metrics, namespace=spec.namespace)
+        self.gate = MetricGate(
+            self.source.add,
+            declared=spec.metrics,
+            namespace=spec.namespace,
+            ahead_s=ahead_s,
+            clock=dut_clock,
+        )
         self._lines = {name: MetricLines(self.gate) for name in ("stdout", "stderr")}
         self._socket: MetricSocket | None = None
         self._sockets: MetricSockets | None = None
@@ -107,6 +123,7 @@ class SampleTap:
         """Take last lines that nothing ended."""
         for lines in self._lines.values():
             lines.close(self._clock.now())
+        self.gate.settle(self._clock.now())
         self.source.flush()
 
 

@@ -34,7 +34,7 @@ async def read_results(
             continue
         now = clock.now()
         for number in numbers:
-            gate.offer(f"{prefix}.{number.key}", number.value, number.unit, now)
+            gate.offer(f"{prefix}.{number.key}", number.value, number.unit, None, now_us=now)
 
 
 def _read(path: Path, folder: Path, name: str) -> bytes:

@@ -96,11 +96,11 @@ class Scraper:
                 beyond += 1
                 self._gate.refuse(key, f"metric_series: beyond {self._scrape.most_series} series")
             elif math.isfinite(value):
-                self._gate.offer(key, value, "", at, kind=kind)
+                self._gate.offer(key, value, "", None, kind=kind, now_us=at)
             else:
                 self._gate.refuse(key, f"metric_value: {value} is no finite number")
         if beyond:
-            self._gate.offer(f"{self.prefix}.{OVERFLOW}", float(beyond), "", at)
+            self._gate.offer(f"{self.prefix}.{OVERFLOW}", float(beyond), "", None, now_us=at)
 
     async def _fetch(self) -> bytes:
         port, path = self._scrape.port, self._scrape.path

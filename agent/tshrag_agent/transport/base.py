@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from tshrag_agent.transport.board_time import ClockReading
 from tshrag_common.errors import Unavailable
 from tshrag_common.ids import Fence
 
@@ -161,6 +162,10 @@ class DutTransport(Protocol):
 
     async def read_proc(self, *, timeout_s: float) -> ProcReading:
         """Return what the sampler of a DUT needs, in one round trip."""
+        ...
+
+    async def read_clock(self, *, timeout_s: float) -> ClockReading | None:
+        """Ask the DUT what time it is; None: it has no answer, or its console is in use."""
         ...
 
     async def end(self, fence: Fence) -> None:

@@ -18,6 +18,7 @@ from tshrag_agent.transport.base import (
     ShellCommand,
     TransportFailed,
 )
+from tshrag_agent.transport.board_time import ClockReading
 from tshrag_agent.transport.session import LINGER_S
 from tshrag_agent.transport.streams import LISTENS_HERE, ByteReader, ByteWriter, tcp
 from tshrag_agent.transport.tree import copy_tree, size_of
@@ -63,6 +64,9 @@ class LocalTransport:
 
     async def read_proc(self, *, timeout_s: float) -> ProcReading:
         return await self._shell.read_proc(timeout_s=timeout_s)
+
+    async def read_clock(self, *, timeout_s: float) -> ClockReading | None:
+        return await self._shell.read_clock(timeout_s=timeout_s)
 
     def dial(self, port: int) -> AbstractAsyncContextManager[tuple[ByteReader, ByteWriter]]:
         return tcp(self._dut, "127.0.0.1", port, LISTENS_HERE)

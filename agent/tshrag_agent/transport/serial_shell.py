@@ -24,6 +24,7 @@ from tshrag_agent.transport.base import (
     ShellCommand,
     TransportFailed,
 )
+from tshrag_agent.transport.board_time import QUESTION, ClockReading, read_answer
 from tshrag_agent.transport.console import HOUSEKEEPING, Driver, SerialConsole
 from tshrag_agent.transport.dut_facts import Answers, proc_reading, proc_script
 from tshrag_agent.transport.launch import exit_of, launch_script
@@ -142,6 +143,20 @@ class SerialTransport:
             except TimeoutError:
                 raise await self._cut_off("/proc has not come in time") from None
         return proc_reading(said.decode("utf-8", "replace"), nonce)
+
+    async def read_clock(self, *, timeout_s: float) -> ClockReading | None:
+        """Ask for the time; None while a command has the console."""
+        if self._turn.locked():
+            return None
+        async with self._turn:
+            self._drive()
+            await self._shell.ready()
+            sent = time.monotonic()
+            try:
+                _, said = await self._shell.ask(QUESTION, timeout_s=timeout_s)
+            except TimeoutError:
+                raise await self._cut_off("the time has not come in time") from None
+        return read_answer(said, sent, time.monotonic())
 
     @asynccontextmanager
     async def alone(self, fence: Fence) -> AsyncIterator[Driver]:

@@ -23,6 +23,7 @@ from tshrag_agent.transport.base import (
     TransportCode,
     TransportFailed,
 )
+from tshrag_agent.transport.board_time import ClockReading
 from tshrag_agent.transport.session import LINGER_S
 from tshrag_agent.transport.ssh_connect import connected, reason
 from tshrag_agent.transport.streams import ByteReader, ByteWriter
@@ -76,6 +77,9 @@ class SshTransport:
 
     async def read_proc(self, *, timeout_s: float) -> ProcReading:
         return await self._shell.read_proc(timeout_s=timeout_s)
+
+    async def read_clock(self, *, timeout_s: float) -> ClockReading | None:
+        return await self._shell.read_clock(timeout_s=timeout_s)
 
     def dial(self, port: int) -> AbstractAsyncContextManager[tuple[ByteReader, ByteWriter]]:
         """Connect to a port of 127.0.0.1 on the DUT, over the link that there is."""

@@ -22,6 +22,7 @@ from tshrag_agent.transport.base import (
     TransportCode,
     TransportFailed,
 )
+from tshrag_agent.transport.board_time import MOST_BYTES, QUESTION, ClockReading, read_answer
 from tshrag_agent.transport.dut_facts import (
     MOST_FACT_BYTES,
     Answers,
@@ -125,6 +126,22 @@ class GuardedShell:
         nonce = secrets.token_hex(8)
         _, said, _ = await self.script(proc_script(nonce), timeout_s=timeout_s)
         return proc_reading(said.decode("utf-8", "replace"), nonce)
+
+    async def read_clock(self, *, timeout_s: float) -> ClockReading | None:
+        """Ask for the time in a shell that is there already: only the question is on the way."""
+        said, heard = bytearray(), list[float]()
+
+        def hear(stream: Stream, data: bytes) -> None:
+            if stream == "stdout":
+                said.extend(data[: MOST_BYTES - len(said)])
+                heard.append(time.monotonic())
+
+        async with self.channel(SHELL, hear, timeout_s) as channel:
+            sent = time.monotonic()
+            await channel.write(f"{QUESTION}\n".encode())
+            channel.finish()
+            await channel.closed()
+        return read_answer(bytes(said), sent, heard[-1]) if heard else None
 
     async def script(
         self, text: bytes, *, command: str = SHELL, timeout_s: float

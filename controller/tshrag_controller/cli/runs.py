@@ -16,6 +16,7 @@ from tshrag_controller.cli.context import Connection
 from tshrag_controller.cli.outlooks import free_of, print_outlook
 from tshrag_controller.cli.plans import places_table
 from tshrag_controller.cli.verdicts import print_verdict
+from tshrag_controller.reports.notes import clock
 from tshrag_controller.reports.text import clean, duration, plural, size, span
 
 STATES = (
@@ -152,6 +153,7 @@ def attempt_facts(attempt: AttemptView) -> list[tuple[str, str]]:
         ("output", output + cut if attempt.stdout_bytes or attempt.stderr_bytes else ""),
         ("error", f"{attempt.error.code}: {attempt.error.message}" if attempt.error else ""),
         ("stopped", ", ".join(attempt.stopped)),
+        ("clock", clock(attempt.clock)),
         ("notices", "; ".join(attempt.notices)),
     ]
 

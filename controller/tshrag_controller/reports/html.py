@@ -18,6 +18,7 @@ from tshrag_controller.reports.evidence import (
     value_text,
 )
 from tshrag_controller.reports.gathered import RunReport, began_at, ended_at, places
+from tshrag_controller.reports.notes import notes
 from tshrag_controller.reports.svg import course, timeline, word_class
 from tshrag_controller.reports.table import STATS, setup_lines, what_text
 from tshrag_controller.reports.text import clean, decoded, instant, plural, quantity, size, span
@@ -133,7 +134,7 @@ def _attempts(report: RunReport) -> str:
             _t(span(each.started_at, each.ended_at)),
             "" if each.exit_code is None else str(each.exit_code),
             size(each.max_rss_bytes) if each.max_rss_bytes else "",
-            _t("; ".join([*([each.error.message] if each.error else []), *each.notices])),
+            _t(notes(each)),
             f"<code>{each.fence}</code>",
         )
         for job in report.jobs[:MOST_JOBS]

@@ -14,6 +14,7 @@ from tshrag_controller.reports.gathered import (
     places,
     setups_of,
 )
+from tshrag_controller.reports.notes import notes
 from tshrag_controller.reports.text import (
     bar,
     clean,
@@ -130,7 +131,7 @@ def _attempts(report: RunReport) -> list[str]:
             span(each.started_at, each.ended_at),
             "" if each.exit_code is None else str(each.exit_code),
             str(each.fence),
-            clean(each.error.message if each.error else "; ".join(each.notices), 80),
+            clean(notes(each), 80),
         )
         for job in report.jobs[:MOST_JOBS]
         for each in job.attempts

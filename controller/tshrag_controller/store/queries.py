@@ -268,6 +268,7 @@ def _with_end(view: AttemptView, ended: Ended) -> AttemptView:
         cut_bytes=ended.stdout.cut_bytes + ended.stderr.cut_bytes,
         setup=ended.setup,
         setup_us=ended.setup_us,
+        clock=ended.clock,
         notices=tuple(f"{note.key}: {note.count} x {note.reason}" for note in ended.notices)
         + ended.dut_notes,
     )

@@ -3,7 +3,9 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
+from tshrag_agent.attempts.dut_clock import DutClock
 from tshrag_agent.attempts.metric_gate import (
+    MAX_HELD,
     MAX_NOTICES,
     OVERFLOW,
     MetricGate,
@@ -21,10 +23,16 @@ Taken = tuple[str, str, int, float, int]
 class Opened:
     """A gate and what went through it."""
 
-    def __init__(self, *declared: MetricInfo, namespace: str = "", most_keys: int = 1000) -> None:
+    def __init__(
+        self,
+        *declared: MetricInfo,
+        namespace: str = "",
+        most_keys: int = 1000,
+        clock: DutClock | None = None,
+    ) -> None:
         self.taken: list[Taken] = []
         self.gate = MetricGate(
-            self._take, declared=declared, namespace=namespace, most_keys=most_keys
+            self._take, declared=declared, namespace=namespace, most_keys=most_keys, clock=clock
         )
 
     def _take(self, info: MetricInfo, at: int, value: float, duration: int) -> None:
@@ -71,7 +79,7 @@ def test_a_conflict_of_unit_or_type_is_refused_and_counted_by_key() -> None:
     assert opened.offer("other", "5 mss") == (
         "metric_unit: 'mss' is no unit; nearest: ms, msg/s, msg"
     )
-    assert not opened.gate.offer("network.latency", 1.0, "", NOW, 0, "counter")
+    assert not opened.gate.offer("network.latency", 1.0, "", None, 0, "counter", now_us=NOW)
     notice, _ = opened.gate.notices()
     assert (notice.key, notice.count) == ("network.latency", 3)
     assert opened.gate.refused == 4
@@ -183,3 +191,59 @@ def test_whatever_a_load_says_is_taken_or_counted(
     assert len(opened.taken) + opened.gate.refused == 1
     if not reason:
         assert math.isfinite(opened.taken[0][3])
+
+
+def test_the_future_is_refused_and_counted_and_the_past_is_not() -> None:
+    opened = Opened()
+    assert opened.offer("a", "1", str(NOW + 5_000_000)) == ""
+    assert opened.offer("a", "2", str(NOW - 20 * 365 * 86_400_000_000)) == ""
+    assert opened.offer("a", "3", str(NOW + 5_000_001)) == (
+        "metric_ahead: 'a': 5 s ahead of the clock of the agent, at most 5; "
+        "set the clock that wrote it"
+    )
+    assert opened.offer("a", "4", "2099-01-01T00:00:00Z").startswith("metric_ahead: 'a': ")
+    assert [value for _, _, _, value, _ in opened.taken] == [1.0, 2.0]
+    assert opened.gate.ahead == 2
+    assert [(notice.key, notice.count) for notice in opened.gate.notices()] == [("a", 2)]
+
+
+def a_clock(offset_us: int) -> DutClock:
+    clock = DutClock()
+    clock.read(NOW - offset_us, 1, NOW - 100, NOW + 100)
+    return clock
+
+
+def test_times_of_a_dut_are_moved_and_those_without_are_of_now() -> None:
+    opened = Opened(clock=a_clock(56 * 365 * 86_400_000_000))
+    board = NOW - 56 * 365 * 86_400_000_000
+    assert opened.offer("a", "1", f"{board / 1e6:.6f}") == ""
+    assert opened.offer("a", "2") == ""
+    (_, _, first, _, _), (_, _, second, _, _) = opened.taken
+    assert abs(first - NOW) < 101 and second == NOW
+
+
+def test_a_time_that_nothing_covers_waits_for_the_next_reading() -> None:
+    clock = a_clock(3_600_000_000)
+    opened = Opened(clock=clock)
+    assert opened.offer("a", "1", str(NOW)) == ""  # the clock was set right a moment ago
+    assert (opened.taken, opened.gate.held) == ([], 1)
+    clock.read(NOW + 1_000_000, 1, NOW + 999_900, NOW + 1_000_100)
+    opened.gate.settle(NOW + 1_000_100)
+    assert [at for _, _, at, _, _ in opened.taken] == [NOW]
+    assert opened.gate.held == 0
+
+
+def test_a_dut_ahead_of_its_clock_is_refused_as_any_other() -> None:
+    opened = Opened(clock=a_clock(0))
+    assert opened.offer("a", "1", str(NOW + 60_000_000)) == ""
+    opened.gate.settle(NOW)
+    assert opened.taken == [] and opened.gate.ahead == 1
+
+
+def test_no_more_than_so_many_wait_and_none_is_dropped() -> None:
+    opened = Opened(clock=a_clock(3_600_000_000))
+    for _ in range(MAX_HELD + 3):
+        assert opened.gate.offer("a", 1.0, "", NOW - 7_300_000_000, now_us=NOW)
+    assert (len(opened.taken), opened.gate.held) == (3, MAX_HELD)
+    opened.gate.settle(NOW)
+    assert len(opened.taken) == MAX_HELD + 3

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -77,6 +78,17 @@ async def test_probe_says_what_the_dut_is(dut: Dut) -> None:
     assert (probe.os, probe.guarded) == ("linux", False)
     assert probe.run_dir == str(dut.folder / "run")
     assert probe.boot == (dut.folder / "boot_id").read_text().strip()
+
+
+async def test_the_clock_is_read_between_commands_and_not_during_one(dut: Dut) -> None:
+    before = time.time()
+    found = await dut.transport.read_clock(timeout_s=20)
+    assert found is not None and found.sent < found.heard
+    assert before - 1 <= found.board_us / 1e6 <= time.time()
+    running = asyncio.create_task(dut.sh("echo begun; sleep 1"))
+    await wait_until(lambda: b"begun" in dut.output, 20)
+    assert await dut.transport.read_clock(timeout_s=20) is None
+    assert (await running).succeeded
 
 
 @pytest.mark.parametrize(
