@@ -70,7 +70,9 @@ class Client(ConsoleClient, Drilling, Judges, LeaseAsking, Operating, Resolves, 
         return await self.ask("stats", r.Nothing(), r.StatsAnswer)
 
     async def health(self) -> r.HealthAnswer:
-        return await self.ask("health", r.Nothing(), r.HealthAnswer)
+        answer = await self.ask("health", r.Nothing(), r.HealthAnswer)
+        history.note("health", reasons=answer.reasons)
+        return answer
 
     async def agents(self) -> r.AgentsAnswer:
         return await self.ask("agents", r.Nothing(), r.AgentsAnswer)

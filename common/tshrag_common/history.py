@@ -7,6 +7,7 @@ different files is exact. ``docs/explanation/proving-it.md`` says what each line
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 import socket
@@ -53,10 +54,21 @@ def writer(environment: Mapping[str, str]) -> Writer | None:
     return Writer(folder) if folder and environment.get(TEST_MODE) == "1" else None
 
 
+class Escapes(logging.Handler):
+    """Notes every error that is logged with its traceback: none of ours should be."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            kinds = [kind.__name__ for kind in type(error).__mro__]
+            note("escaped", room=record.name, what=record.getMessage(), kinds=kinds, why=str(error))
+
+
 def be(actor: str) -> None:
     """Say who this process is: controller, agent a1, client."""
     if _WRITER is not None:
         _WRITER.be(actor)
+        logging.getLogger().addHandler(Escapes(logging.ERROR))
 
 
 def digest_of(bodies: Iterable[bytes]) -> list[str]:

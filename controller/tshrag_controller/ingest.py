@@ -90,6 +90,7 @@ class Ingest:
         """Read the marks back after a start; the engine is told when their agents are heard."""
         for agent, kind, spool, upto in await self._store.marks():
             if kind in ("samples", "output"):
+                history.note("recalled", agent=agent, kind=kind, spool=spool, upto=upto)
                 self._note(AgentId(agent), kind, spool, upto)
 
     async def take_samples(self, messages: Sequence[Incoming]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import TypeVar
 
+from tshrag_common import history
 from tshrag_common.bus.connection import Bus
 from tshrag_common.clock import Clock
 from tshrag_common.errors import LabError
@@ -33,6 +34,8 @@ class Outbox:
         """Keep a message that could not be read, with its reason."""
         self.set_aside_count += 1
         logger.warning("a message was set aside", extra={"subject": subject, "why": reason})
+        if history.IS_ON:
+            history.note("set_aside", subject=subject, why=reason, sha=history.digest_of([data]))
         self._put(self._aside, (subject, reason, data))
 
     def _put(self, queue: asyncio.Queue[T], item: T) -> None:

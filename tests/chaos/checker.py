@@ -1,68 +1,25 @@
 """Holds a recorded history against the invariants, as far as it tells; offline, knows no product.
 
 Each rule yields sentences, one a violation. Times are those of the machine's one monotonic clock.
-I6, I13, I17 to I25 and I27 need more than a history tells: the chaos runs measure them.
+Which invariant is held by which rule, or by which test: docs/explanation/proving-it.md.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
 
+from tests.chaos import rules_data, rules_grants, rules_world
 from tests.chaos.recorded import Line, Recorded, at_s, fence_of, run_of
+from tests.chaos.verdicts import FINAL, SLACK_S, Broken, Life, Rule, lives
 
-FINAL = ("pass", "fail", "break", "time_out", "cancel", "expire", "skip")
 DEAD_WITHIN_S = 10.0
 """After an end, a cancel, a verdict: whatever lives longer is a survivor."""
-_SLACK_S = 0.5  # a look of the sampler, a line of a shell
 _MOST_FAULTS = 3
-
-
-class Broken(NamedTuple):
-    """An invariant that does not hold, and where."""
-
-    rule: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.what}"
-
-
-class Life(NamedTuple):
-    """A time during which an attempt certainly lived."""
-
-    job: str
-    attempt: int
-    dut: str
-    first_s: float
-    last_s: float
-
-
-Rule = Callable[[Recorded], Iterator[Broken]]
 
 
 def check(recorded: Recorded) -> list[Broken]:
     """Return all that does not hold."""
     return [broken for rule in RULES for broken in rule(recorded)]
-
-
-def lives(recorded: Recorded) -> list[Life]:
-    """Return when each attempt lived; one whose end was not seen lives to the end."""
-    runs = {str(line["job"]) for line in recorded.of("admitted")}
-    open_lives: dict[tuple[str, int, str], float] = {}
-    found: list[Life] = []
-    for line in recorded.of("born", "dead"):
-        job = str(line["job"])
-        if run_of(job) not in runs:
-            continue  # of another lab on this machine
-        key = (job, int(line["attempt"]), str(line["dut"]))
-        if line["ev"] == "born":
-            open_lives[key] = at_s(line)
-        else:
-            open_lives.pop(key, None)
-            found.append(Life(*key, int(line["first_ns"]) / 1e9, int(line["last_ns"]) / 1e9))
-    end_s = recorded.ends_ns / 1e9
-    return found + [Life(*key, first, end_s) for key, first in open_lives.items()]
 
 
 def accepted_runs_end(recorded: Recorded) -> Iterator[Broken]:
@@ -163,7 +120,7 @@ def ends_are_ends(recorded: Recorded) -> Iterator[Broken]:
     for life in lives(recorded):
         for key in (f"{life.job}#{life.attempt}", life.job, run_of(life.job)):
             at, rule, what = told.get(key, (1e18, "", ""))
-            if life.last_s > at + DEAD_WITHIN_S + _SLACK_S and life.first_s < at:
+            if life.last_s > at + DEAD_WITHIN_S + SLACK_S and life.first_s < at:
                 late = life.last_s - at
                 yield Broken(rule, f"{life.job}#{life.attempt} lives {late:.1f} s after {what}")
                 break
@@ -292,4 +249,7 @@ RULES: tuple[Rule, ...] = (
     epochs_only_grow,
     one_run_a_key,
     poison_is_given_up,
+    *rules_data.RULES,
+    *rules_grants.RULES,
+    *rules_world.RULES,
 )

@@ -108,6 +108,11 @@ def cancelled_and_alive(lines: Lines) -> None:
     pick(lines, "dead", 0)["mono_ns"] = round(12.6 * 1e9)
 
 
+def outlived_its_run(lines: Lines) -> None:
+    drop(lines, "ended")
+    survivor(lines)
+
+
 def no_end(lines: Lines) -> None:
     drop(lines, "ended")
 
@@ -186,6 +191,7 @@ CORRUPT: dict[str, tuple[Callable[[Lines], None], str]] = {
     "a fence that is given twice": (equal_fence, "I4"),
     "a process that outlives its end": (survivor, "I5"),
     "a process that outlives its cancel": (cancelled_and_alive, "I7"),
+    "a process that outlives its run": (outlived_its_run, "I26"),
     "an attempt without an end": (no_end, "I8"),
     "a record that is trimmed before it is committed": (trimmed_too_early, "I9"),
     "a record that is lost": (lost_record, "I10"),

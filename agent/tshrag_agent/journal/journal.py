@@ -186,12 +186,14 @@ class Journal:
     async def _has_room(self, change: Append) -> bool:
         """Wait for room; false: the samples are dropped."""
         spool = change.spool
+        history.note("offered", kind=spool, count=len(change.bodies))
         if self._sizes[spool] < self._quota[spool]:
             return True
         cost = cost_bytes(change.bodies)
         if spool == "samples":
             if self._samples_waiting_bytes + cost > SAMPLES_WAITING_BYTES:
                 self.samples_dropped += len(change.bodies)
+                history.note("dropped", kind=spool, count=len(change.bodies))
                 return False
             self._samples_waiting_bytes += cost
         logger.warning("spool is full", extra={"spool": spool, "bytes": self._sizes[spool]})
@@ -223,6 +225,7 @@ class Journal:
                 self._note(changes, numbers)
         except (sqlite3.Error, OSError) as error:
             numbers, fault = [], f"{type(error).__name__}: {error}"
+            history.note("write_failed", why=fault)
         states = {name: _state(self._store, name) for name in SPOOLS}
         sizes = {name: self._store.heads[name].size_bytes for name in SPOOLS}
         self._tell(self._settle, orders, numbers, fault, states, sizes)
@@ -233,7 +236,9 @@ class Journal:
             if isinstance(change, Append):
                 spool, first = self._store.heads[change.spool].spool, last - len(change.bodies) + 1
                 sha = history.digest_of(change.bodies)
-                history.note("spooled", spool=spool, kind=change.spool, seq=first, sha=sha)
+                size, quota = self._store.heads[change.spool].size_bytes, self._quota[change.spool]
+                facts = {"kind": change.spool, "seq": first, "sha": sha}
+                history.note("spooled", spool=spool, size=size, quota=quota, **facts)
             elif isinstance(change, Confirm):
                 spool = self._store.heads[change.spool].spool
                 history.note("trimmed", spool=spool, kind=change.spool, seq=change.upto)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from tshrag_common import history
 from tshrag_common.clock import Clock
 from tshrag_common.digest import digest, lease_mark
 from tshrag_common.errors import ErrorReport
@@ -77,9 +78,11 @@ class Beats:
         if self.is_foreign(beat.agent, beat.reports.spool):
             return self._in_use(beat)
         self.note(beat)
+        self._witness("renewed", beat)
         # Both at one time: a later command knows of every end that is confirmed here.
         stored, sent = self._stores.confirmed(beat), self._sent(beat.agent)
         known, epoch, applied = await self._engine.ask(lambda decision: self._look(decision, beat))
+        self._witness("answered", beat)
         return HeartbeatAnswer(
             epoch=epoch,
             at=self._clock.now(),
@@ -101,6 +104,13 @@ class Beats:
         self.last[beat.agent] = beat
         self._note_skew(beat)
         self._spools.hear(beat)
+
+    def _witness(self, ev: str, beat: Heartbeat) -> None:
+        """Tell the history of a test that a beat was heard, or is about to be answered."""
+        if history.IS_ON:
+            dropped = beat.counters.get("samples_dropped", 0)
+            facts = {"life": beat.boot, "dropped": dropped, "draining": beat.draining}
+            history.note(ev, agent=beat.agent, epoch=self._engine.epoch, **facts)
 
     def listen_anew(self) -> None:
         """Count silence from now on: nobody is doubted before they had the time to speak."""
