@@ -89,6 +89,7 @@ def drill_verbs(drills: DrillAnswers) -> Mapping[str, Verb]:
 def store_verbs(samples: SampleAnswers, store: StoreAnswers) -> Mapping[str, Verb]:
     return {
         "query": Verb(sr.Query, samples.query),
+        "query_file": Verb(sr.Query, samples.file),
         "query_part": Verb(sr.QueryPart, samples.part),
         "store_status": Verb(sr.StoreAbout, store.status),
         "store_do": Verb(sr.StoreDo, store.do),

@@ -40,7 +40,7 @@ def _due(decision: Decision, what: str, name: str) -> None:
     lab = decision.lab
     match what:
         case "wake":
-            _wake(lab, JobId(name), decision.now)
+            wake(lab, JobId(name), decision.now)
         case "sleep":
             job = lab.jobs.get(JobId(name))
             if job is not None and job.state is JobState.RUNNING:
@@ -57,7 +57,7 @@ def _due(decision: Decision, what: str, name: str) -> None:
                 (on_expire if what == "expire" else on_duration)(decision, run)
 
 
-def _wake(lab: Lab, name: JobId, now: int) -> None:
+def wake(lab: Lab, name: JobId, now: int) -> None:
     """Queue a job whose pause or window is over."""
     job = lab.jobs.get(name)
     if job is None or job.state is not JobState.WAITING or job.missing:

@@ -191,7 +191,8 @@ def _named(lab: Lab, reason: Reason, row: DutRow | None) -> Reason:
 def _ahead(lab: Lab, run: Run, job: Job) -> int:
     queue = lab.indexes.ready.get((lab.need_key(run, job), run.org), ())
     mine = order_of(lab, run, job)
-    return sum(1 for order, _ in queue if order < mine)
+    before = (lab.jobs.get(name) for order, name in queue if order < mine)
+    return sum(1 for each in before if each is not None and each.state is JobState.WAITING)
 
 
 def _sum_up(places: tuple[Place, ...], ahead: int) -> tuple[str, str]:
