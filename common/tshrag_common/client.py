@@ -24,6 +24,7 @@ from tshrag_common.errors import Unavailable
 from tshrag_common.ids import DEFAULT_ORG, OrgId
 from tshrag_common.judge_client import Judges
 from tshrag_common.lease_client import LeaseAsking
+from tshrag_common.metric_client import MetricAsking
 from tshrag_common.operating import Operating
 from tshrag_common.resolve_client import Resolves
 from tshrag_common.states import RUN, RunState
@@ -35,7 +36,9 @@ WATCH_AGAIN_S = 15.0
 _NEWS = msgspec.json.Decoder(News)
 
 
-class Client(ConsoleClient, Drilling, Judges, LeaseAsking, Operating, Resolves, StoreAsking):
+class Client(
+    ConsoleClient, Drilling, Judges, LeaseAsking, MetricAsking, Operating, Resolves, StoreAsking
+):
     """One method a request; the requests of other areas come in as classes of their own."""
 
     async def submit(self, request: r.Submit) -> r.SubmitAnswer:

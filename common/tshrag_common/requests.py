@@ -27,7 +27,7 @@ from tshrag_common.views import (
 
 Verb = Literal[
     "submit", "plan", "cancel", "runs", "run", "jobs", "why", "stats", "health", "agents",
-    "duts", "logs", "metrics", "series", "watch", "blob_has", "blob_put",
+    "duts", "logs", "metrics", "metric_infos", "series", "watch", "blob_has", "blob_put",
     "lease_take", "lease_renew", "lease_release", "lease_share", "lease_transfer", "leases",
     "lease_reserve",
     "set_intent", "hold", "let_go", "reschedule",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tshrag_common import (
     console_requests as cr,
+    metric_requests as mr,
     requests as r,
     store_requests as sr,
 )
@@ -51,6 +52,7 @@ def data_verbs(data: DataAnswers) -> Mapping[str, Verb]:
     return {
         "logs": Verb(r.GetLogs, data.logs),
         "metrics": Verb(r.ListMetrics, data.metrics),
+        "metric_infos": Verb(mr.ListInfos, data.infos),
         "series": Verb(r.GetSeries, data.series),
     }
 
