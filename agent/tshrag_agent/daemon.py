@@ -135,14 +135,8 @@ class Daemon:
         self.consoles = Consoles(journal, self._clock, self.roster)
         self._duts = self.consoles.duts(settings.dut, self.channels)
         self._boards = self._new_boards(settings)
-        self._gangs = Gangs(
-            self.agent,
-            settings.state / "gangs",
-            settings.store,
-            self._clock,
-            bus=lambda: self._online.bus,
-            address=address_of(bundle.url, lambda: self._duts),
-        )
+        address = address_of(bundle.url, self._duts)
+        self._gangs = Gangs(self.agent, settings, self._clock, lambda: self._online.bus, address)
         self.reloads = Reloads(settings, self._duts, self._boards, self.roster, self._changed)
         self._host_tap = HostTap(journal, self._clock)
         self._sampler = self._new_sampler(settings.agent.sample_s)

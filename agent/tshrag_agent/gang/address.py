@@ -10,14 +10,14 @@ from tshrag_common.errors import LabError
 from tshrag_common.ids import DutId
 
 
-def address_of(url: str, duts: Callable[[], Duts]) -> Callable[[DutId | None], str]:
+def address_of(url: str, duts: Duts) -> Callable[[DutId | None], str]:
     """Return a function that tells the address of a DUT, or of this host."""
 
     def find(dut: DutId | None) -> str:
         ssh = None
         if dut is not None:
             with contextlib.suppress(KeyError, LabError):
-                ssh = duts().table(dut).ssh
+                ssh = duts.table(dut).ssh
         return ssh.host if ssh is not None else own_address(url)
 
     return find

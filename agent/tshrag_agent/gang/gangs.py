@@ -23,6 +23,7 @@ from tshrag_agent.gang.mailbox import Mailbox
 from tshrag_agent.gang.post import Post, close
 from tshrag_agent.gang.records import Opened
 from tshrag_agent.reports.metric_socket import is_short
+from tshrag_agent.settings import AgentSettings
 from tshrag_common.bus.connection import Bus
 from tshrag_common.clock import Clock
 from tshrag_common.errors import Refused
@@ -37,19 +38,18 @@ SUFFIX = ".jsonl"
 
 
 class Gangs:
-    """What attempts of gangs share. `folder` holds mailboxes; what jobs see is in `store`."""
+    """What attempts of gangs share: mailboxes in the agent's state, what jobs see in its store."""
 
     def __init__(
         self,
         agent: AgentId,
-        folder: Path,
-        store: Path,
+        settings: AgentSettings,
         clock: Clock,
-        *,
         bus: Callable[[], Bus | None],
         address: Callable[[DutId | None], str],
     ) -> None:
-        self._folder, self._sockets, self._tools = folder, store / "sockets", store / "bin"
+        self._folder = settings.state / "gangs"
+        self._sockets, self._tools = settings.store / "sockets", settings.store / "bin"
         self._post, self._clock, self._address = Post(agent, bus, clock), clock, address
         self._desks: dict[Fence, Desk] = {}
         self.run, self.attend = self._post.run, self._post.attend
