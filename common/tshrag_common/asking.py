@@ -29,7 +29,7 @@ READS: frozenset[r.Verb] = frozenset(
     (
         "runs", "run", "jobs", "why", "stats", "health", "agents", "duts", "logs", "metrics",
         "series", "leases", "watch", "outlook", "queue", "placement", "flaky", "judge", "query",
-        "console", "console_grep", "signs",
+        "console", "console_grep", "signs", "work",
     )
 )  # fmt: skip
 """Answered by any controller, a standby too, and so asked again where no answer comes. All others

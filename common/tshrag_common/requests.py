@@ -31,7 +31,7 @@ Verb = Literal[
     "lease_take", "lease_renew", "lease_release", "lease_share", "lease_transfer", "leases",
     "lease_reserve",
     "set_intent", "hold", "let_go", "reschedule",
-    "outlook", "queue", "placement", "flaky",
+    "outlook", "queue", "placement", "flaky", "work",
     "channel",
     "resolve",
     "query", "query_file", "query_part", "store_status", "store_do",

@@ -163,7 +163,7 @@ async def test_a_frozen_leader_that_goes_on_does_no_harm(two: TwoControllers) ->
 
 ASKED: dict[r.Verb, object] = {
     "runs": {}, "stats": {}, "health": {}, "agents": {}, "duts": {}, "leases": {}, "queue": {},
-    "flaky": {}, "signs": {},
+    "flaky": {}, "signs": {}, "work": {},
     "run": {"id": "{run}"}, "jobs": {"id": "{run}"}, "why": {"id": "{run}"},
     "watch": {"run": "{run}"}, "metrics": {"run": "{run}"},
     "outlook": {"id": "{job}"}, "placement": {"id": "{job}"}, "logs": {"job": "{job}"},

@@ -156,7 +156,9 @@ class _Writing:
             self.put(_SPEC, number, index, spec.kind, what_it_does(spec), role, _JSON.encode(spec))
         for job in event.plan.jobs:
             after = ",".join(map(str, job.after))
-            self.put(_JOB, number, job.serial, job.name, job.spec, JobState.WAITING, after)
+            self.put(
+                _JOB, number, job.serial, job.name, job.spec, JobState.WAITING, after, job.gang
+            )
         self.count("runs")
         self.count("jobs", len(event.plan.jobs))
         self.note(number, "admitted", f"by {event.by}, {len(event.plan.jobs)} jobs")
@@ -249,7 +251,7 @@ _RUN = (
 )
 _SPEC = "INSERT INTO specs VALUES (?,?,?,?,?,?)"
 _PLACE = "SELECT run, serial FROM attempts WHERE fence=?"
-_JOB = "INSERT INTO jobs (run, serial, name, spec, state, after) VALUES (?,?,?,?,?,?)"
+_JOB = "INSERT INTO jobs (run, serial, name, spec, state, after, gang) VALUES (?,?,?,?,?,?,?)"
 _ATTEMPT = (
     "INSERT INTO attempts (fence, run, serial, number, agent, dut, state, assigned_at) "
     "VALUES (?,?,?,?,?,?,?,?)"
