@@ -99,7 +99,7 @@ class Daemon:
         self.facts = gather(self.agent, settings, secrets.token_hex(8), VERSION)
         self.leases = Leases(self._clock, kept_leases(journal))
         self.setups = Setups(journal, self._clock, self._carry)
-        self.facts = with_carried(self.facts, self.setups.digests)
+        self.facts = with_carried(self.facts, self.setups.digests, self.setups.owed)
         self.leases.on_take(self.setups.distrust)
         self.roster = Roster(slots_of(settings, self.facts), self.leases)
         self._contact = Contact(self.roster.live, shepherd, self._clock)
@@ -272,9 +272,9 @@ class Daemon:
             raise AssertionError("attempts are made while the daemon serves")
         return self._attempts
 
-    def _carry(self, carried: Mapping[DutId, str]) -> None:
+    def _carry(self, carried: Mapping[DutId, str], owed: Mapping[DutId, str]) -> None:
         """Say in the next hello what the DUTs carry; until then the end of each attempt does."""
-        self.facts = with_carried(self.facts, carried)
+        self.facts = with_carried(self.facts, carried, owed)
         self._online.facts = self.facts
 
     async def _blame(self, dut: DutId, reason: str) -> None:

@@ -14,8 +14,9 @@ from tshrag_controller.core.on_intent import TIMERS as INTENT_TIMERS
 from tshrag_controller.core.on_reserve import TIMERS as RESERVE_TIMERS
 from tshrag_controller.core.on_run import on_duration, on_expire
 from tshrag_controller.core.queues import enqueue
+from tshrag_controller.core.teardown import TIMERS as TEARDOWN_TIMERS
 
-_TIMERS = {**LEASE_TIMERS, **INTENT_TIMERS, **RESERVE_TIMERS}
+_TIMERS = {**LEASE_TIMERS, **INTENT_TIMERS, **RESERVE_TIMERS, **TEARDOWN_TIMERS}
 
 
 def next_due(lab: Lab) -> int:

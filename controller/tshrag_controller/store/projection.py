@@ -16,6 +16,7 @@ from tshrag_controller.core import events as e
 from tshrag_controller.core.health_events import CheckEnded, CheckOrdered
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.specs import what_it_does
+from tshrag_controller.core.teardown_events import TeardownEnded, TeardownOrdered
 from tshrag_controller.log.frames import Frame
 from tshrag_controller.store import intent_rows, lease_rows, live_rows, sign_rows, suspend_rows
 
@@ -311,6 +312,8 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     e.AttemptResolved: _Writing.attempt_resolved,
     **intent_rows.WRITERS,
     CheckOrdered: _Writing.nothing,
+    TeardownOrdered: _Writing.nothing,
+    TeardownEnded: _Writing.nothing,
     CheckEnded: _Writing.check_ended,
     **suspend_rows.WRITERS,
     **sign_rows.WRITERS,
