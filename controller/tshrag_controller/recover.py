@@ -11,6 +11,7 @@ from tshrag_common.bus.jetstream import JetStream, StreamInfo
 from tshrag_common.clock import Clock
 from tshrag_common.errors import NotFound, Refused
 from tshrag_common.streams import LOG, StreamConfig
+from tshrag_controller import witness
 from tshrag_controller.core.events import LeaderChosen
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.replay import apply_frame
@@ -99,6 +100,7 @@ async def recover(
     Raises:
         LogBehindProjection: the LOG ends before what was projected once.
         Refused: the LOG begins behind what the checkpoint covers.
+        LogGap: it was purged while we read it; the next try finds a newer checkpoint.
 
     """
     began = time.monotonic()
@@ -118,6 +120,7 @@ async def recover(
             if sequence > lab.sequence:
                 apply_frame(lab, sequence, frame.at, frame.ev_hi, frame.events)
                 frames += 1
+                witness.note_frame(frame, sequence)
     lab.sequence = info.last_seq
     took = round(time.monotonic() - began, 3)
     logger.info("recovered", extra={"sequence": lab.sequence, "frames": frames, "seconds": took})

@@ -14,7 +14,7 @@ from tshrag_controller.core.lab import Lab
 from tshrag_controller.engine import Engine, LabClock
 from tshrag_controller.log.append import epoch_of, stand
 from tshrag_controller.log.election import next_epoch
-from tshrag_controller.log.follow import follow
+from tshrag_controller.log.follow import LogGap, follow
 from tshrag_controller.log.frames import Frame
 from tshrag_controller.pulses import Pulses
 
@@ -29,12 +29,6 @@ FRESH_S = 5.0
 SURE_S = 1.0
 """How long a leader answers without asking the LOG whether it still is the one: less than a
 standby waits before it leads."""
-
-
-class LogGap(Unavailable):
-    """The LOG was purged before this standby had read it: it begins anew from the checkpoint."""
-
-    code = "log_gap"
 
 
 class _Won(Exception):

@@ -27,12 +27,15 @@ from tshrag_controller.log.frames import Frame
 
 
 def note_frame(frame: Frame, sequence: int) -> None:
-    """Note every event of a frame that the LOG holds; nothing in production."""
+    """Note every event of a frame that the LOG holds; nothing in production.
+
+    Everybody does who reads a frame: its writer may have died before. ``n`` tells repeated lines.
+    """
     if history.IS_ON:
-        for event in frame.events:
+        for number, event in enumerate(frame.events):
             ev, facts = _line(event)
             if ev:
-                history.note(ev, epoch=frame.epoch, seq=sequence, **facts)
+                history.note(ev, epoch=frame.epoch, seq=sequence, n=number, **facts)
 
 
 def _line(event: AnyEvent) -> tuple[str, dict[str, object]]:

@@ -9,10 +9,14 @@ Line = Mapping[str, Any]
 
 
 class Recorded:
-    """Lines by time; a line that was cut when its writer died is left out and counted."""
+    """Lines by time; a line that was cut when its writer died is left out and counted.
+
+    An event of a frame is told by every controller that reads it: the first to tell counts.
+    """
 
     def __init__(self, lines: Iterable[Line]) -> None:
-        self.lines: Sequence[Line] = sorted(lines, key=lambda line: int(line["mono_ns"]))
+        ordered = sorted(lines, key=lambda line: int(line["mono_ns"]))
+        self.lines: Sequence[Line] = list(_once(ordered))
         self.cut = 0
 
     @classmethod
@@ -37,9 +41,25 @@ class Recorded:
         return int(self.lines[-1]["mono_ns"]) if self.lines else 0
 
 
+def _once(lines: Iterable[Line]) -> Iterator[Line]:
+    seen: set[tuple[int, int]] = set()
+    for line in lines:
+        if "n" in line:
+            key = (int(line["seq"]), int(line["n"]))
+            if key in seen:
+                continue
+            seen.add(key)
+        yield line
+
+
 def at_s(line: Line) -> float:
     """Return when it happened, in seconds of the machine's monotonic clock."""
     return int(line["mono_ns"]) / 1e9
+
+
+def agent_of(line: Line) -> str:
+    """Return the name of the agent that wrote a line."""
+    return str(line["actor"]).removeprefix("agent ")
 
 
 def fence_of(line: Line) -> int:

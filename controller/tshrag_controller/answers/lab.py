@@ -111,15 +111,11 @@ class About:
 
 
 def dut_state(lab: Lab, row: DutRow) -> str:
-    """Return available, leased, teardown, faulty or unreachable."""
+    """Return available, leased, faulty or unreachable."""
     if row.faulty:
         return "faulty"
     if not is_reachable(lab, row):
         return "unreachable"
-    if row.undo and row.holder and row.holder in lab.attempts:
-        run = lab.jobs[lab.attempts[row.holder].job].run
-        if run == row.undo:
-            return "teardown"
     return "leased" if row.holder or row.kept_by else "available"
 
 

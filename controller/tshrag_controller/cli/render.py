@@ -23,7 +23,7 @@ STYLES: Mapping[str, str] = {
     "skipped": "bright_black", "pass": "green", "fail": "red",
     "online": "green", "suspect": "yellow", "lost": "red", "draining": "cyan",
     "offline": "bright_black", "available": "green", "leased": "blue", "faulty": "red",
-    "teardown": "cyan", "unreachable": "red", "held": "blue", "ok": "green", "degraded": "yellow",
+    "unreachable": "red", "held": "blue", "ok": "green", "degraded": "yellow",
     "leader": "green", "standby": "cyan", "leaving": "bright_black",
 }  # fmt: skip
 MARKS: Mapping[str, str] = {

@@ -4,8 +4,15 @@ from collections.abc import AsyncIterator
 
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.bus.puller import Puller
+from tshrag_common.errors import Unavailable
 from tshrag_common.streams import LOG, passing
 from tshrag_controller.log.frames import Frame, decode
+
+
+class LogGap(Unavailable):
+    """The LOG was purged before this controller had read it: it begins anew, by the checkpoint."""
+
+    code = "log_gap"
 
 
 async def follow(
@@ -25,10 +32,20 @@ async def follow(
 async def replay(
     log: JetStream, name: str, from_seq: int, upto: int
 ) -> AsyncIterator[list[tuple[int, Frame]]]:
-    """Yield what `follow` does, and end behind sequence `upto`."""
+    """Yield what `follow` does, without a hole, and end behind sequence `upto`.
+
+    Raises:
+        LogGap: the leader has purged frames of these meanwhile.
+
+    """
     if from_seq > upto:
         return
+    wanted = from_seq
     async for batch in follow(log, name, from_seq):
+        for sequence, _ in batch:
+            if sequence > wanted and wanted <= upto:
+                raise LogGap("lab.v1.log", f"frames {wanted}..{min(sequence - 1, upto)} are gone")
+            wanted = sequence + 1
         yield [(sequence, frame) for sequence, frame in batch if sequence <= upto]
         if batch[-1][0] >= upto:
             return

@@ -12,6 +12,7 @@ from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.errors import LabError
 from tshrag_common.streams import CHECKPOINT, LOG, MET
 from tshrag_common.views import RunView
+from tshrag_controller.log.follow import LogGap, replay
 
 
 @pytest.fixture
@@ -187,3 +188,16 @@ async def test_checkpoints_go_on_while_work_goes_on(lab: ServedLab) -> None:
     await lab.kill()
     await lab.start()
     assert sum(run.state == "passed" for run in await views(lab)) == 6
+
+
+async def test_a_purge_in_the_middle_of_a_start_leaves_no_hole(lab: ServedLab) -> None:
+    """A standby read on behind it once, and its Lab was another one than the leader's."""
+    for _ in range(4):
+        await lab.submit(park=True)
+    log = JetStream(lab.bus)
+    info = await log.stream_info(LOG)
+    await log.purge(LOG, info.last_seq)
+    await lab.submit(park=True)
+    with pytest.raises(LogGap, match=f"frames {info.first_seq}[.]"):
+        async for _ in replay(log, "late", info.first_seq, info.last_seq):
+            pass
