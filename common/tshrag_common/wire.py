@@ -12,7 +12,6 @@ import msgspec
 
 from tshrag_common.commands import CommandBatch
 from tshrag_common.errors import Refused
-from tshrag_common.gang_messages import GangMail
 from tshrag_common.reports import (
     Heartbeat,
     HeartbeatAnswer,
@@ -69,7 +68,6 @@ REPORTS = Codec(ReportBatch)
 SAMPLES = Codec(SamplesMessage)
 OUTPUT = Codec(OutputBatch)
 COMMANDS = Codec(CommandBatch)
-GANG = Codec(GangMail)
 HEARTBEAT = Codec(Heartbeat, "json")
 HEARTBEAT_ANSWER = Codec(HeartbeatAnswer, "json")
 

@@ -194,9 +194,10 @@ def epochs_only_grow(recorded: Recorded) -> Iterator[Broken]:
     """I15: one controller an epoch; frames and obeyed commands never fall back."""
     leaders: dict[int, str] = {}
     for line in recorded.of("leads"):
-        epoch, who = int(line["chosen"]), f"{line['actor']} {line.get('boot', '')}"
-        if leaders.setdefault(epoch, who) != who:
+        epoch, who = int(line["chosen"]), str(line["node"])
+        if epoch in leaders:
             yield Broken("I15", f"epoch {epoch} has two leaders: {leaders[epoch]}, {who}")
+        leaders[epoch] = who
     by_seq = sorted(
         (int(line["seq"]), int(line["epoch"])) for line in recorded.of("assigned", "moved")
     )

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from tests.chaos.recorded import Line, Recorded, at_s, fence_of
+from tests.chaos.recorded import Line, Recorded, agent_of, at_s, fence_of
 from tests.chaos.verdicts import Broken, Rule, plans
 
 OVERSHOOT_BYTES = 16 << 20
@@ -22,12 +22,15 @@ class _Stores:
         self._agents: dict[int, str] = {}
         self._newest: dict[str, int] = {}
         self._needs: dict[int, list[tuple[str, int]]] = {}
+        self._leaders: dict[int, str] = {}  # epoch -> controller
 
     def take(self, line: Line) -> None:
         match line["ev"]:
             case "spooled":
-                agent = str(line["actor"]).removeprefix("agent ")
+                agent = agent_of(line)
                 self._spools[agent, str(line["kind"])] = str(line["spool"])
+            case "leads":
+                self._leaders[int(line["chosen"])] = f"controller {line['node']}"
             case "assigned":
                 self._newest[str(line["job"])] = fence_of(line)
                 self._agents[fence_of(line)] = str(line.get("agent", ""))
@@ -41,9 +44,10 @@ class _Stores:
                 key = (str(line["actor"]), str(line["spool"]))
                 self._marks[key] = max(self._marks[key], int(line["upto"]))
 
-    def missing(self, job: str, controller: str) -> Iterator[str]:
+    def missing(self, job: str, epoch: int) -> Iterator[str]:
+        """Say what of a job is not stored where its verdict was made."""
         for spool, last in self._needs.get(self._newest.get(job, 0), ()):
-            stored = self._marks[controller, spool]
+            stored = self._marks[self._leaders.get(epoch, ""), spool]
             if last > stored:
                 yield f"{stored} of {last} of {spool} are stored"
 
@@ -51,11 +55,12 @@ class _Stores:
 def verdicts_wait_for_data(recorded: Recorded) -> Iterator[Broken]:
     """I13: passed or failed comes after all that the attempt said is stored, there."""
     stores = _Stores()
-    for line in recorded.of("spooled", "stored", "recalled", "assigned", "ended", "moved"):
+    kinds = ("spooled", "stored", "recalled", "assigned", "ended", "leads")
+    for line in recorded.of(*kinds, "moved"):
         if line["ev"] != "moved":
             stores.take(line)
         elif line["cause"] in ("pass", "fail"):
-            for missing in stores.missing(str(line["job"]), str(line["actor"])):
+            for missing in stores.missing(str(line["job"]), int(line["epoch"])):
                 yield Broken("I13", f"{line['job']} is a {line['cause']} while {missing}")
 
 
@@ -137,7 +142,7 @@ def losses_are_counted(recorded: Recorded) -> Iterator[Broken]:
         else:
             one = found[str(line["actor"]), str(line.get("boot"))]
             one.take(line)
-            counts[str(line["actor"]).removeprefix("agent ")].add(one.dropped)
+            counts[agent_of(line)].add(one.dropped)
     for (actor, boot), one in found.items():
         if one.fault():
             yield Broken("I23", f"{actor} ({boot}) {one.fault()}")
@@ -169,7 +174,7 @@ def data_are_of_their_agents(recorded: Recorded) -> Iterator[Broken]:
     for line in recorded.of("spooled", "applied", "stored", "agent_seen", "dut_marked"):
         agent, spool = str(line.get("agent", "")), str(line.get("spool", ""))
         if line["ev"] == "spooled":
-            owner[spool] = str(line["actor"]).removeprefix("agent ")
+            owner[spool] = agent_of(line)
         elif line["ev"] == "agent_seen":
             duts[agent] |= {str(dut) for dut, _ in line["duts"]}
         elif line["ev"] == "dut_marked":

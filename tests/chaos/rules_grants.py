@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tests.chaos.recorded import Line, Recorded, at_s, fence_of, run_of
-from tests.chaos.verdicts import FINAL, SLACK_S, Broken, Planned, Rule, jobs_of, plans
+from tests.chaos.verdicts import FINAL, SLACK_S, Beats, Broken, Planned, Rule, jobs_of, plans
 
 SHARED_S, GRANT_S = 30.0, 10.0
 """A shared DUT is granted again 30 s after the last renewal, or T + 10 s with ``disconnect: T``."""
@@ -39,7 +39,7 @@ class _Holds:
         self._spoke: dict[tuple[str, int], bool] = {}  # (agent, frame) of its own word
         self._shared: dict[tuple[str, str], bool] = {}  # (agent, DUT)
         self._told: dict[str, float] = {}  # when an agent last told of its DUTs
-        self._heard: dict[tuple[str, int], float] = defaultdict(float)  # (agent, epoch)
+        self._beats = Beats()
         self._others: dict[int, list[tuple[float, str]]] = defaultdict(list)  # epoch -> beats
         self._leads: dict[int, float] = defaultdict(float)
 
@@ -47,7 +47,7 @@ class _Holds:
         match line["ev"]:
             case "renewed":
                 epoch = int(line["epoch"])
-                self._heard[str(line["agent"]), epoch] = at_s(line)
+                self._beats.hear(str(line["agent"]), epoch, at_s(line))
                 self._others[epoch].append((at_s(line), str(line["agent"])))
             case "leads":
                 self._leads[int(line["chosen"])] = at_s(line)
@@ -78,27 +78,31 @@ class _Holds:
         before = self._newest.get(dut)
         fence, shared = fence_of(line), self._shared.get((agent, dut), False)
         self._newest[dut] = Grant(fence, str(line["job"]), agent, at_s(line), shared)
-        if before is None or before.fence in self._ended or before.fence in self._resolved:
-            return
+        if before is not None and not (
+            before.fence in self._ended or before.fence in self._resolved
+        ):
+            yield from self._taken_from(before, dut, agent, at_s(line))
+
+    def _taken_from(self, before: Grant, dut: str, agent: str, at: float) -> Iterator[Broken]:
+        """Judge a grant of what somebody had who never said that he has ended."""
         if before.fence not in self._lost:
-            yield Broken("I6", f"{dut} was granted to {fence} while {before.fence} has it")
+            yield Broken("I6", f"{dut} was granted while {before.fence} has it")
         elif self._own_word(before):
             return
-        elif not before.is_shared and agent != before.agent:
-            if self._told.get(before.agent, 0.0) <= before.at:
-                what = f"{dut} of {before.agent} was granted through {agent}: is it free?"
-                yield Broken("I6", what)
-        elif before.is_shared and at_s(line) - self._contact(before) < self._lease_s(before):
-            silent = at_s(line) - self._contact(before)
-            yield Broken("I6", f"{dut} was granted again {silent:.1f} s after its agent was heard")
+        elif before.is_shared:
+            silent = self._silence_s(before, self._lost[before.fence][1], at)
+            if silent < self._lease_s(before):
+                yield Broken("I6", f"{dut} was granted again {silent:.1f} s after it was held")
+        elif agent != before.agent and self._told.get(before.agent, 0.0) <= before.at:
+            yield Broken("I6", f"{dut} of {before.agent} was granted through {agent}: is it free?")
 
     def _own_word(self, grant: Grant) -> bool:
         return self._spoke.get((grant.agent, self._lost[grant.fence][0]), False)
 
-    def _contact(self, grant: Grant) -> float:
-        """Return when the controller that gave it up had last heard of its agent."""
-        heard = self._heard[grant.agent, self._lost[grant.fence][1]]
-        return max(heard, grant.at)
+    def _silence_s(self, grant: Grant, epoch: int, at: float) -> float:
+        """Return how long the controller that gave it up had not heard of its agent."""
+        since = max(grant.at, self._leads[epoch])
+        return self._beats.silence_s(grant.agent, epoch, since, at)
 
     def _lease_s(self, grant: Grant) -> float:
         planned = self._planned.get(grant.job)
@@ -111,7 +115,7 @@ class _Holds:
         if grant is None or not grant.is_shared or self._own_word(grant):
             return
         epoch = int(line["epoch"])
-        since = max(self._contact(grant), self._leads[epoch])
+        since = at_s(line) - self._silence_s(grant, epoch, at_s(line))
         late = at_s(line) - since - (self._lease_s(grant) + LATE_S - SHARED_S + SLACK_S)
         beats = [at for at, agent in self._others[epoch] if agent != grant.agent and at >= since]
         pauses = zip([since, *beats], [*beats, at_s(line)], strict=True)
@@ -184,13 +188,16 @@ class _Line:
     """Jobs that wait for a host, none of which may be passed by one that comes behind it."""
 
     def __init__(self) -> None:
+        self._count = 0
         self._waiting: dict[str, tuple[Planned, int]] = {}  # job -> plan, ready since frame
         self._after: dict[str, list[Planned]] = defaultdict(list)
         self._missing: dict[str, int] = {}
+        self._over: set[str] = set()
         self.anywhere: set[str] = set()
 
     def admit(self, line: Line) -> None:
-        for each in jobs_of(line):
+        self._count += 1
+        for each in jobs_of(line, self._count):
             self._missing[each.job] = len(each.after)
             for before in each.after:
                 self._after[before].append(each)
@@ -200,6 +207,7 @@ class _Line:
     def end(self, job: str, seq: int) -> None:
         """Take a job out that has ended without a place, and let those behind it come."""
         self.leave(job)
+        self._over.add(job)
         for each in self._after.pop(job, ()):
             self._missing[each.job] -= 1
             if not self._missing[each.job]:
@@ -224,7 +232,7 @@ class _Line:
         return None
 
     def _ready(self, each: Planned, seq: int) -> None:
-        if each.spec["simple"] and not each.gang:
+        if each.spec["simple"] and not each.gang and each.job not in self._over:
             self._waiting[each.job] = (each, seq)
             if each.spec["anywhere"] and each.spec["slots"] == 1:
                 self.anywhere.add(each.job)
@@ -271,7 +279,7 @@ class _Room:
         agent = str(line.get("agent", ""))
         match line["ev"]:
             case "admitted":
-                self._sizes |= {each.job: int(each.spec["slots"]) for each in jobs_of(line)}
+                self._sizes |= {each.job: int(each.spec["slots"]) for each in jobs_of(line, 0)}
             case "assigned":
                 self._used[fence_of(line)] = (agent, self._sizes.get(str(line["job"]), 0))
                 self._since.clear()

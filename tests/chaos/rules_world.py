@@ -1,10 +1,10 @@
 """What the world does to a lab: garbage, clocks, full disks, the curious: I19 to I21, I25."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 
 from tests.chaos.recorded import Recorded, at_s, fence_of
-from tests.chaos.verdicts import SLACK_S, Broken, Rule, plans
+from tests.chaos.verdicts import SLACK_S, Beats, Broken, Rule, plans
 
 SUSPECT_S, LOST_S = 15.0, 30.0
 SHOWN_S, WELL_S = 10.0, 60.0
@@ -27,18 +27,17 @@ def garbage_is_set_aside(recorded: Recorded) -> Iterator[Broken]:
 
 def time_is_monotonic(recorded: Recorded) -> Iterator[Broken]:
     """I20: nobody is doubted, lost or out of time before that much of true time has gone."""
-    heard: dict[tuple[str, int], float] = defaultdict(float)
-    leads: dict[int, float] = defaultdict(float)
+    beats, leads = Beats(), dict[int, float]()
     for line in recorded.of("leads", "renewed", "agent_moved"):
         if line["ev"] == "leads":
             leads[int(line["chosen"])] = at_s(line)
             continue
         agent, epoch = str(line["agent"]), int(line["epoch"])
         if line["ev"] == "renewed":
-            heard[agent, epoch] = at_s(line)
+            beats.hear(agent, epoch, at_s(line))
         elif line["cause"] in ("doubt", "lose"):
             least = SUSPECT_S if line["cause"] == "doubt" else LOST_S
-            silent = at_s(line) - max(heard[agent, epoch], leads[epoch])
+            silent = beats.silence_s(agent, epoch, leads.get(epoch, 0.0), at_s(line))
             if silent < least - SLACK_S:
                 yield Broken("I20", f"{agent}: {line['cause']} after {silent:.1f} s of silence")
     yield from _limits(recorded)

@@ -15,7 +15,7 @@ RUN, OTHER = "run-0a", "run-0b"
 ONE, TWO = "job-0a-001", "job-0a-002"
 
 
-def line(at_s: float, ev: str, actor: str = "controller", **facts: Any) -> dict[str, Any]:
+def line(at_s: float, ev: str, actor: str = "controller c1", **facts: Any) -> dict[str, Any]:
     return {"mono_ns": round(at_s * 1e9), "host": "h", "boot": actor, "actor": actor, "ev": ev,
             **facts}  # fmt: skip
 

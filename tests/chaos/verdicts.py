@@ -1,12 +1,15 @@
 """What rules of the checker share: a violation, the lives of attempts, the plans of runs."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tests.chaos.recorded import Line, Recorded, at_s, run_of
 
 FINAL = ("pass", "fail", "break", "time_out", "cancel", "expire", "skip")
 SLACK_S = 0.5  # a look of the sampler, a line of a shell
+COMMIT_S = 40.0
+"""How long a frame may have waited for a bus that was away."""
 
 
 class Broken(NamedTuple):
@@ -42,6 +45,26 @@ class Planned(NamedTuple):
     spec: Line
 
 
+class Beats:
+    """When each leader heard each agent, and for how long it did not."""
+
+    def __init__(self) -> None:
+        self._heard: dict[tuple[str, int], list[float]] = {}
+
+    def hear(self, agent: str, epoch: int, at: float) -> None:
+        self._heard.setdefault((agent, epoch), []).append(at)
+
+    def silence_s(self, agent: str, epoch: int, since: float, at: float) -> float:
+        """Return the longest silence between `since` and `at` that a decision of now may mean.
+
+        It was taken before its frame was in the LOG: a beat may have come while that waited.
+        """
+        heard = [each for each in self._heard.get((agent, epoch), ()) if since < each < at]
+        times = [since, *heard, at]
+        ends = [pair for pair in pairwise(times) if pair[1] >= at - COMMIT_S]
+        return max((after - before for before, after in ends), default=0.0)
+
+
 Rule = Callable[[Recorded], Iterator[Broken]]
 
 
@@ -66,11 +89,12 @@ def lives(recorded: Recorded) -> list[Life]:
 
 def plans(recorded: Recorded) -> dict[str, Planned]:
     """Return every job of every run that was admitted with its plan."""
-    return {each.job: each for line in recorded.of("admitted") for each in jobs_of(line)}
+    admitted = enumerate(recorded.of("admitted"))
+    return {each.job: each for number, line in admitted for each in jobs_of(line, number)}
 
 
-def jobs_of(line: Line) -> Iterator[Planned]:
-    """Return the jobs of a run, in the order of its plan."""
+def jobs_of(line: Line, number: int) -> Iterator[Planned]:
+    """Return the jobs of a run, the `number`-th that was admitted, in the order of its plan."""
     run = str(line["job"])
     specs: list[Any] = list(line.get("specs", ()))
     for serial, spec, gang, after in line.get("plan", ()):
@@ -80,7 +104,7 @@ def jobs_of(line: Line) -> Iterator[Planned]:
             org=str(line.get("org", "")),
             gang=int(gang),
             after=tuple(_name(run, each) for each in after),
-            order=(int(line["seq"]), int(serial)),
+            order=(number, int(serial)),
             priority=int(line.get("priority", 0)),
             spec=specs[spec],
         )

@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
 
+from tests.chaos import rules_data, rules_grants, rules_world
+from tests.chaos.recorded import Recorded
 from tests.simulation.history import History
 from tests.simulation.lab import AgentProcess
 from tests.simulation.log_watch import JobSeen, LogWatch
@@ -41,6 +43,7 @@ class Checker:
         self._nothing_twice()
         self._states_are_true()
         self._nothing_lives()
+        self._rules_hold()
         for store in self._stores:  # of every controller: each of them may lead next
             self._store = store
             self._data_are_whole()
@@ -48,6 +51,13 @@ class Checker:
 
     def _violate(self, rule: str, what: str) -> None:
         self._history.violate(self._at, rule, what)
+
+    def _rules_hold(self) -> None:
+        """Hold the product's own history against the rules that read those of ``make chaos``."""
+        recorded = Recorded(self._history.lines_of_product)
+        for rule in (*rules_data.RULES, *rules_grants.RULES, *rules_world.RULES):
+            for broken in rule(recorded):
+                self._violate(broken.rule, broken.what)
 
     def _all_ended(self) -> None:
         for _, (_, _, run) in self._history.of("accepted"):

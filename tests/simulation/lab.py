@@ -65,6 +65,11 @@ class Process:
     def is_up(self) -> bool:
         return self.context is not None
 
+    @property
+    def actor(self) -> str:
+        """Return who it is in the product's history."""
+        return self.name
+
     def client(self) -> SimClient:
         assert self.context is not None
         return SimClient(self.network, self.host, self.context, self.rules.hear)
@@ -76,6 +81,7 @@ class Process:
         self.starts += 1
         self.history.note(self.loop.time(), "started", self.name)
         self.context = self.loop.new_life()
+        self.history.lives[self.context[LIFE]] = (self.actor, f"{self.name}-{self.starts}")
         task = self.loop.create_task(self._live(self.context), name=self.name, context=self.context)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
@@ -107,7 +113,7 @@ class Process:
         self.loop.kill(context[LIFE])
         for connection in list(self.network.link(self.host).connections):
             connection.end()
-        self.died()
+        context.copy().run(self.died)  # what a disk still writes is of this life
 
     def freeze(self) -> None:
         if self.context is not None:
@@ -187,6 +193,10 @@ class AgentProcess(Process):
             self._recover(found)
             group.create_task(online.stay(), name="online")
             group.create_task(intake.obey(), name="intake")
+
+    @property
+    def actor(self) -> str:
+        return f"agent {self.name}"
 
     @property
     def own_disk(self) -> Disk:
@@ -286,6 +296,10 @@ class ControllerProcess(Process):
             self.history.note(self.loop.time(), "leads", self.name)
 
         await serve_on(self.settings, broker, asyncio.Event(), ready, self.clock, self.disk.open)
+
+    @property
+    def actor(self) -> str:
+        return f"controller {self.name}"
 
     @property
     def own_disk(self) -> Disk:

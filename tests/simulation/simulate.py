@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.simulation.broker import Broker
 from tests.simulation.checker import Checker
 from tests.simulation.faults import Nemesis, World
-from tests.simulation.history import History
+from tests.simulation.history import History, recorded
 from tests.simulation.lab import AgentProcess, ControllerProcess
 from tests.simulation.log_watch import LogWatch
 from tests.simulation.machines import Board, Machine
@@ -139,17 +139,8 @@ class Lab:
             chance=self._chance("faults"),
         )
         loop.set_exception_handler(self._on_exception)
-        nemesis = Nemesis(world)
-        for process in (*world.processes, self._people):
-            process.start()
-        await nemesis.strike(self._faults_s)
-        nemesis.heal()
-        for _ in range(round(HEAL_S / _LOOK_S)):
-            if not self._unrest():
-                break
-            await asyncio.sleep(_LOOK_S)
-        else:
-            history.violate(loop.time(), "I1", f"not quiet in time: {self._unrest()}")
+        with recorded(history, loop):
+            await self._live(world)
         stores = [controller.disk.folder / "store" for controller in self._controllers]
         Checker(history, self._log, self._agents, stores, loop.time()).check()
         return Outcome(
@@ -162,6 +153,19 @@ class Lab:
             jobs=len(self._log.jobs),
             history=history,
         )
+
+    async def _live(self, world: World) -> None:
+        """Let everything happen, heal it, and wait until all is quiet."""
+        nemesis = Nemesis(world)
+        for process in (*world.processes, self._people):
+            process.start()
+        await nemesis.strike(self._faults_s)
+        nemesis.heal()
+        for _ in range(round(HEAL_S / _LOOK_S)):
+            if not self._unrest():
+                return
+            await asyncio.sleep(_LOOK_S)
+        self._history.violate(self._loop.time(), "I1", f"not quiet in time: {self._unrest()}")
 
     def _unrest(self) -> str:
         """Return what is still on its way; empty when all is quiet."""

@@ -466,18 +466,13 @@ class Drill:
             return {}
         job = self.lab.jobs[attempt.job]
         group = self.lab.runs[job.run].spec(job).need.group
-        row = self.lab.duts[attempt.dut].dut
-        if outcome == "refused":
+        if group is None or outcome == "refused":
             return {"carries": ()}
-        if group is None:
-            undone = outcome == "passed" or not row.carries
-            return {"carries": (), "owes": () if undone else row.owes}
         if outcome == "error":
             return {"carries": (), "setup": "failed"}
         there = group.digest in self.lab.duts[attempt.dut].dut.carries
         carries = (group.digest,) if outcome in ("passed", "failed") else ()
-        setup = "found" if there else "made"
-        return {"carries": carries, "owes": (group.digest,), "setup": setup, "setup_us": 5 * S}
+        return {"carries": carries, "setup": "found" if there else "made", "setup_us": 5 * S}
 
     def again(self, name: str, number: int) -> None:
         """Let an old batch come a second time, perhaps of a spool that is gone."""

@@ -36,10 +36,6 @@ class LocalTransport:
         self._dut = dut
         self._shell = GuardedShell(dut, _LocalLink(), way.guard)
 
-    @property
-    def is_exclusive(self) -> bool:
-        return False
-
     async def execute(
         self,
         command: Sequence[str] | ShellCommand,

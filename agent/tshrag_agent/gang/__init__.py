@@ -1,1 +1,0 @@
-"""What jobs that start together say to each other: barriers and small messages."""
