@@ -1,4 +1,4 @@
-"""From the end of a leader until the next one takes a run: by kill -9, and by SIGTERM.
+"""From the end of a leader until the next one takes a run: by kill -9, frozen, and by SIGTERM.
 
 A client submits in the same instant, and its answer is the end: nobody else knows better when a lab
 is there again. The peer is the same submit while nothing happens to anybody.
@@ -6,6 +6,7 @@ is there again. The peer is the same submit while nothing happens to anybody.
 
 import asyncio
 import secrets
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -34,30 +35,31 @@ async def _measure(tries: int) -> list[Figure]:
             await both.leader()
             both.start("c1")
             calm = [await _submit_ms(both) for _ in range(tries)]
-            killed = [await _try(both, kills=True) for _ in range(tries)]
-            stopped = [await _try(both, kills=False) for _ in range(tries)]
+            killed = [await _try(both, signal.SIGKILL) for _ in range(tries)]
+            frozen = [await _try(both, signal.SIGSTOP) for _ in range(tries)]
+            stopped = [await _try(both, signal.SIGTERM) for _ in range(tries)]
         finally:
             both.end_all()
             await both.bus.close()
             server.stop()
     return [
         _figure("takeover", "kill -9 of the leader", killed, calm, 2000.0),
+        _figure("takeover-frozen", "SIGSTOP of the leader", frozen, calm, 2000.0),
         _figure("handover", "SIGTERM of the leader", stopped, calm, 500.0),
     ]
 
 
-async def _try(both: Controllers, *, kills: bool) -> float:
+async def _try(both: Controllers, how: signal.Signals) -> float:
     """End the leader; return ms until a submit was answered; let the ended one stand by again."""
     leader = await both.leader()
     other = next(name for name in ("c0", "c1") if name != leader)
     await both.stands_by(other)
     began = time.perf_counter()
-    if kills:
-        both.processes[leader].kill()
-    else:
-        both.processes[leader].terminate()
+    both.signal(leader, how)
     await _submit_ms(both)
     took_ms = 1e3 * (time.perf_counter() - began)
+    if how is signal.SIGSTOP:
+        both.processes[leader].kill()
     await asyncio.to_thread(both.processes.pop(leader).wait)
     both.start(leader)
     await both.stands_by(leader)
