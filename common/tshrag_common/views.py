@@ -85,6 +85,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended_at: int = 0
     error: ErrorReport | None = None
     attempts: tuple[AttemptView, ...] = ()
+    held: str = ""  # why a person holds it back
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -117,6 +118,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str = ""
     retry_of: str = ""
     seed: int = 4242
+    held: int = 0  # jobs that wait and that a person holds back
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -10,10 +10,11 @@ from tests.support.people_lab import an_agent_of, on_board
 from tests.support.served_lab import ServedLab, served, until, until_final
 from tests.support.waiting import wait_until
 from tshrag_agent.daemon import Daemon
-from tshrag_common import lease_requests as lr, suspend_requests as sr
+from tshrag_common import lease_requests as lr, requests as r, suspend_requests as sr
 from tshrag_common.clock import SystemClock
 from tshrag_common.errors import Refused
 from tshrag_common.ids import DutId
+from tshrag_controller.cli import render
 
 B1 = DutId("b1")
 
@@ -113,12 +114,19 @@ async def test_a_held_run_does_not_start_and_a_window_can_be_moved(
         run = await lab.submit(on_board())
         held = await lab.client.hold(sr.Hold(id=run, reason="new firmware"))
         assert held.jobs == (f"job-{run[4:]}-001",)
+        (seen,) = (await lab.client.jobs(r.ListJobs(id=run))).jobs
+        assert (seen.state, seen.held) == ("waiting", "new firmware")
+        (listed,) = (await lab.client.runs(r.ListRuns())).runs
+        assert (listed.held, render.run_state(listed).plain) == (1, "on hold")
+        assert render.run_counts(listed).plain == "1 on hold"
+        assert render.job_state(seen).plain == "on hold"
         await lab.client.lease_release(taken.lease)
         assert (await lab.client.why(run)).sentence == "it is held back: new firmware"
         later = SystemClock().now() + 3600 * 1_000_000
         moved = await lab.client.reschedule(sr.Reschedule(run=run, not_before=later))
         assert moved.not_before == later
         await lab.client.let_go(sr.LetGo(id=run))
+        assert (await lab.client.run(run)).run.held == 0
         assert (await lab.client.why(run)).reason == "window"
         await lab.client.reschedule(sr.Reschedule(run=run, not_before=0))
         assert await until_final(lab, run, 60) == "passed"

@@ -11,6 +11,7 @@ from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.lab import DutRow, Lab
 from tshrag_controller.core.needs import unwanted
+from tshrag_controller.core.stopping import must_end
 from tshrag_controller.core.ways import is_reachable
 from tshrag_controller.engine import Engine
 from tshrag_controller.intake.beats import Beats
@@ -111,11 +112,13 @@ class About:
 
 
 def dut_state(lab: Lab, row: DutRow) -> str:
-    """Return available, leased, faulty or unreachable."""
+    """Return available, leased, cancelling (its attempt is being ended), faulty, unreachable."""
     if row.faulty:
         return "faulty"
     if not is_reachable(lab, row):
         return "unreachable"
+    if row.holder in lab.attempts and must_end(lab, row.holder):
+        return "cancelling"
     return "leased" if row.holder or row.kept_by else "available"
 
 

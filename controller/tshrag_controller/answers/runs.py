@@ -15,6 +15,7 @@ from tshrag_common.reading import profile_of
 from tshrag_common.reports import Ended
 from tshrag_common.views import PlaceView, ReasonView, RunView, Stopped
 from tshrag_controller.answers.asker import Asker
+from tshrag_controller.answers.held import with_holds, with_reasons
 from tshrag_controller.answers.planning import narrowed, plan_answer
 from tshrag_controller.answers.turns import Turns
 from tshrag_controller.core.decision import Decision
@@ -187,11 +188,14 @@ class RunAnswers:
         raise AlreadyFinal(name, view.state)
 
     async def _view(self, org: OrgId, name: str) -> RunView:
-        return await self._store.query(lambda db: queries.get_run(db, org, name))
+        view = await self._store.query(lambda db: queries.get_run(db, org, name))
+        return (await self._engine.ask(lambda decision: with_holds(decision.lab, (view,))))[0]
 
     async def runs(self, asker: Asker, asked: r.ListRuns) -> r.RunsAnswer:
         await self._store.wait_applied(self._engine.sequence)
-        return await self._store.query(lambda db: queries.list_runs(db, asker.org, asked))
+        found = await self._store.query(lambda db: queries.list_runs(db, asker.org, asked))
+        runs = await self._engine.ask(lambda decision: with_holds(decision.lab, found.runs))
+        return msgspec.structs.replace(found, runs=runs)
 
     async def run(self, asker: Asker, asked: r.GetRun) -> r.RunAnswer:
         sequence = self._engine.sequence
@@ -204,7 +208,9 @@ class RunAnswers:
 
     async def jobs(self, asker: Asker, asked: r.ListJobs) -> r.JobsAnswer:
         await self._store.wait_applied(self._engine.sequence)
-        return await self._store.query(lambda db: queries.list_jobs(db, asker.org, asked))
+        found = await self._store.query(lambda db: queries.list_jobs(db, asker.org, asked))
+        jobs = await self._engine.ask(lambda decision: with_reasons(decision.lab, found.jobs))
+        return msgspec.structs.replace(found, jobs=jobs)
 
     async def why(self, asker: Asker, asked: r.Named) -> r.WhyAnswer:
         """Explain a job; of a run, its first job that waits."""

@@ -14,6 +14,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from tshrag_common.views import JobView, RunView
 from tshrag_controller.reports.text import clean, safe_json
 
 STYLES: Mapping[str, str] = {
@@ -24,6 +25,7 @@ STYLES: Mapping[str, str] = {
     "online": "green", "suspect": "yellow", "lost": "red", "draining": "cyan",
     "offline": "bright_black", "available": "green", "leased": "blue", "faulty": "red",
     "unreachable": "red", "held": "blue", "ok": "green", "degraded": "yellow",
+    "on hold": "yellow", "cancelling": "magenta",
     "leader": "green", "standby": "cyan", "leaving": "bright_black",
 }  # fmt: skip
 MARKS: Mapping[str, str] = {
@@ -69,6 +71,24 @@ def state(word: str) -> Text:
     """Return a state in its colour, with its mark."""
     mark = MARKS.get(word)
     return Text(f"{mark} {word}" if mark else clean(word), STYLES.get(word, ""))
+
+
+def run_state(run: RunView) -> Text:
+    """Return the state of a run; on hold, where nothing of it may start."""
+    waits = run.counts.get("waiting", 0)
+    is_held = run.state == "waiting" and run.held and run.held == waits
+    return state("on hold" if is_held else run.state)
+
+
+def job_state(job: JobView) -> Text:
+    """Return the state of a job; on hold, where a person holds it back."""
+    return state("on hold" if job.held else job.state)
+
+
+def run_counts(run: RunView) -> Text:
+    """Return how many jobs are in which state; those on hold are not told as waiting."""
+    waits = run.counts.get("waiting", 0) - run.held
+    return counted({**run.counts, "waiting": max(0, waits), "on hold": run.held})
 
 
 def text(given: str, most: int = 0, style: str = "") -> Text:

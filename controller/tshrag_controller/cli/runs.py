@@ -69,13 +69,13 @@ async def _found(lab: Client, name: str) -> "JobView | _Status":
 
 def print_run(out: Console, run: RunView, jobs: tuple[JobView, ...]) -> None:
     """Print a run: what it is, its jobs, what its criteria said."""
-    out.print(Text.assemble((clean(run.name), "bold"), "  ", run.id, "  ", render.state(run.state)))
+    out.print(Text.assemble((clean(run.name), "bold"), "  ", run.id, "  ", render.run_state(run)))
     took = span(run.started_at, run.ended_at)
     said = f"by {clean(run.by)}, priority {run.priority}, submitted {render.when(run.created_at)}"
     out.print(Text(said + (f", took {took}" if took else ""), "bright_black"))
     if run.reason:
         out.print(render.text(run.reason))
-    out.print(render.counted(run.counts))
+    out.print(render.run_counts(run))
     out.print()
     out.print(jobs_table(jobs[:MOST_JOBS]))
     if len(jobs) > MOST_JOBS:
@@ -91,7 +91,7 @@ def jobs_table(jobs: tuple[JobView, ...]) -> Table:
         (
             str(job.serial),
             render.text(job.name, 48),
-            render.state(job.state),
+            render.job_state(job),
             place(job),
             Text(span(job.started_at, job.ended_at)),
             render.text(job.error.message if job.error else job.what, 72),
@@ -112,12 +112,14 @@ def place(job: JobView) -> Text:
 
 def print_job(out: Console, job: JobView) -> None:
     """Print a job with all its attempts."""
-    out.print(Text.assemble((clean(job.name), "bold"), "  ", job.id, "  ", render.state(job.state)))
+    out.print(Text.assemble((clean(job.name), "bold"), "  ", job.id, "  ", render.job_state(job)))
     rows: list[tuple[str, render.Cell]] = [("what", job.what), ("kind", job.kind)]
     if job.target:
         rows.append(("target", job.target))
     if job.after:
         rows.append(("after", ", ".join(map(str, job.after))))
+    if job.held:
+        rows.append(("on hold", job.held))
     if job.error:
         rows.append(("error", f"{job.error.code}: {job.error.message}"))
     out.print(render.facts(rows))
@@ -193,8 +195,8 @@ def _print_runs(out: Console, answer: r.RunsAnswer) -> None:
         (
             run.id,
             render.text(run.name, 40),
-            render.state(run.state),
-            render.counted(run.counts),
+            render.run_state(run),
+            render.run_counts(run),
             Text(render.when(run.created_at)),
             Text(span(run.started_at, run.ended_at)),
             render.text(run.by, 20),

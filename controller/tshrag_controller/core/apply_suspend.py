@@ -21,6 +21,7 @@ def _jobs(lab: Lab, run: Run, job: JobId | None) -> list[Job]:
 def _held(lab: Lab, event: e.JobsHeld, at: int) -> None:
     run = lab.runs[event.run]
     jobs = _jobs(lab, run, event.job)
+    run.is_held = True
     for job in jobs:
         job.held = event.reason or f"by {event.by}"
     _dequeue(lab, run, jobs)
@@ -31,6 +32,7 @@ def _released(lab: Lab, event: e.JobsReleased, at: int) -> None:
     held = [job for job in _jobs(lab, run, event.job) if job.held]
     for job in held:
         job.held = ""
+    run.is_held = run.is_held and event.job is not None
     _enqueue(lab, run, held, at)
 
 

@@ -104,6 +104,7 @@ class Run:
     baseline: str = ""
     stop_early: bool = False  # as soon as its verdict is decided
     decided: str = ""  # what decided its verdict before its end
+    is_held: bool = False  # a job of it was held back and not all were let go since
 
     def spec(self, job: Job) -> JobSpec:
         return self.plan.specs[job.spec]

@@ -3,10 +3,11 @@ import pytest
 from tests.support.builders import ORG, TestLab, a_dut, a_plan, a_spec, board, facts
 from tshrag_common.criteria import CompiledCriterion, Evidence
 from tshrag_common.errors import ErrorReport
-from tshrag_common.ids import AgentId
+from tshrag_common.ids import AgentId, DutId
 from tshrag_common.jobs import JobSpec, Plan, PlannedJob
 from tshrag_common.reports import Ended, Goodbye, Hello
 from tshrag_common.states import AgentCause
+from tshrag_controller.answers.lab import dut_state
 from tshrag_controller.core.decision import JudgeRun, SendCancel, SendStart, SendSync
 from tshrag_controller.core.events import JobJudged, RunJudged
 from tshrag_controller.core.on_agent import on_silence
@@ -361,3 +362,17 @@ def test_a_thousand_jobs_for_one_board_start_one_by_one_in_their_order() -> None
         assert lab.state(run, serial) == "assigned"
         assert lab.state(run, serial + 1) == "waiting"
         lab.ended(lab.fence(run, serial))
+
+
+def test_a_dut_whose_attempt_is_being_ended_says_so() -> None:
+    lab = TestLab()
+    lab.hello(duts=[a_dut("b1")])
+    run = lab.submit(a_plan((), spec=a_spec(need=board())))
+    lab.started(lab.fence(run))
+    row = lab.lab.duts[DutId("b1")]
+    assert dut_state(lab.lab, row) == "leased"
+    on_cancel(lab.begin(), ORG, run)
+    lab.end()
+    assert dut_state(lab.lab, row) == "cancelling"
+    lab.ended(lab.fence(run), "cancelled")
+    assert dut_state(lab.lab, row) == "available"
