@@ -30,6 +30,7 @@ from tshrag_controller.leading import Leading
 from tshrag_controller.log.checkpoint import Checkpoints
 from tshrag_controller.log.follow import LogGap
 from tshrag_controller.recover import make_stream, recover, restore_projection
+from tshrag_controller.reseed import reseed
 from tshrag_controller.settings import ControllerSettings, read
 from tshrag_controller.store.consoles import Kept
 from tshrag_controller.store.hot import HotLimits
@@ -242,20 +243,36 @@ async def _main(settings: ControllerSettings, stop_broker: bool) -> None:
     )
 
 
+async def _reseed(settings: ControllerSettings) -> None:
+    """Begin the LOG anew from what the state folder knows, and say what came of it."""
+    held = await asyncio.to_thread(lock, settings.state)
+    try:
+        broker = await open_broker(settings, click.echo)
+        try:
+            done = await reseed(JetStream(broker.bus), settings, SystemClock())
+            click.echo(done.line)
+        finally:
+            await broker.close(stop_server=True)
+    finally:
+        held.close()
+
+
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="controller.toml")
 @click.option("--stop-broker", is_flag=True, help="End our nats-server with the controller.")
+@click.option("--reseed", "anew", is_flag=True, help="Begin a lost LOG anew, and end.")
 @click.version_option(package_name="tshrag-controller")
-def main(config: Path | None, stop_broker: bool) -> None:
+def main(config: Path | None, stop_broker: bool, anew: bool) -> None:
     """Run a controller of a tshrag lab in the foreground.
 
-    Without [nats] url it runs a nats-server of its own, which outlives it.
+    Without [nats] url it runs a nats-server of its own, which outlives it. With --reseed it only
+    begins a LOG anew that is gone for good: runs that were alive end in error.
     """
     try:
         settings = read(config)
         set_up_logging(settings.log.level, settings.log.format)
         gc.set_threshold(GC_EVERY)
-        uvloop.run(_main(settings, stop_broker))
+        uvloop.run(_reseed(settings) if anew else _main(settings, stop_broker))
     except LabError as error:
         click.echo(error.line, err=True)
         raise SystemExit(3 if error.retryable else 2) from None

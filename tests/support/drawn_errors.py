@@ -70,6 +70,12 @@ MEANINGS: dict[str, tuple[str, str]] = {  # where the texts in the code say too 
         "the LOG was lost or shortened; leading on would give fences twice",
         "[recover](../how-to/recover.md)",
     ),
+    "log_in_use": (
+        "the LOG is not lost, so `--reseed` does not begin it anew",
+        "start the controller; see [recover](../how-to/recover.md)",
+    ),
+    "log_lost": ("its run was alive when the LOG was lost and begun anew", "`tshrag retry RUN`"),
+    "nothing_known": ("`--reseed` was asked of a controller without a past", "start it"),
     "log_gap": (
         "the LOG begins behind what the checkpoint covers",
         "[recover](../how-to/recover.md)",

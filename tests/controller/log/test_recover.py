@@ -8,11 +8,15 @@ import pytest
 from tests.support.served_lab import ScriptedAgent, ServedLab, served, until
 from tests.support.stored import a_batch, a_series
 from tshrag_common import ids, requests as r
+from tshrag_common.bus.connection import connect
 from tshrag_common.bus.jetstream import JetStream
+from tshrag_common.clock import SystemClock
 from tshrag_common.errors import LabError
 from tshrag_common.streams import CHECKPOINT, LOG, MET
 from tshrag_common.views import RunView
 from tshrag_controller.log.follow import LogGap, replay
+from tshrag_controller.reseed import Reseeded, reseed
+from tshrag_controller.settings import ControllerSettings, ControllerTable, NatsTable
 
 
 @pytest.fixture
@@ -161,6 +165,72 @@ async def test_a_log_that_was_lost_is_not_led_on(lab: ServedLab) -> None:
         await lab.start()
     assert refused.value.code == "log_behind_projection"
     lab._task = None
+
+
+async def reseeded(lab: ServedLab) -> Reseeded:
+    return await reseed(JetStream(lab.bus), lab.settings, SystemClock())
+
+
+@pytest.mark.parametrize("gone", [(LOG,), (LOG, CHECKPOINT, "EV")])
+async def test_a_log_that_was_lost_is_begun_anew_from_what_is_known(
+    lab: ServedLab, gone: tuple[str, ...]
+) -> None:
+    agent = ScriptedAgent(lab)
+    await agent.hello()
+    ended = await some_runs(lab, agent, 3)
+    alive = await lab.submit()
+    before = await agent.next_start(ids.run_id(alive))
+    await agent.started(before)
+    agent.confirmed["reports"] = (await agent.beat()).reports_upto
+    parked = await lab.submit(park=True)
+    await lab.kill()
+    for name in gone:
+        await lab.bus.request(f"$JS.API.STREAM.DELETE.{name}", b"", 5)
+    done = await reseeded(lab)
+    assert sorted(done.lost) == sorted([alive, parked])
+    await lab.start()
+    states = {view.id: (view.state, view.reason.partition(":")[0]) for view in await views(lab)}
+    assert [states[run] for run in ended] == [("passed", "")] * 3
+    assert states[alive] == states[parked] == ("error", "log_lost")
+    run = await lab.submit()
+    await agent.hello()
+    start = await agent.next_start(ids.run_id(run))
+    assert start.fence > before.fence, "no fence is given twice"
+    await agent.started(start)
+    await agent.ended(start)
+
+    async def passed() -> bool:
+        await agent.beat()
+        return (await lab.client.run(run)).run.state == "passed"
+
+    await until(passed)
+    # what was begun anew is a lab like any other: it survives the loss of its projection
+    was = await views(lab)
+    await lab.kill()
+    for path in store(lab).glob("projection.db*"):
+        path.unlink()
+    await lab.start()
+    assert await views(lab) == was
+
+
+async def test_a_log_that_is_there_is_not_begun_anew(lab: ServedLab) -> None:
+    await lab.submit(park=True)
+    for end in (lab.kill, lab.stop):  # with frames, and empty behind its checkpoint
+        await end()
+        with pytest.raises(LabError) as refused:
+            await reseeded(lab)
+        assert refused.value.code == "log_in_use"
+        await lab.start()
+
+
+async def test_a_lab_without_a_past_is_not_begun_anew(tmp_path: Path, nats_url: str) -> None:
+    table = ControllerTable(state=str(tmp_path / "fresh"))
+    settings = ControllerSettings(controller=table, nats=NatsTable(url=nats_url))
+    bus = await connect(nats_url, name="tests", within_s=10)
+    with pytest.raises(LabError) as refused:
+        await reseed(JetStream(bus), settings, SystemClock())
+    assert refused.value.code == "nothing_known"
+    await bus.close()
 
 
 async def test_a_lab_made_anew_takes_agents_that_remember_the_old_one(
