@@ -78,14 +78,18 @@ def public_bytes(public: str) -> bytes:
     return raw[1:33]
 
 
-def issue(issuer: Key, subject: str, name: str, nats: dict[str, object]) -> str:
-    """Sign a JWT for the key `subject`; `nats` is the part that depends on its type."""
+def issue(issuer: Key, subject: str, name: str, nats: dict[str, object], expires: int = 0) -> str:
+    """Sign a JWT for the key `subject`; `nats` is the part that depends on its type.
+
+    It is good until `expires`, in seconds since 1970; 0: until it is revoked.
+    """
     body: dict[str, object] = {
         "iss": issuer.public,
         "iat": int(time.time()),
         "sub": subject,
         "name": name,
         "nats": {**nats, "version": 2},
+        **({"exp": expires} if expires else {}),
     }
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
     body["jti"] = base64.b32encode(digest).rstrip(b"=").decode()

@@ -16,7 +16,12 @@ from tests.chaos import (
     faults_bus,
     faults_controller,
     faults_disk,
+    faults_dut,
+    faults_gang,
+    faults_keys,
     faults_load,
+    faults_log,
+    faults_serial,
     faults_streams,
 )
 from tests.chaos.checker import check
@@ -34,7 +39,12 @@ FAULTS: tuple[Fault, ...] = (
     *faults_bus.FAULTS,
     *faults_controller.FAULTS,
     *faults_disk.FAULTS,
+    *faults_dut.FAULTS,
+    *faults_gang.FAULTS,
+    *faults_keys.FAULTS,
     *faults_load.FAULTS,
+    *faults_log.FAULTS,
+    *faults_serial.FAULTS,
     *faults_streams.FAULTS,
 )
 

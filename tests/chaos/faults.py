@@ -43,9 +43,10 @@ async def under_load(
     *,
     within_s: float = SETTLE_S,
     judge: Judge | None = None,
+    on_boards: bool = True,
 ) -> Once:
     """Let a fault happen in the middle of a run; return what came of it."""
-    document = load.profile(seconds, tuple(lab.boards.values()))
+    document = load.profile(seconds, tuple(lab.boards.values()) if on_boards else ())
     run = await load.submit(lab, document)
     running, rate = await load.loaded(lab, run)
     history.note("fault", what=what, job=run)

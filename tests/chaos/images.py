@@ -68,9 +68,9 @@ def a_small_disk(mount: Path, mebibytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(mount)], capture_output=True, check=False)
 
 
-def fill(mount: Path) -> Path:
+def fill(mount: Path, name: str = "filler") -> Path:
     """Fill a disk to the last byte; return the file to remove."""
-    path = mount / "filler"
+    path = mount / name
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         size = 1 << 20
         while size:

@@ -61,6 +61,7 @@ class SshServer:
         self.kind, self.folder, self._options = kind, folder, options
         self.port = free_port()
         self.host_key = ""
+        self._argv: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -69,6 +70,18 @@ class SshServer:
             self._start_board()
         else:
             self._start_real()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start_again(self) -> None:
+        """Start it as it was: on its port, with the keys that lie in its folder."""
+        if self.kind == "board":
+            self._start_board()
+        else:
+            self._run_real()
 
     def way(self, *, user: str = "root", port: int = 0, guard: Guard | None = None) -> SshWay:
         return SshWay(
@@ -109,6 +122,10 @@ class SshServer:
         if os.geteuid() != 0:
             pytest.skip("needs root: sshd in a mount namespace of its own")
         self._make_keys()
+        self._argv = self._command()
+        self._run_real()
+
+    def _run_real(self) -> None:
         script = self.folder / "mounts.sh"
         script.write_text(
             _MOUNTS.format(passwd=self.folder / "passwd", root_ssh=self.folder / "root_ssh")
@@ -116,7 +133,7 @@ class SshServer:
         unshare = need_program("unshare", "util-linux")
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [unshare, "-m", "/bin/sh", str(script), *self._command()],
+                [unshare, "-m", "/bin/sh", str(script), *self._argv],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )
