@@ -128,7 +128,8 @@ async def f25_prompt(lab: ChaosLab) -> Once:
 
 def _group_of(shell: int) -> list[int]:
     """Return what the shell has started."""
-    found, waiting = [], [shell]
+    found: list[int] = []
+    waiting = [shell]
     while waiting:
         pid = waiting.pop()
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
