@@ -6,9 +6,7 @@ LOG begin above all that were ever given, its epochs too, so agents and boards n
 still runs there ends by the first Sync, or by the next fence.
 """
 
-import sqlite3
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +14,8 @@ import msgspec
 
 from tshrag_common.bus.jetstream import JetStream, StreamInfo
 from tshrag_common.clock import Clock
-from tshrag_common.errors import ErrorReport, Refused
+from tshrag_common.errors import Refused
 from tshrag_common.ids import Epoch
-from tshrag_common.states import JOB, RUN, JobState, RunState
 from tshrag_common.streams import LOG, StreamConfig, all_streams
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.people import People
@@ -26,10 +23,8 @@ from tshrag_controller.core.revive import recorded, revive
 from tshrag_controller.log.checkpoint import Checkpoint, Checkpoints, Copy
 from tshrag_controller.recover import make_stream, restore_projection
 from tshrag_controller.settings import ControllerSettings
+from tshrag_controller.store.closing import close_all
 from tshrag_controller.store.store import Store
-
-CODE = "log_lost"
-WHY = "the LOG was lost; nobody knows how far it had come"
 
 
 class Reseeded(NamedTuple):
@@ -86,7 +81,7 @@ async def _from(
     store: Store, checkpoints: Checkpoints, newest: Checkpoint | None, sequence: int, now: int
 ) -> Reseeded:
     """Make what this store knows the checkpoint before the first frame."""
-    runs, lost = await store.change(lambda db: _close(db, sequence, now))
+    runs, lost = await store.change(lambda db: close_all(db, sequence, now))
     lab = await _people_of(checkpoints, newest, now)
     # an epoch behind the first frame tells a LOG that follows a checkpoint from a whole one
     lab.sequence, lab.epoch, lab.admitted, lab.at = sequence, Epoch(sequence + 1), runs, now
@@ -115,35 +110,3 @@ async def _people_of(checkpoints: Checkpoints, newest: Checkpoint | None, now: i
         return Lab()
     before = revive(await checkpoints.lab(newest), now)
     return Lab(people=People(intents=before.people.intents), policy=before.policy)
-
-
-def _close(db: sqlite3.Connection, sequence: int, now: int) -> tuple[int, tuple[str, ...]]:
-    """End all that is alive in the projection, and bring it to `sequence`."""
-    error = msgspec.json.encode(ErrorReport(code=CODE, message=WHY))
-    alive = db.execute(f"SELECT no, id FROM runs WHERE state IN ({_OPEN_RUNS})").fetchall()
-    db.execute(_END_ATTEMPTS, (now, WHY))
-    db.execute(_END_JOBS, (now, error))
-    for number, (no, _) in enumerate(alive):
-        db.execute(_END_RUN, (now, f"{CODE}: {WHY}", no))
-        row = (no, sequence, number, now, RunState.ERROR, f"{CODE}: {WHY}")
-        db.execute("INSERT INTO timeline VALUES (?,?,?,?,?,?)", row)
-    db.execute("UPDATE leases SET ended_at=?, cause='lost', why=? WHERE ended_at=0", (now, WHY))
-    db.execute("INSERT OR REPLACE INTO meta VALUES ('applied_seq', ?)", (sequence,))
-    count = db.execute("SELECT coalesce(max(no), 0) FROM runs").fetchone()
-    return int(count[0]), tuple(str(run) for _, run in alive)
-
-
-def _listed(states: Iterable[str]) -> str:
-    return ", ".join(f"'{state}'" for state in states)
-
-
-_OPEN_RUNS = _listed(state for state in RunState if not RUN.is_final(state))
-_OPEN_JOBS = _listed(state for state in JobState if not JOB.is_final(state))
-_END_ATTEMPTS = (
-    "UPDATE attempts SET state='lost', ended_at=?, reason=? WHERE state NOT IN ('ended', 'lost')"
-)
-_END_JOBS = f"UPDATE jobs SET state='error', ended_at=?, error=? WHERE state IN ({_OPEN_JOBS})"
-_END_RUN = (
-    "UPDATE runs SET state='error', ended_at=?, reason=?, evidence=coalesce(evidence, '[]') "
-    "WHERE no=?"
-)

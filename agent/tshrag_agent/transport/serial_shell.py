@@ -7,6 +7,7 @@ the next fence, ``end`` and a restarted agent find whatever is left of it.
 """
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from tshrag_agent.transport.board_time import QUESTION, ClockReading, read_answe
 from tshrag_agent.transport.console import HOUSEKEEPING, Driver, SerialConsole
 from tshrag_agent.transport.dut_facts import Answers, proc_reading, proc_script
 from tshrag_agent.transport.launch import exit_of, launch_script
-from tshrag_agent.transport.remote_shell import RemoteShell
+from tshrag_agent.transport.remote_shell import ANSWER_S, RemoteShell
 from tshrag_agent.transport.serial_facts import facts_script
 from tshrag_agent.transport.serial_files import SerialFiles
 from tshrag_agent.transport.serial_way import SerialWay
@@ -39,6 +40,9 @@ AUTHOR = "agent"
 
 _AFTER_KILL_S = 8.0
 _FACTS_S = 20.0
+_PIDS = re.compile(r"[0-9\s]*")
+_FENCE = re.compile(r"([0-9]{21} \S+)?")
+_ASKED_MOST = 8  # where answers are not plain ones
 _KILLED = 137  # what a shell says of SIGKILL
 _NOTE = "no lease on the DUT: what runs goes on while the line is lost"
 
@@ -232,8 +236,7 @@ class SerialTransport:
         if self._held == fence:
             return base
         try:
-            _, said = await self._shell.ask(f"cat {base}.fence 2>/dev/null")
-            seen = said.decode("ascii", "replace").strip()
+            seen = await self._plainly(f"cat {base}.fence 2>/dev/null", _FENCE)
             self._compare(fence, seen)
             await self._end_marked(f"tree:{base}:")  # of this fence, too: a line that was lost
             await self._write_fence(base, seen, f"{fence:021d} {self._holder}")
@@ -264,9 +267,18 @@ class SerialTransport:
     async def _end_marked(self, mark: str) -> None:
         grace_s = round(self._way.grace_s)
         text = f"_ts_end '{mark}' {grace_s};printf %s \"$_ts_l\""
-        _, left = await self._shell.ask(text, timeout_s=grace_s + _AFTER_KILL_S)
-        if left.strip():
-            raise self._not_ended(f"processes {left.decode('ascii', 'replace')[:80]} stay alive")
+        left = await self._plainly(text, _PIDS, grace_s + _AFTER_KILL_S)
+        if left:
+            raise self._not_ended(f"processes {shown(left, 80)} stay alive")
+
+    async def _plainly(self, text: str, form: re.Pattern[str], timeout_s: float = ANSWER_S) -> str:
+        """Return an answer of this form; a kernel may speak in between, so it is asked again."""
+        for _ in range(_ASKED_MOST):
+            _, said = await self._shell.ask(text, timeout_s=timeout_s)
+            answer = said.decode("ascii", "replace").strip()
+            if form.fullmatch(answer):
+                break
+        return answer
 
     async def _attend(self, mark: str, running: _Running, on_output: OutputSink) -> Completed:
         self._running = running

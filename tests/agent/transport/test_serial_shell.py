@@ -259,6 +259,17 @@ async def test_what_an_agent_before_left_is_ended_by_the_next_fence(dut: Dut) ->
     assert (await alive(dut)) == []
 
 
+async def test_what_a_kernel_says_in_the_middle_is_no_answer(dut: Dut) -> None:
+    for name in ("cat", "grep"):  # of the fence, and of what is left alive
+        path = dut.folder / "bin" / name
+        talk = f"mkdir {dut.folder}/{name} && echo '[ 9.1] usb 1-1: error -71' >/dev/tty"
+        path.write_text(f'#!/bin/sh\n{{ {talk}; }} 2>/dev/null\nexec /bin/{name} "$@"\n')
+        path.chmod(0o755)
+    assert (await dut.sh("echo well")).succeeded
+    assert bytes(dut.output).endswith(b"well\n")
+    assert all((dut.folder / name).is_dir() for name in ("cat", "grep")), "it has spoken"
+
+
 async def test_a_reboot_in_the_middle_is_said(dut: Dut) -> None:
     with pytest.raises(TransportFailed) as caught:
         await dut.sh("echo begun; reboot")
