@@ -15,6 +15,7 @@ from tests.chaos.lab import AGENTS, ChaosLab
 from tests.chaos.outcome import Bar, Once
 from tshrag_common import requests as r
 from tshrag_common.errors import LabError
+from tshrag_common.intent_requests import SetIntent
 from tshrag_common.views import AttemptView, DutView, RunView
 
 NAME = "delta"
@@ -74,6 +75,11 @@ class Beside:
     async def dut(self) -> DutView:
         duts = (await self.lab.client.duts()).duts
         return next(each for each in duts if each.dut.id == self.board)
+
+    async def back(self) -> None:
+        """Say, as a person who has looked, that the board is well."""
+        asked = SetIntent(kind="dut", names=(self.board,), what="in_service", reason="looked")
+        await self.lab.client.set_intent(asked)
 
     async def marked(self, reason: str, within_s: float = 60.0) -> float:
         """Return how long it takes until the board is out of service for such a reason."""

@@ -301,8 +301,8 @@ class SerialTransport:
             running.may_stop = False
             self._running = None
             running.over.set()
-        if left:
-            raise self._not_ended(f"processes {' '.join(map(str, left[:10]))} stay alive")
+        if left:  # or the mark was damaged: look again
+            await self._break_off(mark)
         return _completed(status, "exit", began_at)
 
     async def _break_off(self, mark: str) -> None:
