@@ -25,13 +25,21 @@ MAY_IMPORT = {  # rooms below -> the only ones of ours that they may import
     CONTROLLER + "reports/": ("tshrag_controller.reports", "tshrag_common"),
     CONTROLLER + "cli/": (
         "tshrag_controller.cli",
+        "tshrag_controller.rehearsal",
         "tshrag_controller.reports",
+        "tshrag_common",
+    ),
+    CONTROLLER + "rehearsal/": (
+        "tshrag_controller.rehearsal",
+        "tshrag_controller.core",
         "tshrag_common",
     ),
     AGENT + "shepherd/": ("tshrag_agent.shepherd",),
 }
 PURE = (  # reach nothing that acts, not even through another room
     CONTROLLER + "core/",
+    CONTROLLER + "rehearsal/",
+    COMMON + "work.py",
     COMMON + "states.py",
     COMMON + "digest.py",
     COMMON + "profile.py",

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 CHANNELS_MOST = 512
 _REMEMBERED = 1024
-_FLUSH_S = 20.0
+_FLUSH_S = 120.0
+"""What a reader may rest behind the end of what is said to him; one who is gone is lost sooner."""
 
 W = TypeVar("W", bound=AnyWant)
 Handler = Callable[[Channel, ServeChannel, W], Awaitable[None]]
@@ -37,9 +38,15 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], object]
 class Channels:
     """What people have open here."""
 
-    def __init__(self, agent: AgentId, bus: Callable[[], Bus | None], spawn: Spawn) -> None:
+    def __init__(
+        self,
+        agent: AgentId,
+        bus: Callable[[], Bus | None],
+        spawn: Spawn,
+        hub: Hub | None = None,
+    ) -> None:
         self._agent, self._spawn = agent, spawn
-        self._hub = Hub(bus)
+        self._hub = Hub(bus) if hub is None else hub  # an empty one is false
         self._handlers: dict[type, Handler[Any]] = {}
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
         self.counters = Counter[str]()
@@ -59,13 +66,18 @@ class Channels:
         self._hub.resync()
 
     def open(self, command: ServeChannel) -> None:
-        """Begin to serve what a command tells of; one that is served, or was, stays as it is."""
+        """Begin to serve what a command tells of.
+
+        One that is served already greets again, one that was says its last word again: who asks
+        anew has not heard it.
+        """
         name = _name(command.org, command.person, command.session)
         known = self._hub.find(name)
         if known is not None:
             known.greet()
             return
         if name in self._ended:
+            self._hub.repeat(name)
             return
         back = subjects.channel_out(command.org, command.person, self._agent, command.session)
         channel = self._hub.open(name, back)
@@ -95,8 +107,7 @@ class Channels:
             channel.greet()
             await handler(channel, command, command.want)
             await channel.finish()
-            async with asyncio.timeout(_FLUSH_S):
-                await channel.flushed()
+            await _flushed(channel)
         except LabError as failed:
             error = failed.report()
         except TimeoutError:
@@ -110,6 +121,18 @@ class Channels:
 
 def _name(org: str, person: str, session: str) -> str:
     return f"{org}.{person}.{session}"
+
+
+async def _flushed(channel: Channel) -> None:
+    """Return when all was taken, however slowly; raise TimeoutError where nothing is any more."""
+    while True:
+        before = channel.unacked_bytes
+        try:
+            async with asyncio.timeout(_FLUSH_S):
+                return await channel.flushed()
+        except TimeoutError:
+            if channel.unacked_bytes == before:
+                raise
 
 
 async def _echo(channel: Channel, command: ServeChannel, want: EchoWant) -> None:

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from tshrag_agent.leases import Leases
 from tshrag_agent.transport.base import PowerSwitch, TransportFailed
 from tshrag_agent.transport.console import Driver, Pace, SerialConsole
@@ -21,6 +23,7 @@ from tshrag_common.channel.console_words import (
     Power,
     SendBreak,
     SetBaud,
+    SetLine,
     SetPace,
     Status,
     Told,
@@ -117,6 +120,7 @@ class ConsoleServer:
             tx_bytes=console.tx_bytes,
             boots=signs.boot if signs else 0,
             last_sign=signs.last if signs else "",
+            state=console.settings.state,
         )
 
     async def switch(self, dut: DutId, what: str) -> None:
@@ -241,7 +245,10 @@ class _Attached:
             case SendBreak(duration_s=duration_s):
                 await self._driver().send_break(duration_s)
             case SetBaud(baud=baud):
-                await self._console.set_baud(self._driver(), baud)
+                state = replace(self._console.settings.state, baud=baud)
+                await self._console.configure(self._driver(), state)
+            case SetLine(state=state):
+                await self._console.configure(self._driver(), state)
             case Power(what=what):
                 driver = self._driver()
                 self._console.note(f"power {what}", driver.author)

@@ -28,6 +28,8 @@ from tshrag_agent.channels import Channels
 from tshrag_agent.consoles import Consoles
 from tshrag_agent.drill import Drills
 from tshrag_agent.exchanged import exchanged
+from tshrag_agent.gang.address import address_of
+from tshrag_agent.gang.gangs import Gangs
 from tshrag_agent.holding import kept_leases
 from tshrag_agent.intake import Intake
 from tshrag_agent.journal.journal import Journal
@@ -44,6 +46,7 @@ from tshrag_agent.reports.tap import HostTap
 from tshrag_agent.settings import AgentSettings, DutTable
 from tshrag_agent.slots import Slots
 from tshrag_common import wire
+from tshrag_common.bus.connection import Bus
 from tshrag_common.clock import SystemClock
 from tshrag_common.commands import StartAttempt
 from tshrag_common.errors import ErrorReport
@@ -96,7 +99,7 @@ class Daemon:
         self.facts = gather(self.agent, settings, secrets.token_hex(8), VERSION)
         self.leases = Leases(self._clock, kept_leases(journal))
         self.setups = Setups(journal, self._clock, self._carry)
-        self.facts = with_carried(self.facts, self.setups.digests)
+        self.facts = with_carried(self.facts, self.setups.digests, self.setups.owed)
         self.leases.on_take(self.setups.distrust)
         self.roster = Roster(slots_of(settings, self.facts), self.leases)
         self._contact = Contact(self.roster.live, shepherd, self._clock)
@@ -122,7 +125,7 @@ class Daemon:
             intake=self.intake,
             clock=self._clock,
             beat_s=settings.agent.beat_s,
-            attend=self.channels.attend,
+            attend=self._attend,
             renew=self._contact.renew,
         )
         blobs = BlobClient(self.agent, lambda: self._online.bus)
@@ -132,6 +135,8 @@ class Daemon:
         self.consoles = Consoles(journal, self._clock, self.roster)
         self._duts = self.consoles.duts(settings.dut, self.channels)
         self._boards = self._new_boards(settings)
+        address = address_of(bundle.url, self._duts)
+        self._gangs = Gangs(self.agent, settings, self._clock, lambda: self._online.bus, address)
         self.reloads = Reloads(settings, self._duts, self._boards, self.roster, self._changed)
         self._host_tap = HostTap(journal, self._clock)
         self._sampler = self._new_sampler(settings.agent.sample_s)
@@ -161,6 +166,7 @@ class Daemon:
             blame=self._blame,
             contact=self._contact,
             stuck=self.roster.stuck,
+            gangs=self._gangs,
         )
 
     def _new_boards(self, settings: AgentSettings) -> Boards:
@@ -202,6 +208,7 @@ class Daemon:
                 group.create_task(self._duts.run(), name="consoles")
                 group.create_task(self.leases.watch(), name="leases")
                 group.create_task(self.channels.run(), name="channels")
+                group.create_task(self._gangs.run(), name="gangs")
                 group.create_task(self.consoles.run(), name="console records")
                 group.create_task(self.reloads.run(), name="reloads")
                 if self._sampler is not None:
@@ -222,6 +229,10 @@ class Daemon:
                 await self._boards.close()
             await self._site.sockets.close()
 
+    async def _attend(self, bus: Bus) -> None:
+        await self.channels.attend(bus)
+        await self._gangs.attend(bus)
+
     async def _exchange(self) -> None:
         """Take other credentials when the file holds them, for ever."""
         async for bundle in exchanged(self._settings.bundle, self._bundle):
@@ -231,6 +242,7 @@ class Daemon:
     async def _recover(self, found: Found, poison: frozenset[Fence]) -> None:
         """Adopt or end what an earlier agent has left."""
         failpoint("recover.found")
+        await self._gangs.load({left.row.fence for left in found.left})
         for fence, seq in found.ended:
             self.roster.end(fence, seq)
         for left in found.left:
@@ -260,9 +272,9 @@ class Daemon:
             raise AssertionError("attempts are made while the daemon serves")
         return self._attempts
 
-    def _carry(self, carried: Mapping[DutId, str]) -> None:
+    def _carry(self, carried: Mapping[DutId, str], owed: Mapping[DutId, str]) -> None:
         """Say in the next hello what the DUTs carry; until then the end of each attempt does."""
-        self.facts = with_carried(self.facts, carried)
+        self.facts = with_carried(self.facts, carried, owed)
         self._online.facts = self.facts
 
     async def _blame(self, dut: DutId, reason: str) -> None:

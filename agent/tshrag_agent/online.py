@@ -25,7 +25,7 @@ from tshrag_common.seals import seal_report
 
 logger = logging.getLogger(__name__)
 
-_AGAIN_WITHIN_S = 20.0
+_AGAIN_WITHIN_S, _LOOK_S = 20.0, 1.0
 DENIED_S = 15.0
 """A server that is being started may refuse what it will take in a moment."""
 _DENIED = ("authorization", "authentication", "revoked", "expired")
@@ -77,7 +77,7 @@ class Online:
         self.bus: Bus | None = None
         self.outbounds: dict[SpoolName, Outbound] = {}
         self._saw_hello = False
-        self._denied = asyncio.Event()
+        self._denied, self._exchanged = asyncio.Event(), asyncio.Event()
         self._denied_since = 0.0
         self._dark_s = 0.0
 
@@ -85,7 +85,7 @@ class Online:
         """Be connected, for ever.
 
         Raises:
-            Denied: the credentials are of no use any more.
+            Denied: the credentials are of no use any more, and nothing is at work here.
             Refused: the address or the credentials cannot be understood.
 
         """
@@ -96,21 +96,19 @@ class Online:
     async def exchange(self, bundle: Bundle) -> None:
         """Go on with other credentials: the connection is made anew, no attempt notices."""
         self._bundle = bundle
-        self._denied_since = 0.0
+        self._exchanged.set()
         if self.bus is not None:
             await self.bus.close()
 
     async def _stay(self) -> None:
-        within_s: float | None = None
         while True:
-            bus = await self._connected(within_s)
+            bus = await self._connected()
             try:
                 self.bus = bus
                 await self._live(bus)
             finally:
                 self.bus = None
                 await bus.close()
-            within_s = _AGAIN_WITHIN_S
             if self._dark_s:
                 dark_s, self._dark_s = self._dark_s, 0.0
                 await asyncio.sleep(dark_s)
@@ -132,8 +130,20 @@ class Online:
         return True
 
     async def _give_up(self) -> None:
-        await self._denied.wait()
-        raise self._refused("credentials refused")
+        """End when credentials are refused, but not what is at work: that needs no bus.
+
+        It goes on until its own limit or its lease ends it, and tells when there are credentials.
+        """
+        is_said = False
+        while True:
+            await self._denied.wait()
+            if not self._roster.live:
+                raise self._refused("credentials refused")
+            if not is_said:
+                what = f"credentials refused; {len(self._roster.live)} attempts go on without"
+                logger.error("%s", self._refused(what).line)
+                is_said = True
+            await asyncio.sleep(_LOOK_S)
 
     def _note(self, state: str) -> None:
         """Log what the connection says of itself; for how long are our credentials refused?"""
@@ -150,20 +160,36 @@ class Online:
         fix = "ask for new ones: tshrag agent enroll " + self.facts.agent
         return Denied("nats", said, fix)
 
-    async def _connected(self, within_s: float | None) -> Bus:
-        try:
-            return await self._connect(
-                self._bundle.url,
-                name=self.facts.agent,
-                credentials=self._bundle.creds or None,
-                ca=self._bundle.ca or None,
-                on_state=self._note,
-                within_s=within_s,
-            )
-        except Unreachable as error:
-            if any(word in str(error).lower() for word in _DENIED):
-                raise self._refused(str(error)) from None
-            return await self._connected(None)
+    async def _connected(self) -> Bus:
+        """Connect, for as long as it takes; with other credentials as soon as there are."""
+        while True:
+            self._exchanged.clear()
+            self._denied_since = 0.0
+            dialing = asyncio.get_running_loop().create_task(self._dial(), name="dial")
+            exchanged = asyncio.get_running_loop().create_task(self._exchanged.wait())
+            try:
+                await asyncio.wait({dialing, exchanged}, return_when=asyncio.FIRST_COMPLETED)
+                if dialing.done():
+                    bus = dialing.result()
+                    self._denied.clear()
+                    return bus
+                self._denied.clear()
+            except Unreachable as error:
+                if any(word in str(error).lower() for word in _DENIED):
+                    self._denied.set()
+            finally:
+                exchanged.cancel()
+                dialing.cancel()
+
+    async def _dial(self) -> Bus:
+        return await self._connect(
+            self._bundle.url,
+            name=self.facts.agent,
+            credentials=self._bundle.creds or None,
+            ca=self._bundle.ca or None,
+            on_state=self._note,
+            within_s=_AGAIN_WITHIN_S,
+        )
 
     async def _live(self, bus: Bus) -> None:
         """Serve one connection until it is closed for good."""

@@ -28,7 +28,8 @@ A = TypeVar("A")
 READS: frozenset[r.Verb] = frozenset(
     (
         "runs", "run", "jobs", "why", "stats", "health", "agents", "duts", "logs", "metrics",
-        "series", "leases",
+        "series", "leases", "watch", "outlook", "queue", "placement", "flaky", "judge", "query",
+        "console", "console_grep", "signs", "work",
     )
 )  # fmt: skip
 """Answered by any controller, a standby too, and so asked again where no answer comes. All others
@@ -36,6 +37,9 @@ are answered by the leader."""
 REQUEST_S = 30.0
 PATIENCE_S = 2.0
 """How long a question that any controller could answer waits before it is put again."""
+SLOW: frozenset[r.Verb] = frozenset(("judge", "query"))
+SLOW_PATIENCE_S = 10.0
+"""The same for what may take its time: another copy of it is work."""
 MOST_COPIES = 6
 
 _ENVELOPE = msgspec.json.Decoder(r.Envelope)
@@ -79,7 +83,7 @@ class Asking:
         await self._hear_elections()
         loop = asyncio.get_running_loop()
         copies: set[asyncio.Task[Message]] = set()
-        patience_s = PATIENCE_S if verb in READS else timeout_s
+        patience_s = patience_of(verb, timeout_s)
         try:
             while True:
                 if len(copies) < MOST_COPIES:
@@ -120,6 +124,13 @@ class Asking:
         if envelope.error is not None:
             raise error_of(envelope.error)
         return envelope
+
+
+def patience_of(verb: r.Verb, timeout_s: float) -> float:
+    """Return how long to wait before a question is put again."""
+    if verb not in READS:
+        return timeout_s
+    return SLOW_PATIENCE_S if verb in SLOW else PATIENCE_S
 
 
 def error_of(report: ErrorReport) -> LabError:

@@ -24,6 +24,7 @@ from tshrag_common.errors import Unavailable
 from tshrag_common.ids import DEFAULT_ORG, OrgId
 from tshrag_common.judge_client import Judges
 from tshrag_common.lease_client import LeaseAsking
+from tshrag_common.metric_client import MetricAsking
 from tshrag_common.operating import Operating
 from tshrag_common.resolve_client import Resolves
 from tshrag_common.states import RUN, RunState
@@ -35,7 +36,9 @@ WATCH_AGAIN_S = 15.0
 _NEWS = msgspec.json.Decoder(News)
 
 
-class Client(ConsoleClient, Drilling, Judges, LeaseAsking, Operating, Resolves, StoreAsking):
+class Client(
+    ConsoleClient, Drilling, Judges, LeaseAsking, MetricAsking, Operating, Resolves, StoreAsking
+):
     """One method a request; the requests of other areas come in as classes of their own."""
 
     async def submit(self, request: r.Submit) -> r.SubmitAnswer:
@@ -117,15 +120,16 @@ class Client(ConsoleClient, Drilling, Judges, LeaseAsking, Operating, Resolves, 
     async def _follow(self, run: str, news: asyncio.Queue[News]) -> AsyncIterator[News | RunView]:
         seen, state = -1, ""
         while not is_final(state):
+            again_at = asyncio.get_running_loop().time() + WATCH_AGAIN_S
             answer = await self._watch_again(run)
             if answer is not None and answer.seq > seen:
                 seen, state = answer.seq, answer.run.state
                 yield answer.run
             last = 0
             while not is_final(state):
-                item = await _next(news, seen)
+                item = await _next(news, seen, again_at)
                 if item is None or item.restarted or item.after > seen:
-                    break  # silence, another leader, or a gap: ask for the run as it stands
+                    break  # it is time, who told it is gone, or a gap: ask how the run stands
                 if last and not item.after:
                     break  # the news began anew meanwhile
                 seen, last, state = item.seq, item.seq, item.state
@@ -138,13 +142,18 @@ class Client(ConsoleClient, Drilling, Judges, LeaseAsking, Operating, Resolves, 
             return None
 
 
-async def _next(news: asyncio.Queue[News], seen: int) -> News | None:
-    """Return the next news behind sequence `seen`; None when it is silent for long."""
+async def _next(news: asyncio.Queue[News], seen: int, until: float) -> News | None:
+    """Return the next news behind frame `seen`; None when it is time to ask again.
+
+    Whoever tells does so only for as long as it is asked; several may tell the same.
+    """
+    if asyncio.get_running_loop().time() >= until:
+        return None
     try:
-        async with asyncio.timeout(WATCH_AGAIN_S):
+        async with asyncio.timeout_at(until):
             while True:
                 item = await news.get()
-                if item.seq > seen:
+                if item.seq > seen or item.restarted:
                     return item
     except TimeoutError:
         return None

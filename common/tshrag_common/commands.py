@@ -13,6 +13,16 @@ from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
 from tshrag_common.jobs import JobSpec
 
 
+class Mate(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One of those that start together, and where: the job itself is among them."""
+
+    role: str
+    job: JobId
+    agent: AgentId
+    fence: Fence
+    dut: DutId | None = None
+
+
 class StartAttempt(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="start"):
     """Try this job. ``spec`` is an index into the specs of the message."""
 
@@ -29,6 +39,7 @@ class StartAttempt(msgspec.Struct, frozen=True, kw_only=True, array_like=True, t
     run_duts: tuple[str, ...] = ()
     seed: int = 4242
     lease_s: float = 0.0  # without an answered heartbeat; 0: until its own time limit
+    mates: tuple[Mate, ...] = ()  # of its gang, in the order of the plan, itself too
 
 
 class CancelAttempt(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="cancel"):

@@ -30,6 +30,7 @@ class Dut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     faulty: str = ""  # the reason; empty when it is well
     carries: tuple[str, ...] = ()
     can: tuple[str, ...] = ()  # power, console, bootloader, flash
+    owes: tuple[str, ...] = ()  # setups, in place or spoilt, whose teardown is still to be done
 
 
 class AgentFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

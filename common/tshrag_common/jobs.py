@@ -55,6 +55,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_jobs: int = 50  # one after the other on one DUT, while others wait
     max_runtime_s: float = 0.0  # of all of these; 0: no limit
     window_s: float = 0.0  # how long the first waits for others before a setup is made for it
+    linger_s: float = -1.0  # how long its setup stays behind its last job; below 0: as the lab says
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,6 +64,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: str
     commands: tuple[tuple[str, ...], ...] = ()
     teardown: tuple[tuple[str, ...], ...] = ()
+    env: dict[str, str] = {}  # of the profile: others undo it, with an environment of their own
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -129,6 +131,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expect_reboot: bool = True  # false: it fails when its DUT boots meanwhile
     setup: Setup | None = None  # of its group
     scrape: tuple[Scrape, ...] = ()  # endpoints that are asked while it runs
+    undo: bool = False  # it undoes the setup that its DUT carries, and does nothing else
 
     @property
     def is_guarded(self) -> bool:

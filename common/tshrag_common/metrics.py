@@ -10,12 +10,13 @@ import re
 import sys
 from array import array
 from collections.abc import Collection, Iterable, Iterator
-from typing import Literal, NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from tshrag_common.errors import Refused, shown
 from tshrag_common.ids import Whole
+from tshrag_common.scrapes import LabelName
 from tshrag_common.statistics import NAMES
 from tshrag_common.units import UNITS
 
@@ -51,6 +52,7 @@ class MetricInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unit: str = ""
     type: MetricType = "gauge"
     description: str = ""
+    labels: Annotated[tuple[LabelName, ...], msgspec.Meta(max_length=8)] = ()  # tags that are kept
 
 
 def metric_key(text: str, where: str = "") -> str:

@@ -6,6 +6,7 @@ from tshrag_common import (
     requests as r,
     suspend_requests as sr,
     why_requests as wr,
+    work_requests as wk,
 )
 from tshrag_common.asking import Asking
 
@@ -36,3 +37,6 @@ class Operating(Asking):
 
     async def flaky(self, request: fr.AskFlaky) -> fr.FlakyAnswer:
         return await self.ask("flaky", request, fr.FlakyAnswer)
+
+    async def work(self, request: wk.AskWork) -> wk.WorkAnswer:
+        return await self.ask("work", request, wk.WorkAnswer)

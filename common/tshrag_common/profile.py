@@ -107,6 +107,7 @@ class GroupOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     max_jobs: Annotated[int, Meta(ge=1, le=10_000)] = 50
     max_runtime: LongTimeout | UnsetType = UNSET
     window: Sleep | UnsetType = UNSET
+    linger: Sleep | UnsetType = UNSET  # before its teardown, behind its last job; unset: the lab's
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -130,7 +131,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     freeze: Freeze | UnsetType = UNSET
     stop: Literal["at_end", "when_decided"] = "at_end"
     setup: Step | UnsetType = UNSET  # of the DUT, once for all jobs of a group
-    teardown: Step | UnsetType = UNSET  # before another group has the DUT
+    teardown: Step | UnsetType = UNSET  # when the group has ended, or before another has the DUT
     group: GroupOptions = GroupOptions()
 
 

@@ -111,6 +111,7 @@ class Ended(Report, frozen=True, kw_only=True, array_like=True, tag="ended"):
     setup: Literal["", "made", "found", "failed"] = ""  # what came of that of its group
     setup_us: Whole = 0  # how long that took, or had taken when it was made
     clock: BoardClock | None = None  # of its DUT; None: it was not read
+    owes: tuple[str, ...] | None = None  # setups whose teardown is to be done; None: as before
 
 
 class DutChanged(Report, frozen=True, kw_only=True, array_like=True, tag="dut_changed"):

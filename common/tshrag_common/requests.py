@@ -27,14 +27,14 @@ from tshrag_common.views import (
 
 Verb = Literal[
     "submit", "plan", "cancel", "runs", "run", "jobs", "why", "stats", "health", "agents",
-    "duts", "logs", "metrics", "series", "watch", "blob_has", "blob_put",
+    "duts", "logs", "metrics", "metric_infos", "series", "watch", "blob_has", "blob_put",
     "lease_take", "lease_renew", "lease_release", "lease_share", "lease_transfer", "leases",
     "lease_reserve",
     "set_intent", "hold", "let_go", "reschedule",
-    "outlook", "queue", "placement", "flaky",
+    "outlook", "queue", "placement", "flaky", "work",
     "channel",
     "resolve",
-    "query", "query_part", "store_status", "store_do",
+    "query", "query_file", "query_part", "store_status", "store_do",
     "console", "console_grep", "signs",
     "drill",
     "judge",
@@ -46,11 +46,15 @@ Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Every answer. ``durable`` is false where the LOG does not reach the disk at once."""
+    """Every answer, and the controller (``node``) that gives it.
+
+    ``durable`` is false where the LOG does not reach the disk at once.
+    """
 
     data: msgspec.Raw = msgspec.Raw(b"null")
     error: ErrorReport | None = None
     durable: bool = True
+    node: str = ""
 
 
 class LocalLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from tshrag_common import store_requests as sr
+from tshrag_common import requests as r, store_requests as sr
 from tshrag_common.asking import Asking
 
 QUERY_S, STORE_S = 120.0, 600.0
@@ -12,7 +12,8 @@ class StoreAsking(Asking):
     """Query, fetch the files of queries, look after the store."""
 
     async def query(self, request: sr.Query) -> sr.QueryAnswer:
-        return await self.ask("query", request, sr.QueryAnswer, QUERY_S)
+        verb: r.Verb = "query" if request.format == "rows" else "query_file"
+        return await self.ask(verb, request, sr.QueryAnswer, QUERY_S)
 
     async def query_file(self, answer: sr.QueryAnswer) -> AsyncIterator[bytes]:
         """Yield the file that a query has made, part by part."""

@@ -12,6 +12,7 @@
     lab.v1.agent.<agent>.logs  agent -> archive        stream LOGS, output, bounded
     lab.v1.agent.<agent>.blob  agent -> controller     answered: loads down, artifacts up
     lab.v1.agent.<agent>.tty   agent -> controller     live bytes of a held console
+    lab.v1.gang.<to>.<agent>   agent -> agent <to>     what jobs of a gang say, sent again
     lab.v1.req.<org>.<verb>    people -> controller    answered: the one API
     lab.v1.ui.<org>.…          controller -> people    what they watch
     lab.v1.chan.in.<org>.<person>.<agent>.<session>    people -> agent, bytes of a channel
@@ -199,6 +200,34 @@ def may_exchange(agent: str) -> tuple[str, str]:
 def person_exchanges(person: str) -> tuple[str, str]:
     """Return what `person` may publish and hear on channels; the server adds the org."""
     return f"{ROOT}.chan.in.{person}.*.*", f"{ROOT}.chan.out.{person}.*.*"
+
+
+def gang(to: AgentId, of: AgentId) -> str:
+    """Return where the agent `of` says to the agent `to` what jobs of a gang say."""
+    return f"{ROOT}.gang.{token('agent', to)}.{token('agent', of)}"
+
+
+def any_gang(to: AgentId) -> str:
+    """Return the pattern of what all agents say to `to` for jobs of gangs."""
+    return f"{ROOT}.gang.{token('agent', to)}.*"
+
+
+def gang_of(subject: str) -> tuple[AgentId, AgentId]:
+    """Return to which agent this is said, and by which.
+
+    Raises:
+        InvalidId: it is nothing that agents say to each other.
+
+    """
+    match subject.removeprefix(ROOT + ".").split("."):
+        case ["gang", to, of] if subject.startswith(ROOT):
+            return agent_id(to), agent_id(of)
+    raise InvalidId("subject", f"{shown(subject)} is nothing between agents")
+
+
+def may_mail(agent: str) -> tuple[str, str]:
+    """Return what `agent` may publish and hear for jobs of gangs; it may be a template."""
+    return f"{ROOT}.gang.*.{agent}", f"{ROOT}.gang.{agent}.*"
 
 
 def may_publish(agent: str) -> tuple[str, ...]:

@@ -164,7 +164,7 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DutView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A DUT as the controller sees it: available, leased, faulty or unreachable."""
+    """A DUT as the controller sees it: available, leased, teardown, faulty or unreachable."""
 
     dut: Dut
     agent: str

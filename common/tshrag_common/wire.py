@@ -12,6 +12,7 @@ import msgspec
 
 from tshrag_common.commands import CommandBatch
 from tshrag_common.errors import Refused
+from tshrag_common.gang_messages import GangMail
 from tshrag_common.reports import (
     Heartbeat,
     HeartbeatAnswer,
@@ -68,6 +69,7 @@ REPORTS = Codec(ReportBatch)
 SAMPLES = Codec(SamplesMessage)
 OUTPUT = Codec(OutputBatch)
 COMMANDS = Codec(CommandBatch)
+GANG = Codec(GangMail)
 HEARTBEAT = Codec(Heartbeat, "json")
 HEARTBEAT_ANSWER = Codec(HeartbeatAnswer, "json")
 

@@ -1,12 +1,13 @@
 """The bus of a lab: a nats-server of our own, started or adopted, or one that is there by URL."""
 
+import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tshrag_common.bus.connection import Bus, connect
-from tshrag_common.errors import LabError, Refused
+from tshrag_common.errors import LabError, Refused, Unreachable
 from tshrag_common.ids import DEFAULT_ORG
 from tshrag_common.keys import Bundle, read_bundle, write_secret
 from tshrag_common.labkeys import OPERATOR, LabKeys, keys_in, load_lab, new_lab
@@ -18,6 +19,9 @@ from tshrag_controller.settings import ControllerSettings, NatsTable
 
 logger = logging.getLogger(__name__)
 
+Dial = Callable[[float | None], Awaitable[Bus]]
+"""Connects within so many seconds, or for as long as it takes."""
+REDIAL_S, REDIAL_PAUSE_S = 10.0, 1.0
 KEYS = "keys.json"
 JOINED = "joined"
 """Is there where the keys came from another controller's box: none are issued here."""
@@ -26,15 +30,44 @@ OWN_BUNDLE = "me.json"
 
 
 class Broker:
-    """A connection of account CTL, the keys of the lab, and the server where it is ours."""
+    """A connection of account CTL, the keys of the lab, and the server where it is ours.
 
-    """``durable``: every accepted answer is on disk before it is given, as far as we know."""
+    ``durable``: every accepted answer is on disk before it is given, as far as we know.
+    """
 
     def __init__(
-        self, bus: Bus, keys: LabKeys, url: str, server: NatsServer | None, durable: bool = True
+        self,
+        bus: Bus,
+        keys: LabKeys,
+        url: str,
+        server: NatsServer | None,
+        durable: bool = True,
+        dial: Dial | None = None,
     ) -> None:
         self.bus, self.keys, self.url, self.server = bus, keys, url, server
         self.durable, self.is_checked = durable, server is not None
+        self._dial = dial
+
+    async def redial(self) -> None:
+        """Connect anew, for as long as it takes, where the connection was closed for good.
+
+        The credentials are read again before each try: they may have run out, been revoked, and
+        been exchanged.
+
+        Raises:
+            Unreachable: this bus was handed in open, and nobody knows the way back.
+
+        """
+        if self._dial is None:
+            raise Unreachable("nats", "the connection was closed for good", "restart the server")
+        await self.bus.close()
+        while True:
+            try:
+                self.bus = await self._dial(REDIAL_S)
+                return
+            except LabError as error:
+                logger.error("the bus is not reached again", extra={"why": error.line})
+                await asyncio.sleep(REDIAL_PAUSE_S)
 
     async def look(self, nats: NatsTable) -> tuple[Facts, ...]:
         """Return what can be learnt of an external server: nothing, where no way leads there."""
@@ -93,15 +126,24 @@ async def open_broker(settings: ControllerSettings, say: Callable[[str], None]) 
         Refused, Unavailable: one clear line of what is wrong.
 
     """
-    bundle = _bundle(settings.nats.creds) if settings.nats.creds else None
+    bundle = _bundle_of(settings.nats)
     keys = keys_of(settings.state, bundle)
     node = settings.controller.node
     if settings.nats.url:
-        text = bundle.creds if bundle else ""
-        bus = await connect(
-            settings.nats.url, name=node, credentials=text, on_state=say, need_jetstream=True
-        )
-        broker = Broker(bus, keys, settings.nats.url, None)
+
+        async def dial(within_s: float | None) -> Bus:
+            bundle = await asyncio.to_thread(_bundle_of, settings.nats)
+            return await connect(
+                settings.nats.url,
+                name=node,
+                credentials=bundle.creds if bundle else "",
+                on_state=say,
+                need_jetstream=True,
+                within_s=within_s,
+            )
+
+        bus = await dial(None)
+        broker = Broker(bus, keys, settings.nats.url, None, dial=dial)
         try:
             await broker.check(settings.nats)
         except LabError:
@@ -112,11 +154,20 @@ async def open_broker(settings: ControllerSettings, say: Callable[[str], None]) 
         server.fresh_keys = lambda: load_lab(settings.state / KEYS)
         if server.adopted:
             await _push(server, keys, node)
-        credentials = keys.controller_creds(node).text
-        bus = await connect(
-            server.url, name=node, credentials=credentials, on_state=say, need_jetstream=True
-        )
-        broker = Broker(bus, keys, server.url, server, settings.nats.sync_interval == "always")
+
+        async def dial(within_s: float | None) -> Bus:
+            return await connect(
+                server.url,
+                name=node,
+                credentials=keys.controller_creds(node).text,
+                on_state=say,
+                need_jetstream=True,
+                within_s=within_s,
+            )
+
+        bus = await dial(None)
+        durable = settings.nats.sync_interval == "always"
+        broker = Broker(bus, keys, server.url, server, durable, dial)
     write_own_bundle(settings.state, broker)
     return broker
 
@@ -131,8 +182,8 @@ async def _push(server: NatsServer, keys: LabKeys, node: str) -> None:
         await system.close()
 
 
-def _bundle(path: str) -> Bundle:
-    return read_bundle(Path(path).expanduser())
+def _bundle_of(nats: NatsTable) -> Bundle | None:
+    return read_bundle(Path(nats.creds).expanduser()) if nats.creds else None
 
 
 def _server_config(settings: ControllerSettings) -> ServerConfig:

@@ -96,11 +96,47 @@ async def serve(
         broker = await open_broker(settings, say)
         is_last = False
         try:
-            is_last = await serve_on(settings, broker, stop, on_ready)
+            is_last = await _serve_again(settings, broker, stop, on_ready)
         finally:
             await broker.close(stop_server=stop_server and is_last)
     finally:
         held.close()
+
+
+async def _serve_again(
+    settings: ControllerSettings,
+    broker: Broker,
+    stop: asyncio.Event,
+    on_ready: Callable[[Broker], None],
+) -> bool:
+    """Serve over one connection after the other: one that is closed for good is made anew."""
+    while True:
+        try:
+            return await serve_on(settings, broker, stop, on_ready)
+        except LabError as error:
+            if not broker.bus.closed.is_set():
+                raise
+            logger.warning("the connection is made anew", extra={"why": error.line})
+        if not await _is_reached(broker, stop):
+            return False
+
+
+async def _is_reached(broker: Broker, stop: asyncio.Event) -> bool:
+    """Connect again and look after our nats-server meanwhile; false: we are told to stop."""
+    loop = asyncio.get_running_loop()
+    dialing = loop.create_task(broker.redial(), name="redial")
+    others: list[asyncio.Task[object]] = [loop.create_task(stop.wait(), name="stop")]
+    if broker.server is not None:
+        others.append(loop.create_task(broker.server.watch(), name="server-watch"))
+    try:
+        await asyncio.wait([dialing, *others], return_when=asyncio.FIRST_COMPLETED)
+        if dialing.done():
+            dialing.result()
+        return dialing.done()
+    finally:
+        for task in (dialing, *others):
+            task.cancel()
+        await asyncio.wait([dialing, *others])
 
 
 async def serve_on(
@@ -219,7 +255,7 @@ def _first(error: BaseException) -> LabError:
 
 
 async def _exit_when_closed(broker: Broker) -> None:
-    """End the process when the connection is closed for good: its supervisor starts it anew."""
+    """End what is served over a connection that is closed for good: another one is made."""
     await broker.bus.closed.wait()
     raise Unreachable("nats", "the connection was closed for good", "see the log of nats-server")
 

@@ -14,6 +14,7 @@ from tshrag_common.commands import (
     CommandBatch,
     FreeDut,
     HoldDut,
+    Mate,
     StartAttempt,
     Sync,
 )
@@ -33,7 +34,8 @@ from tshrag_controller.core.decision import (
     SendStart,
     SendSync,
 )
-from tshrag_controller.core.lab import Lab
+from tshrag_controller.core.gangs import mates_of, role_of
+from tshrag_controller.core.lab import Job, Lab, Run
 from tshrag_controller.core.stopping import to_end, wanted
 
 logger = logging.getLogger(__name__)
@@ -216,4 +218,20 @@ def start_of(lab: Lab, fence: Fence, specs: Specs) -> StartAttempt:
         run_duts=tuple(duts),
         seed=run.seed,
         lease_s=attempt.lease_s,
+        mates=_mates(lab, run, job),
+    )
+
+
+def _mates(lab: Lab, run: Run, job: Job) -> tuple[Mate, ...]:
+    """Return who starts together with a job and where; nobody where it starts alone."""
+    return tuple(
+        Mate(
+            role=role_of(run, mate),
+            job=mate.id,
+            agent=lab.attempts[mate.fence].agent,
+            fence=mate.fence,
+            dut=lab.attempts[mate.fence].dut,
+        )
+        for mate in mates_of(lab, job)
+        if mate.fence in lab.attempts
     )

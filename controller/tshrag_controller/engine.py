@@ -19,6 +19,7 @@ from tshrag_controller.core.decision import BrokenLab, Decision, Effect, ForgetR
 from tshrag_controller.core.events import AnyEvent
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.on_tick import next_due, on_tick
+from tshrag_controller.core.queues_followed import tidy
 from tshrag_controller.core.replay import apply_frame
 from tshrag_controller.core.resume import on_resume
 from tshrag_controller.core.revive import index_anew, recorded
@@ -90,6 +91,7 @@ class Engine:
         self.follows = False
         """While it follows, `ask` only reads, at once, and what is told to it is dropped."""
         self._since_indexed = 0
+        self._tidied: tuple[int, bool] = (-1, False)
         self._finishing, self._finished = False, asyncio.Event()
 
     @property
@@ -109,6 +111,14 @@ class Engine:
         else:
             self._inbox.put_nowait((decide, answer))
         return answer
+
+    def ask_queues(self, decide: Decide[T]) -> Awaitable[T]:
+        """Ask what looks at who waits: queues of a Lab that follows are put right before."""
+        now = self._clock.now()
+        if self.follows and (self._lab.sequence, next_due(self._lab) <= now) != self._tidied:
+            tidy(self._lab, now)
+            self._tidied = (self._lab.sequence, next_due(self._lab) <= now)
+        return self.ask(decide)
 
     def tell(self, decide: Decide[None]) -> None:
         """Let `decide` be part of the next turn; nobody waits for it."""

@@ -1,7 +1,8 @@
 """Committed events -> those who wait for them: people who watch a run, and a cancel that waits.
 
-News are published only while somebody watches; a watcher asks again every 30 s. What is missed
-is not repeated: each news names the one before, and a reader with a gap asks for the whole.
+News are published only while somebody watches, by whichever controller was asked; a watcher asks
+again every 15 s, perhaps another one. What is missed is not repeated: each news names the one
+before, and a reader with a gap asks for the whole. What two controllers tell counts once.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from tshrag_common.ids import Fence, JobId, RunId, run_of
 from tshrag_common.reports import Ended
 from tshrag_common.views import Moved, News
 from tshrag_controller.core import events as e
+from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.lab import Lab, Run
 from tshrag_controller.log.frames import Frame
 
@@ -38,15 +40,18 @@ class Feed:
         self._last: dict[RunId, int] = {}
         self._ends: dict[Fence, list[asyncio.Future[Ended | None]]] = {}
 
-    def watch(self, run: RunId) -> None:
+    def watch(self, run: RunId, sequence: int) -> None:
+        """Tell of a run for a while, of whatever moves in it behind frame `sequence`."""
         now = self._clock.monotonic()
         for name in [name for name, until in self._watched.items() if until < now]:
             del self._watched[name]
             self._last.pop(name, None)
         self._watched[run] = now + WATCH_S
+        self._last.setdefault(run, sequence)  # whoever knows less has missed something
 
-    def announce(self, lab: Lab, at: int) -> None:
-        """Tell those who watched the runs that are alive to watch them again: we lead now."""
+    def announce(self, decision: Decision) -> None:
+        """Tell those who watch the runs that are alive to ask again: who told them may be gone."""
+        lab, at = decision.lab, decision.now
         for run in list(lab.runs.values())[:MOST_ANNOUNCED]:
             news = News(
                 seq=lab.sequence, after=0, at=at, run=run.id, state=run.state, counts={},

@@ -17,10 +17,7 @@ from tshrag_common.bus.objects import Objects
 from tshrag_common.clock import Clock
 from tshrag_common.ids import DEFAULT_ORG, AgentId
 from tshrag_common.states import RunState
-from tshrag_common.streams import (
-    ARTIFACTS,
-    LOADS,
-)
+from tshrag_common.streams import ARTIFACTS, LOADS
 from tshrag_controller import witness
 from tshrag_controller.answers.blobs import AgentBlobs, BlobAnswers
 from tshrag_controller.answers.channels import ChannelAnswers
@@ -111,7 +108,7 @@ class Leading:
         self.feed = Feed(clock, self._outbox.publish)
         now = self._lab_clock.now
         self.dispatch = Dispatch(self._send_command, lambda run: self.judging.put(run), now)
-        node = settings.controller.node
+        self._node = node = settings.controller.node
         self._pen = Pen(self._log, node, lab.sequence)
         self.engine = Engine(lab, self._pen, self._lab_clock, self._on_commit, self._carry_out)
         self.engine.follows = True
@@ -160,7 +157,8 @@ class Leading:
         self._loads = ObjectBlobs(Objects(self._log, LOADS))
         aside = self._outbox.set_aside
         agent_blobs = AgentBlobs(self._loads, ObjectBlobs(Objects(self._log, ARTIFACTS)), aside)
-        self._requests = Verbs(self._verbs(), self._bus.plain, self._broker.durable, aside)
+        verbs, plain = self._verbs(), self._bus.plain
+        self._requests = Verbs(verbs, plain, self._broker.durable, aside, self._node)
         self._beat_messages = BeatMessages(self.beats, aside)
         self._beats_served = Served(self._bus, "beat", self._beat_messages.answer, 64)
         self._blobs_served = Served(self._bus, "blob", agent_blobs.answer, 16)
@@ -282,6 +280,7 @@ class Leading:
         return {
             "engine": self.engine.lead(),
             "deposed": self.pulses.deposed(),
+            "others": self.pulses.watch_others(lambda: self.engine.tell(self.feed.announce)),
             "streams": self._pulling.fit_streams(),
             "send": self.dispatch.send(),
             "judge": self.judging.judge(),
@@ -312,7 +311,7 @@ class Leading:
 
     def _announce(self, decision: Decision) -> None:
         """Tell people that another controller leads: who waits for an answer asks again."""
-        self.feed.announce(decision.lab, decision.now)
+        self.feed.announce(decision)
         data = str(decision.lab.epoch).encode()
         for org in {DEFAULT_ORG, *self._broker.keys.orgs}:
             self._outbox.publish(subjects.ui(org, "leader"), data)
@@ -333,6 +332,7 @@ class Leading:
 
     async def _answer_request(self, message: Message) -> bytes:
         await self.standby.newest()
+        await self._pulling.caught_up(message.subject.rpartition(".")[2])
         return await self._requests.answer(message)
 
     async def _answer_lead(self, message: Message) -> bytes | None:

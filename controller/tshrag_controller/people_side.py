@@ -8,6 +8,7 @@ from tshrag_common import (
     lease_requests as lr,
     requests as r,
     suspend_requests as su,
+    work_requests as wk,
 )
 from tshrag_controller.answers.flaky import FlakyAnswers
 from tshrag_controller.answers.intents import IntentAnswers
@@ -15,6 +16,7 @@ from tshrag_controller.answers.leases import LeaseAnswers
 from tshrag_controller.answers.outlook import OutlookAnswers
 from tshrag_controller.answers.placement import PlacementAnswers
 from tshrag_controller.answers.suspend import SuspendAnswers
+from tshrag_controller.answers.work import WorkAnswers
 from tshrag_controller.checking import Checking
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.durations import Durations
@@ -36,6 +38,7 @@ class PeopleSide:
         self._outlook = OutlookAnswers(engine, self._durations, clock)
         self._placement = PlacementAnswers(engine, store)
         self._flaky = FlakyAnswers(engine, store, clock)
+        self._work = WorkAnswers(engine, store, clock)
         self.checking = Checking(engine, health)
 
     async def recall(self) -> None:
@@ -64,4 +67,5 @@ class PeopleSide:
             "queue": Verb(r.Nothing, self._outlook.queue),
             "placement": Verb(r.Named, self._placement.placement),
             "flaky": Verb(fr.AskFlaky, self._flaky.flaky),
+            "work": Verb(wk.AskWork, self._work.work),
         }

@@ -1,5 +1,6 @@
 """Streams of agents -> whoever takes what they hold; and the room that is kept in them."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
@@ -24,6 +25,18 @@ from tshrag_controller.settings import ControllerSettings
 
 logger = logging.getLogger(__name__)
 
+FRESH_S = 5.0
+READS_OF = {
+    "series": MET,
+    "metrics": MET,
+    "query": MET,
+    "judge": MET,
+    "logs": LOGS,
+    "console": LOGS,
+    "console_grep": LOGS,
+}
+"""What a question is about that is in none of the frames."""
+
 Take = Callable[[Sequence[Incoming]], Awaitable[None]]
 Loops = dict[str, Coroutine[None, None, None]]
 
@@ -33,6 +46,7 @@ class Pulling:
 
     def __init__(self, log: JetStream, engine: Engine, settings: ControllerSettings) -> None:
         self._log, self._engine, self._settings = log, engine, settings
+        self._pullers: dict[str, list[Puller]] = {}
 
     async def data(self, ingest: Ingest) -> Loops:
         """Return the loops that bring samples and output to this controller's stores."""
@@ -51,6 +65,31 @@ class Pulling:
             for stream, consumer, _, _ in consumers.values():
                 await self._log.delete_consumer(stream, consumer.name)
         return {name: self._pull(*each) for name, each in consumers.items()}
+
+    async def caught_up(self, verb: str) -> None:
+        """Return when this standby has stored all that was in the streams before a question.
+
+        A leader has: it alone says that a run is complete, and of what it has.
+
+        Raises:
+            TimeoutError: we are too far behind.
+
+        """
+        stream = READS_OF.get(verb)
+        if stream is None or not self._engine.follows:
+            return
+        upto = (await self._log.stream_info(stream)).last_seq
+        behind = [each for each in self._pullers.get(stream, ()) if each.acked < upto]
+        async with asyncio.timeout(FRESH_S):
+            newest = await asyncio.gather(*(self._newest(each) for each in behind))
+            for puller, sequence in zip(behind, newest, strict=True):
+                while puller.acked < sequence:
+                    puller.moved.clear()
+                    await puller.moved.wait()
+
+    async def _newest(self, puller: Puller) -> int:
+        tail = await self._log.tail(puller.stream, puller.consumer.filter_subject or ">")
+        return tail.sequence if tail is not None else 0
 
     async def reports(self, take: Take) -> None:
         """Bring the reports to the leader, for ever: what was taken is in the LOG.
@@ -78,6 +117,7 @@ class Pulling:
         a full stream would take nothing new, and what it would not take could never be judged.
         """
         puller = Puller(self._log, stream, consumer)  # makes the consumer where there is none
+        self._pullers.setdefault(stream, []).append(puller)
         async for batch in puller.batches():
             await take([(each.subject, each.sequence, each.data) for each in batch])
             await puller.ack(batch[-1].sequence)

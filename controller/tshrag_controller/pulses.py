@@ -106,6 +106,17 @@ class Pulses:
         if pulse.role == "leaving":
             self.news.set()
 
+    async def watch_others(self, on_gone: Callable[[], None]) -> None:
+        """Call `on_gone` for ever, whenever another controller is not there any more."""
+        known: set[str] = set()
+        while True:
+            others = self.electorate.others(self._clock.monotonic())
+            boots = {each.pulse.boot for each in others}
+            if known - boots:
+                on_gone()
+            known = boots
+            await asyncio.sleep(PULSE_S)
+
     def _heed(self, pulse: Pulse) -> None:
         if not self._engine.follows:
             if pulse.epoch > self._engine.epoch and not self._deposed_by.done():

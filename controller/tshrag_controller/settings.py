@@ -83,6 +83,9 @@ class SchedulerTable(msgspec.Struct, frozen=True, kw_only=True):
     consumables: dict[Token, policy.Consumable] = {}
     setup_points: policy.Points = policy.SETUP_POINTS
     setup_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = policy.SETUP_S
+    linger_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = policy.LINGER_S
+    teardown_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = policy.TEARDOWN_S
+    teardown_failed: Literal["next", "quarantine"] = "next"
 
 
 class HealthTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +174,9 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
             consumables=table.consumables,
             setup_points=table.setup_points,
             setup_s=table.setup_s,
+            linger_s=table.linger_s,
+            teardown_s=table.teardown_s,
+            teardown_failed=table.teardown_failed,
         )
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tshrag_common import (
     console_requests as cr,
+    metric_requests as mr,
     requests as r,
     store_requests as sr,
 )
@@ -51,6 +52,7 @@ def data_verbs(data: DataAnswers) -> Mapping[str, Verb]:
     return {
         "logs": Verb(r.GetLogs, data.logs),
         "metrics": Verb(r.ListMetrics, data.metrics),
+        "metric_infos": Verb(mr.ListInfos, data.infos),
         "series": Verb(r.GetSeries, data.series),
     }
 
@@ -89,6 +91,7 @@ def drill_verbs(drills: DrillAnswers) -> Mapping[str, Verb]:
 def store_verbs(samples: SampleAnswers, store: StoreAnswers) -> Mapping[str, Verb]:
     return {
         "query": Verb(sr.Query, samples.query),
+        "query_file": Verb(sr.Query, samples.file),
         "query_part": Verb(sr.QueryPart, samples.part),
         "store_status": Verb(sr.StoreAbout, store.status),
         "store_do": Verb(sr.StoreDo, store.do),

@@ -1,7 +1,9 @@
 """What the scheduler promises, over real agents: setups shared, resources, rates, orgs, retries."""
 
 import asyncio
+import json
 import secrets
+import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_lab import client_of, final, submit, when
+from tests.support.command_line import run_cli
 from tshrag_common import requests as r
 from tshrag_common.client import Client
 from tshrag_common.views import JobView
@@ -197,3 +200,31 @@ async def test_two_gangs_that_want_the_same_boards_both_end(lab: LabProcesses) -
     async with client_of(lab) as client:
         runs = [await submit(client, document) for _ in range(3)]
         assert {(await final(client, run)).state for run in runs} == {"passed"}
+
+
+async def test_the_work_of_a_lab_can_be_exported_and_played_again(
+    lab: LabProcesses, tmp_path: Path
+) -> None:
+    async with client_of(lab) as client:
+        run = await submit(client, document("sleep 0.5", "sleep 0.5", kind="solo"))
+        assert (await final(client, run)).state == "passed"
+    work, host = str(tmp_path / "work.jsonl"), str(tmp_path / "lab.toml")
+    said = await cli(lab, "history", "export", "--work", work, "--lab", host)
+    assert said.returncode == 0, said.stderr
+    assert keep_lines(Path(work), run) == 2
+    said = await cli(lab, "simulate", "--lab", host, "--work", work, "--json")
+    assert said.returncode == 0, said.stderr
+    played = json.loads(said.stdout)
+    assert (played["hosts"], played["jobs"]) == (2, 2)
+    assert 1.0 <= played["policies"][0]["makespan_s"] < 60, "one board, one after the other"
+    assert played["policies"][0]["unfit"] == {}
+
+
+async def cli(lab: LabProcesses, *words: str) -> "subprocess.CompletedProcess[str]":
+    return await asyncio.to_thread(run_cli, *words, state=lab.state)
+
+
+def keep_lines(path: Path, holding: str) -> int:
+    kept = [line for line in path.read_text().splitlines() if holding in line]
+    path.write_text("\n".join(kept))
+    return len(kept)

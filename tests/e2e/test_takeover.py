@@ -8,13 +8,17 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.support.controllers import Controllers, a_document
 from tests.support.served_lab import until
 from tshrag_common import ids, requests as r
+from tshrag_common.asking import READS
 from tshrag_common.clock import SystemClock
-from tshrag_common.views import RunView
+from tshrag_common.judge_requests import JudgedStored
+from tshrag_common.store_requests import QueryAnswer
+from tshrag_common.views import News, RunView
 from tshrag_controller.cli.processes import LabProcesses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.xdist_group("e2e")]
@@ -145,9 +149,72 @@ async def test_a_frozen_leader_that_goes_on_does_no_harm(two: TwoControllers) ->
     await two.until(run, 5)
     two.controllers.signal("c0", signal.SIGCONT)
     await two.controllers.stands_by("c0")
-    views = await two.controllers.views()
-    assert {view.node: view.role for view in views} == {"c0": "standby", "c1": "leader"}
+
+    async def both_are_told() -> bool:  # whoever has just begun anew hears the other in a moment
+        views = await two.controllers.views()
+        return {view.node: view.role for view in views} == {"c0": "standby", "c1": "leader"}
+
+    await until(both_are_told)
     assert "standing by anew" in two.controllers.said("c0")
     assert await watching == "passed", (await two.controllers.client.run(run)).run
     await two.has_passed(run)
     assert await two.watched(other) == "passed"
+
+
+ASKED: dict[r.Verb, object] = {
+    "runs": {}, "stats": {}, "health": {}, "agents": {}, "duts": {}, "leases": {}, "queue": {},
+    "flaky": {}, "signs": {}, "work": {},
+    "run": {"id": "{run}"}, "jobs": {"id": "{run}"}, "why": {"id": "{run}"},
+    "watch": {"run": "{run}"}, "metrics": {"run": "{run}"},
+    "outlook": {"id": "{job}"}, "placement": {"id": "{job}"}, "logs": {"job": "{job}"},
+    "series": {"run": "{run}", "key": "long::n"},
+    "judge": {"run": "{run}", "criteria": {"all": {"metric": "long::n::count", "equals": 16}}},
+    "query": {"sql": "SELECT count(*) FROM samples WHERE key LIKE 'long%'"},
+    "console": {"dut": "nothing"}, "console_grep": {"duts": ["nothing"], "pattern": "x"},
+}  # fmt: skip
+"""Every question that a standby answers."""
+UNKNOWN = {"console": "unknown_dut", "console_grep": "unknown_dut", "outlook": "unknown_job"}
+"""Of those there is nothing in this lab; a standby says so as the leader does."""
+
+
+async def test_a_standby_answers_every_read_and_what_it_says_is_complete(
+    two: TwoControllers,
+) -> None:
+    assert ASKED.keys() == READS
+    run = await two.submit()
+    assert await two.watched(run) == "passed"
+    names = {"{run}": run, "{job}": ids.job_of(ids.run_id(run), 1)}
+    said: dict[str, r.Envelope] = {}
+    for verb, asked in ASKED.items():
+        text = msgspec.json.encode(asked).decode()
+        for name, value in names.items():
+            text = text.replace(name, value)
+        said[verb] = await two.controllers.answer_of("c1", verb, text.encode())
+    failed = {verb: each.error for verb, each in said.items() if each.error is not None}
+    assert {verb: error.code for verb, error in failed.items() if error} == UNKNOWN
+    judged = msgspec.json.decode(said["judge"].data, type=JudgedStored)
+    assert judged.would_be == "passed", judged
+    rows = msgspec.json.decode(said["query"].data, type=QueryAnswer).rows
+    assert rows[0][0] == 16
+
+
+async def test_who_watches_goes_on_when_the_standby_that_told_is_killed(
+    two: TwoControllers,
+) -> None:
+    run = await two.submit()
+    for node in ("c1", "c0"):  # both tell of it from here on, and what both tell counts once
+        await two.controllers.answer_of(node, "watch", f'{{"run":"{run}"}}'.encode())
+    told: list[tuple[int, str]] = []
+
+    async def watched() -> str:
+        async for news in two.controllers.client.watch(run):
+            if isinstance(news, News):
+                told.append((news.seq, news.state))
+        return "ended"
+
+    watching = asyncio.get_running_loop().create_task(watched())
+    await two.until(run, 2)
+    two.controllers.kill("c1")
+    assert await watching == "ended"
+    assert len(told) == len({seq for seq, _ in told}), "nothing was told twice"
+    await two.has_passed(run)

@@ -41,6 +41,16 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         lab.stop()
 
 
+def test_metrics_say_what_they_are(state: Path) -> None:
+    done = run_cli("metrics", "last", "samples.*", "--info", "--json", state=state)
+    assert done.returncode == 0, done.stderr
+    (info,) = json.loads(done.stdout)["infos"]
+    assert (info["key"], info["count"], info["series"]) == ("samples.value", 6000, 2)
+    assert info["writers"] == ["samples"] and info["last_at"] >= info["first_at"] > 0
+    done = run_cli("metrics", "last", "--info", state=state)
+    assert "samples.value" in done.stdout and "writer" in done.stdout
+
+
 def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 

@@ -20,6 +20,7 @@ import serial
 from tests.support.command_line import TSHRAG, environment_of, run_cli
 from tests.support.serial_pty import board
 from tests.support.waiting import wait_for
+from tests.support.wrong_speed import misread
 from tshrag_controller.cli.processes import LabProcesses
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("console-lab")]
@@ -264,11 +265,13 @@ def test_pyserial_sets_speed_and_break_by_rfc2217(lab: Path) -> None:
             port.write(b"echo rfc-$((2217*2))\r")
             assert b"rfc-4434" in port.read_until(b"rfc-4434")
             port.send_break(0.01)
-            port.baudrate = 115200
+            port.baudrate, port.parity, port.stopbits = 115200, "O", 2
             port.write(b"echo fast-\xff$((1+1))\r")
             assert port.read_until(b"fast-\xff2").endswith(b"fast-\xff2")
     found = run_cli("console", "b1", "--log", "--since", "5m", state=lab).stdout
-    assert "-- baud 9600 (default/owner-" in found
+    assert "-- baud 9600" in found
+    assert "-- parity odd (default/owner-" in found
+    assert "-- stop_bits 2 (default/owner-" in found
 
 
 PTY_TOOLS = {
@@ -323,3 +326,26 @@ def test_hostile_output_is_escaped_in_the_record(lab: Path) -> None:
     for words in (("--log",), ("--grep", "evil-1")):
         assert "\x1b" not in run_cli("console", "b1", *words, state=lab).stdout
     assert "\x1b]52" in run_cli("console", "b1", "--log", "--raw", state=lab).stdout
+
+
+def test_garbage_of_a_wrong_speed_is_recorded_and_harmless(lab: Path, tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, NULs, escapes: kept as they are, shown as text, no boot is seen."""
+    boot = b"U-Boot 2024.01\r\nLinux version 6.1\r\nKernel panic - not syncing: x\r\nb1 login: "
+    garbage = misread(boot * 40, 115200, 38400) + bytes(range(256)) + "\x9b2J".encode()
+    (tmp_path / "garbage").write_bytes(garbage)
+    before = run_cli("console", "b1", "--signs", state=lab).stdout
+    raw(lab, f"stty -opost; cat {tmp_path}/garbage; stty opost; echo after-$((1+1))-garbage\r")
+
+    def shown(*words: str) -> str:
+        return run_cli("console", "b1", "--log", *words, state=lab).stdout
+
+    wait_for(lambda: "after-2-garbage" in shown("--plain"), PATIENCE_S)
+    for words in (("--plain",), (), ("-o", "json")):
+        text = shown(*words)
+        assert not set(text) & {chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))}
+    kept = subprocess.run(
+        [*TSHRAG, "console", "b1", "--log", "--raw"],
+        env=environment_of(lab), capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    assert garbage in kept
+    assert run_cli("console", "b1", "--signs", state=lab).stdout == before

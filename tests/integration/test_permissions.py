@@ -369,3 +369,14 @@ async def test_nobody_speaks_on_a_channel_as_another(trial: Trial) -> None:
     back = subjects.channel_out(ACME, "jo", a1, SESSION)
     assert await heard_by(trial.acme, listens, trial.a2, back) == 0
     assert await heard_by(trial.acme, listens, kim, back) == 0
+
+
+async def test_agents_speak_to_each_other_under_their_own_names_only(trial: Trial) -> None:
+    a1, a2 = AgentId("a1"), AgentId("a2")
+    hears = subjects.any_gang(a1)
+    assert await heard_by(trial.a1, hears, trial.a2, subjects.gang(a1, a2)) == 1
+    assert await heard_by(trial.a1, hears, trial.a2, subjects.gang(a1, AgentId("a3"))) == 0
+    for pattern in ("lab.v1.gang.>", "lab.v1.gang.*.*", hears, ">"):
+        assert await heard_by(trial.a2, pattern, trial.a2, subjects.gang(a1, a2)) == 0, pattern
+    assert await heard_by(trial.a1, hears, trial.acme, subjects.gang(a1, a2)) == 0
+    assert await heard_by(trial.acme, "lab.v1.gang.>", trial.a2, subjects.gang(a1, a2)) == 0

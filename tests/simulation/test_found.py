@@ -28,7 +28,8 @@ from tshrag_common.bus.connection import Bus, connect
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.bus.messages import Message
 from tshrag_common.bus.puller import Puller
-from tshrag_common.commands import CommandBatch, StartAttempt
+from tshrag_common.channel.wants import EchoWant
+from tshrag_common.commands import AnyCommand, CommandBatch, ServeChannel, StartAttempt
 from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import AgentId, Epoch, Fence
 from tshrag_common.jobs import JobSpec
@@ -69,6 +70,7 @@ class Bench:
         self.journal: Journal = self.disk.open()
         self.roster = Roster(Slots(9, {}))
         self.launched: list[Fence] = []
+        self.channels: list[ServeChannel] = []
         self.intake = Intake(
             NAME,
             verifier=CommandVerifier(NAME, lab_keys().controller_key),
@@ -77,6 +79,7 @@ class Bench:
             roster=self.roster,
             launch=self._launch,
             clock=self.clock,
+            open_channel=self.channels.append,
         )
 
     async def bus(self) -> Bus:
@@ -110,7 +113,11 @@ class Bench:
             name="job",
             spec=0,
         )
-        batch = CommandBatch(epoch=Epoch(1), n=n, agent=NAME, commands=(start,), specs=(a_spec(),))
+        self.hear(n, start)
+
+    def hear(self, n: int, command: AnyCommand, epoch: int = 1) -> None:
+        specs = (a_spec(),)
+        batch = CommandBatch(epoch=Epoch(epoch), n=n, agent=NAME, commands=(command,), specs=specs)
         sealed = CommandSigner(lab_keys().controller).seal(NAME, wire.COMMANDS.encode(batch))
         self.intake.hear(Message("cmd", "", sealed, {}))
 
@@ -204,6 +211,23 @@ def test_what_was_sent_before_an_end_was_confirmed_starts_nothing(tmp_path: Path
         assert await bench.intake.outdate(Epoch(1), 6) == (1, 6)
         assert bench.launched == [7, 9]
         assert bench.intake.counters["commands_late"] == 1
+        obey.cancel()
+
+    on_a_bench(tmp_path, scenario)
+
+
+def test_a_channel_that_the_answer_to_a_beat_overtook_is_served(tmp_path: Path) -> None:
+    def a_channel(session: str) -> ServeChannel:
+        return ServeChannel(org=ids.DEFAULT_ORG, person="jo", session=session, want=EchoWant())
+
+    async def scenario(bench: Bench) -> None:
+        obey = bench.loop.create_task(bench.intake.obey())
+        assert await bench.intake.outdate(Epoch(2), 4) == (2, 4)
+        bench.hear(3, a_channel("late"), epoch=2)
+        bench.hear(9, a_channel("deposed"), epoch=1)
+        assert await bench.intake.outdate(Epoch(2), 6) == (2, 6)
+        assert [each.session for each in bench.channels] == ["late"]
+        assert bench.intake.counters["commands_late"] == 2
         obey.cancel()
 
     on_a_bench(tmp_path, scenario)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from tshrag_common import requests as r
+from tshrag_common import requests as r, subjects
 from tshrag_common.bus.connection import Bus, connect
 from tshrag_common.client import Client
 from tshrag_common.errors import LabError
+from tshrag_common.ids import DEFAULT_ORG
 from tshrag_common.keys import write_secret
 from tshrag_common.views import ControllerView
 
@@ -102,6 +103,16 @@ class Controllers:
             return (await self.client.ask("health", r.Nothing(), r.HealthAnswer, 2.0)).controllers
         except LabError:
             return ()
+
+    async def answer_of(self, name: str, verb: str, data: bytes) -> r.Envelope:
+        """Ask until one controller has answered: which one is asked is the server's choice."""
+        ends = time.monotonic() + 60.0
+        while True:
+            answer = await self.bus.request(subjects.req(DEFAULT_ORG, verb), data, 30.0)
+            envelope = msgspec.json.decode(answer.data, type=r.Envelope)
+            if envelope.node == name:
+                return envelope
+            assert time.monotonic() < ends, f"{name} does not answer {verb}"
 
     async def stands_by(self, name: str, within_s: float = 30.0) -> None:
         """Wait until a standby is there that has followed the whole LOG."""

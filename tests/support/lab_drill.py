@@ -466,13 +466,18 @@ class Drill:
             return {}
         job = self.lab.jobs[attempt.job]
         group = self.lab.runs[job.run].spec(job).need.group
-        if group is None or outcome == "refused":
+        row = self.lab.duts[attempt.dut].dut
+        if outcome == "refused":
             return {"carries": ()}
+        if group is None:
+            undone = outcome == "passed" or not row.carries
+            return {"carries": (), "owes": () if undone else row.owes}
         if outcome == "error":
             return {"carries": (), "setup": "failed"}
         there = group.digest in self.lab.duts[attempt.dut].dut.carries
         carries = (group.digest,) if outcome in ("passed", "failed") else ()
-        return {"carries": carries, "setup": "found" if there else "made", "setup_us": 5 * S}
+        setup = "found" if there else "made"
+        return {"carries": carries, "owes": (group.digest,), "setup": setup, "setup_us": 5 * S}
 
     def again(self, name: str, number: int) -> None:
         """Let an old batch come a second time, perhaps of a spool that is gone."""

@@ -43,6 +43,7 @@ MEANINGS = {
     "GroupOptions.key": "jobs with another key never share; left out: the label `app_version_id`",
     "GroupOptions.max_jobs": "one after the other on one DUT, while others wait for it",
     "GroupOptions.max_runtime": "of all of these",
+    "GroupOptions.linger": "its setup stays so long behind its last job; left out: `linger_s`",
     "GroupOptions.window": "the first waits so long for others before a setup is made for it",
     "Limits.duration": "of the run, from its first job",
     "Limits.timeout": "of a job, from the start of an attempt",

@@ -10,6 +10,7 @@ from tshrag_agent.attempts.setups import Leaving
 from tshrag_agent.attempts.steps import HostSteps, Site
 from tshrag_agent.boards.boards import Boards
 from tshrag_agent.duts import Duts
+from tshrag_agent.gang.gangs import Joining
 from tshrag_common.errors import LabError, Refused
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,18 @@ class Ways:
 
     def steps(self, attempt: Attempt) -> Steps:
         """Choose how an attempt is made; one that cannot be made here ends with the reason."""
+        steps: Steps
+        can_speak = False
         try:
-            return Leaving(attempt, self._possible(attempt), self._site.setups)
+            steps = self._possible(attempt)
+            can_speak = isinstance(steps, HostSteps)
+            steps = Leaving(attempt, steps, self._site.setups)
         except (LabError, OSError) as error:
             logger.error("an attempt is not possible here", extra={**attempt.facts})
-            return Impossible(error if isinstance(error, LabError) else _not_opened(error))
+            steps = Impossible(error if isinstance(error, LabError) else _not_opened(error))
+        if self._site.gangs is None or not attempt.start.mates:
+            return steps
+        return Joining(attempt, steps, self._site.gangs, can_speak)
 
     def _possible(self, attempt: Attempt) -> Steps:
         spec, dut = attempt.spec, attempt.start.dut

@@ -7,12 +7,13 @@ the wrapper on the DUT ends the rest.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tshrag_agent.attempts import workdir
 from tshrag_agent.attempts.attempt import Attempt
+from tshrag_agent.attempts.beside import Beside
 from tshrag_agent.attempts.capture import capture
 from tshrag_agent.attempts.dut_clock import DutClock
 from tshrag_agent.attempts.environment import (
@@ -26,22 +27,16 @@ from tshrag_agent.attempts.prepare import Command, load_command
 from tshrag_agent.attempts.raw_log import RawLog
 from tshrag_agent.attempts.steps import CLEANUP_S, Site
 from tshrag_agent.boards.board import Board
-from tshrag_agent.reports.clock_watch import ClockWatch
-from tshrag_agent.reports.dut_sampler import DutSampler
 from tshrag_agent.reports.logpump import LogPump
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.results.read import read_results
-from tshrag_agent.scrape.dial import dut_dial
-from tshrag_agent.scrape.scraper import Scrapes
 from tshrag_agent.transport.base import Completed, DutProbe, DutTransport, Stream, TransportFailed
-from tshrag_agent.transport.board_time import ClockReading
 from tshrag_common.errors import ErrorReport, LabError, StaleFence, shown
 from tshrag_common.ids import DutId
 
 logger = logging.getLogger(__name__)
 
 PROBE_S = 60.0
-READ_S = 5.0
 COPY_S = 600.0
 BACK_BYTES = 64 << 20
 """Of metrics and artifacts that are brought back."""
@@ -65,16 +60,8 @@ class DutSteps:
         self._attempt, self._site, self._place = attempt, site, place
         self._dir = workdir.place(site.store, attempt.start)
         self._remote = f"/tmp/tshrag-{attempt.start.job}.{attempt.start.attempt}"
-        self._dut_clock = DutClock()
         self._tap = SampleTap(
-            attempt.start,
-            attempt.spec,
-            site.clock,
-            ahead_s=site.ahead_s,
-            dut_clock=self._dut_clock,
-        )
-        self._watch = ClockWatch(
-            place.dut, self._read_clock, self._dut_clock, self._tap, site.clock, site.clock_s
+            attempt.start, attempt.spec, site.clock, ahead_s=site.ahead_s, dut_clock=DutClock()
         )
         self._pump = LogPump(
             attempt,
@@ -85,13 +72,7 @@ class DutSteps:
             spawn=site.spawn,
             most_bytes=attempt.spec.output_bytes,
         )
-        dial = dut_dial(place.dut, place.transport)
-        self._scrapes = Scrapes(attempt.spec, dial, self._tap.gate, site.clock)
-        self._sampler: DutSampler | None = None
-        if site.sample_s:
-            self._sampler = DutSampler(
-                self._tap.source, place.dut, self._read_proc, site.clock, site.sample_s
-            )
+        self._beside = Beside(attempt, site, place.dut, place.transport, self._tap)
         self._raw: dict[str, RawLog] = {}
         self._command: Command | None = None
         self._env: dict[str, str] = {}
@@ -114,7 +95,7 @@ class DutSteps:
     async def _work(self) -> None:
         probe = await self._place.transport.probe(timeout_s=PROBE_S)
         self._command = command = await self._prepare(probe)
-        await self._watch.begin()
+        await self._beside.begin()
         self._attempt.launched()
         if not await self._site.setups.ready(self._attempt, self._execute):
             return
@@ -136,20 +117,14 @@ class DutSteps:
             await read_results(spec, self._dir.path, self._dir.stdout, gate, self._site.clock)
             await self._pump.finish()
             self._note_cut()
-        stale = self._sampler.notices() if self._sampler is not None else ()
-        self._attempt.record.clock = self._dut_clock.report()
-        self._attempt.record.notices = (
-            *self._tap.gate.notices(),
-            *stale,
-            *self._scrapes.notices(),
-        )
+        self._attempt.record.notices = (*self._tap.gate.notices(), *self._beside.notices())
 
     async def _leave_in_order(self) -> None:
         command = self._command
         if self._attempt.is_over and command is not None:
             await self._see_that_it_is_gone()
-        if command is not None and self._attempt.record.outcome != "error":
-            await self._watch.once()  # what comes back with the files is placed by it too
+        if command is not None:
+            await self._beside.end()
         if command is not None and command.cleanup:
             await self._cleanup(command.cleanup)
         if self._is_there:
@@ -178,12 +153,6 @@ class DutSteps:
         if self._attempt.record.outcome in ("failed", "timeout"):
             folder, fence = self._dir.artifacts / "freeze", self._attempt.start.fence
             await capture(board, self._place.transport, fence, spec.capture, folder)
-
-    async def _read_proc(self) -> Mapping[str, str]:
-        return await self._place.transport.read_proc(timeout_s=READ_S)
-
-    async def _read_clock(self) -> ClockReading | None:
-        return await self._place.transport.read_clock(timeout_s=READ_S)
 
     async def _prepare(self, probe: DutProbe) -> Command:
         attempt, site, spec = self._attempt, self._site, self._attempt.spec
@@ -223,24 +192,12 @@ class DutSteps:
         """Execute one step; false: it did not hold."""
         self._pump.start()
         try:
-            async with self._scrapes.running(), asyncio.TaskGroup() as group:
-                beside = (
-                    group.create_task(self._sample(), name=f"samples {step}"),
-                    group.create_task(self._watch.run(), name=f"clock {step}"),
-                )
-                try:
-                    completed = await self._on_dut(argv, self._attempt.spec.timeout_s)
-                finally:
-                    for task in beside:
-                        task.cancel()
+            async with self._beside.running(step):
+                completed = await self._on_dut(argv, self._attempt.spec.timeout_s)
         except ExceptionGroup as failed:  # an error of the DUT has a code: it must come out as such
             raise failed.exceptions[0] from None
         self._note(step, completed)
         return self._attempt.record.outcome == "passed"
-
-    async def _sample(self) -> None:
-        if self._sampler is not None:
-            await self._sampler.run()
 
     async def _on_dut(self, argv: Sequence[str], timeout_s: float) -> Completed:
         spec = self._attempt.spec

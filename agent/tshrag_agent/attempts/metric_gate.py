@@ -5,14 +5,17 @@ first reason; nothing a load says is fatal. A key that no load.toml declares get
 first sample is written with.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tshrag_agent.attempts.dut_clock import DutClock
+from tshrag_agent.attempts.metric_text import bad_time, instant_of, number_of, span_of, time_of
+from tshrag_agent.attempts.overflow import WHOLE, Overflow
+from tshrag_agent.results.forms import word
 from tshrag_common.errors import LabError, nearest, shown
 from tshrag_common.metrics import (
+    MAX_KEY,
     MAX_TIME_US,
     MAX_VALUE,
     MIN_TIME_US,
@@ -24,23 +27,17 @@ from tshrag_common.metrics import (
     metric_key,
 )
 from tshrag_common.reports import MetricNotice
-from tshrag_common.times import iso_us
-from tshrag_common.units import NUMBER, UNITS, Unit, unit
+from tshrag_common.units import UNITS, Unit, unit
 
 Take = Callable[[MetricInfo, int, float, int], None]
 """Gets info, time (us), value (base unit) and duration (us) of each sample that is taken."""
 
 MAX_KEYS = 1000
+MAX_LABELLED = 200  # series that the labels of one metric may make
 MAX_HELD = 10_000
 AHEAD_S = 5.0
 MAX_NOTICES = 100
 OVERFLOW = "…"  # the notice of all keys beyond the first hundred that were refused
-
-_NUMBER = re.compile(NUMBER, re.ASCII)
-_VALUE = re.compile(rf"({NUMBER})\s*(\S.*)?", re.ASCII)
-_NO_NUMBER = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
-_DIGITS = re.compile(r"[0-9]{1,19}")
-_HOW_TIME = "write microseconds since 1970, seconds with a decimal point, or ISO 8601"
 
 
 @dataclass(slots=True)
@@ -82,6 +79,8 @@ class MetricGate:
         self._ahead_us, self._clock = round(ahead_s * 1e6), clock
         self._held: list[_Sample] = []
         self._take, self._most = take, most_keys
+        self._overflow = Overflow(take)
+        self._labelled: dict[str, int] = {}  # metric -> series that its labels have made
         self._namespace = namespace
         self._known: dict[str, _Known] = {}
         self._spelled: dict[str, _Known] = {}  # as written -> what it is
@@ -149,7 +148,7 @@ class MetricGate:
         try:
             known = self._spelled.get(key)
             if known is None:
-                known = self._meet(key, unit_name, kind)
+                known = self._meet(key, unit_name, kind, now_us)
             found = known.unit
             if unit_name and unit_name != known.info.unit:
                 found = _convertible(known, unit_name)
@@ -183,6 +182,7 @@ class MetricGate:
 
     def settle(self, now_us: int) -> None:
         """Take what was held, by the best that is known of the DUT's clock now."""
+        self._overflow.flush(now_us)
         held, self._held = self._held, []
         for sample in held:
             if self._clock is not None:
@@ -193,7 +193,7 @@ class MetricGate:
         """Let a sample in whose time can be; what is late may be as late as it likes."""
         info, at_us, value, duration_us = sample
         if not MIN_TIME_US <= at_us < MAX_TIME_US:
-            self.refuse(info.key, _bad_time(str(at_us), info.key).line)
+            self.refuse(info.key, bad_time(str(at_us), info.key).line)
             return False
         if at_us > now_us + self._ahead_us:
             self.ahead += 1
@@ -203,14 +203,38 @@ class MetricGate:
         self._take(info, at_us, value, duration_us)
         return True
 
-    def _meet(self, written: str, unit_name: str, kind: MetricType | None) -> _Known:
+    def labelled(self, written: str, tags: Mapping[str, str], now_us: int) -> tuple[str, bool]:
+        """Return the key that the tags make, and whether some of them are not kept.
+
+        Only those that the metric's declaration allows are. An empty key: that would be one more
+        series than it may have, and the sample was counted.
+        """
+        known = self._spelled.get(written) or self._known.get(_folded(written))
+        allowed = known.info.labels if known is not None else ()
+        said = [f"{word(name)}_{word(tags[name])}" for name in allowed if name in tags]
+        if known is None or not said:
+            return written, bool(tags)
+        base, key = known.info.key, ".".join((known.info.key, *said))
+        if key not in self._known:
+            count = self._labelled.get(base, 0)
+            if count >= MAX_LABELLED or len(key) > MAX_KEY:
+                self._overflow.add(base, now_us)
+                self.refuse(key, f"metric_series: beyond {MAX_LABELLED} series of {base}")
+                return "", False
+            self._labelled[base] = count + 1
+            info = MetricInfo(key=key, unit=known.info.unit, type=known.info.type)
+            self._known[key] = _Known(info, known.unit, True)
+        return key, len(said) < len(tags)
+
+    def _meet(self, written: str, unit_name: str, kind: MetricType | None, now_us: int) -> _Known:
         """Return what is known of a key that was never spelled so before."""
         key = metric_key(written)
         if not is_below(key, self._namespace):
             raise BadMetric("", f"{key} is outside {_own(key, self._namespace)}", code="metric_key")
         known = self._known.get(key)
         if known is None:
-            if len(self._known) >= self._most:
+            if len(self._known) - sum(self._labelled.values()) >= self._most:
+                self._overflow.add(WHOLE, now_us)
                 raise BadMetric("", f"more than {self._most} keys", code="metric_key")
             found = _unit(unit_name)
             info = MetricInfo(key=key, unit=found.name, type=kind or "gauge")
@@ -218,49 +242,6 @@ class MetricGate:
         if len(self._spelled) < 4 * self._most:
             self._spelled[written] = known
         return known
-
-
-def number_of(text: str, key: str = "") -> tuple[float, str]:
-    """Split ``12.5ms`` into number and unit; raise BadMetric (``metric_value``)."""
-    match = _VALUE.fullmatch(text)
-    if match is None or (match[2] and match[2][0] in ".,_"):
-        natural = "no finite number" if _NO_NUMBER.fullmatch(text) else "no number"
-        raise BadMetric(shown(key), f"{shown(text)} is {natural}", code="metric_value")
-    return float(match[1]), match[2] or ""
-
-
-def time_of(text: str, key: str = "") -> int:
-    """Return microseconds; raise BadMetric (``metric_time``) beyond the years 2000 to 2099."""
-    at = instant_of(text, key)
-    if not MIN_TIME_US <= at < MAX_TIME_US:
-        raise _bad_time(text, key)
-    return at
-
-
-def instant_of(text: str, key: str = "") -> int:
-    """Return microseconds since 1970, whatever year; raise BadMetric (``metric_time``)."""
-    if _DIGITS.fullmatch(text):
-        at: int | None = int(text)
-    elif _NUMBER.fullmatch(text) and "." in text:
-        seconds = float(text)
-        at = round(seconds * 1e6) if abs(seconds) < 1e12 else None
-    else:
-        at = iso_us(text)
-    if at is None:
-        raise _bad_time(text, key)
-    return at
-
-
-def span_of(text: str, key: str = "") -> int:
-    """Return a duration in microseconds: digits are that, a decimal point makes it seconds."""
-    number, name = number_of(text, key)
-    if name:
-        seconds = UNITS[name].to_base(number) if _is_time(name) else -1.0
-    else:
-        seconds = number if "." in text else number / 1e6
-    if not 0 <= seconds < 1e9:
-        raise BadMetric(shown(key), f"{shown(text)} is no duration", code="metric_time")
-    return round(seconds * 1e6)
 
 
 def lines_of(values: Iterable[MetricNotice]) -> Iterator[str]:
@@ -288,21 +269,17 @@ def _unit(name: str) -> Unit:
         raise BadMetric("", refused.what, fix, code="metric_unit") from None
 
 
-def _bad_time(text: str, key: str) -> BadMetric:
-    said = f"{shown(text)} is no time from 2000 to 2099"
-    return BadMetric(shown(key), said, _HOW_TIME, code="metric_time")
-
-
 def _ahead(by_us: int, most_us: int, key: str) -> BadMetric:
     said = f"{by_us / 1e6:.6g} s ahead of the clock of the agent, at most {most_us / 1e6:g}"
     return BadMetric(shown(key), said, "set the clock that wrote it", code="metric_ahead")
+
+
+def _folded(written: str) -> str:
+    """Return how a key is kept; what is none stays as it is."""
+    return written.replace("::", ".").replace("/", ".").lower()
 
 
 def _own(key: str, namespace: str) -> str:
     if key.partition(".")[0] in RESERVED:
         return "what a load may write: host, dut and attempt are the agent's"
     return f"the namespace of this load, {namespace}"
-
-
-def _is_time(name: str) -> bool:
-    return name in UNITS and UNITS[name].dimension == "time"

@@ -7,7 +7,8 @@
 * InfluxDB line protocol ``measurement[,tag=v] field=1.5[,other=2i] [ns]``: the key is
   ``measurement.field``, and the measurement alone for a field called ``value``
 
-Tags are not kept, which is counted; a set and a text field are not numbers, and counted too.
+Tags that the declaration of the metric allows become segments of its key; others are not kept,
+which is counted. A set and a text field are not numbers, and counted too.
 """
 
 import re
@@ -67,7 +68,10 @@ class MetricProtocols:
 
     def _statsd(self, found: re.Match[str], now_us: int) -> None:
         name, kind, value = found["name"], found["type"], float(found["value"])
-        rate = self._statsd_rate(name, found["rest"])
+        rate, tags = self._statsd_rest(found["rest"])
+        name = self._tagged(name, tags, now_us)
+        if not name:
+            return
         if not 0 < rate <= 1:
             self._gate.refuse(name, f"metric_value: a sample rate of {rate:g}")
             return
@@ -78,15 +82,17 @@ class MetricProtocols:
         claimed: MetricType | None = "counter" if kind == "c" else None
         self._gate.offer(name, value, "ms" if kind == "ms" else "", None, 0, claimed, now_us=now_us)
 
-    def _statsd_rate(self, name: str, rest: str) -> float:
-        rate = 1.0
+    def _statsd_rest(self, rest: str) -> tuple[float, dict[str, str]]:
+        """Return the sample rate and the tags; a tag without a value says that it is there."""
+        rate, tags = 1.0, dict[str, str]()
         for part in rest.split("|")[1:]:
             sampled = _RATE.fullmatch(part)
             if sampled:
                 rate = float(sampled[1])
             elif part:
-                self._tags(name)
-        return rate
+                pairs = (tag.partition(":")[::2] for tag in part.removeprefix("#").split(","))
+                tags.update(pairs)
+        return rate, tags
 
     def _total(self, name: str, value: float, *, is_delta: bool) -> float:
         if is_delta:
@@ -101,23 +107,30 @@ class MetricProtocols:
             said = f"metric_line: {shown(text)} is neither ::metric, StatsD nor line protocol"
             self._gate.refuse("socket", said)
             return
-        if line.tagged:
-            self._tags(line.measurement)
         for field, value in line.fields:
-            whole = line.measurement if field == "value" else f"{line.measurement}.{field}"
+            name = line.measurement if field == "value" else f"{line.measurement}.{field}"
+            whole = self._tagged(name, line.tags, now_us)
             number = _influx_number(value)
+            if not whole:
+                continue
             if number is None:
                 self._gate.refuse(whole, f"metric_value: {shown(value)} is no number")
             else:
                 self._gate.offer(whole, number, "", line.at_us, now_us=now_us)
 
-    def _tags(self, name: str) -> None:
-        self._gate.refuse(name, "metric_tags: the sample was taken, its tags are not kept")
+    def _tagged(self, name: str, tags: dict[str, str], now_us: int) -> str:
+        """Return the key with the tags that it may have; empty where it has too many series."""
+        if not tags:
+            return name
+        key, left_out = self._gate.labelled(name, tags, now_us)
+        if left_out:
+            self._gate.refuse(name, "metric_tags: the sample was taken, its tags are not kept")
+        return key
 
 
 class _Influx(NamedTuple):
     measurement: str
-    tagged: bool
+    tags: dict[str, str]
     fields: list[tuple[str, str]]
     at_us: int | None
 
@@ -132,7 +145,9 @@ def _split_influx(text: str) -> _Influx | None:
         return None
     named = [(_plain(name), value) for name, value in fields]
     at_us = int(parts[2]) // 1000 if parts[2:] else None
-    return _Influx(_plain(head[0]), len(head) > 1, named, at_us)
+    pairs = (tag.partition("=")[::2] for tag in head[1:])
+    tags = {_plain(name): _plain(value) for name, value in pairs}
+    return _Influx(_plain(head[0]), tags, named, at_us)
 
 
 def _split(text: str, at: str) -> list[str]:

@@ -28,6 +28,7 @@ class AttemptRecord:
     notices: tuple[MetricNotice, ...] = ()
     dut_notes: list[str] = field(default_factory=list)
     carries: tuple[str, ...] | None = None
+    owes: tuple[str, ...] | None = None
     setup: Literal["", "made", "found", "failed"] = ""
     setup_us: int = 0
     clock: BoardClock | None = None
@@ -63,4 +64,5 @@ class AttemptRecord:
             setup=self.setup,
             setup_us=self.setup_us,
             clock=self.clock,
+            owes=self.owes,
         )

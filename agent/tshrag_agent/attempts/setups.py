@@ -2,7 +2,9 @@
 
 It is in the journal before anything relies on it, and out of it before anything may break it: an
 agent that dies in between finds a DUT that carries nothing. What is not known to be in place is
-made anew: a job without a group, a lease of a person, a job that did not end by itself.
+made anew: a job without a group, a lease of a person, a job that did not end by itself. A setup
+that cannot be relied on is still undone, where it has a teardown: until that is done the DUT owes
+it. Only what a person has taken over owes nothing.
 """
 
 import logging
@@ -30,8 +32,10 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
 
     setup: Setup
     took_us: int
+    trusted: bool = True  # false: it may be spoilt, and only its teardown counts
 
 
+UNDONE = "group_teardown_failed"
 _DECODER = msgspec.msgpack.Decoder(Carried)
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -40,7 +44,10 @@ class Setups:
     """The setups of one agent's DUTs."""
 
     def __init__(
-        self, journal: Journal, clock: Clock, on_change: Callable[[Mapping[DutId, str]], None]
+        self,
+        journal: Journal,
+        clock: Clock,
+        on_change: Callable[[Mapping[DutId, str], Mapping[DutId, str]], None],
     ) -> None:
         self._journal, self._clock, self._on_change = journal, clock, on_change
         self._carried: dict[DutId, Carried] = {}
@@ -52,12 +59,19 @@ class Setups:
 
     @property
     def digests(self) -> dict[DutId, str]:
-        return {dut: each.setup.digest for dut, each in self._carried.items()}
+        """Return what is in place, by DUT."""
+        return {dut: each.setup.digest for dut, each in self._carried.items() if each.trusted}
+
+    @property
+    def owed(self) -> dict[DutId, str]:
+        """Return what is to be undone some day, by DUT."""
+        owing = (item for item in self._carried.items() if item[1].setup.teardown)
+        return {dut: each.setup.digest for dut, each in owing}
 
     def distrust(self, dut: DutId) -> None:
         """Forget a setup at once: somebody else has the DUT. The journal is told by the caller."""
         if self._carried.pop(dut, None) is not None:
-            self._on_change(self.digests)
+            self._on_change(self.digests, self.owed)
 
     async def ready(self, attempt: Attempt, execute: Execute) -> bool:
         """See that the DUT of an attempt carries what its group wants; false: it does not."""
@@ -65,21 +79,29 @@ class Setups:
         if dut is None:
             return True
         carried = self._carried.get(dut)
-        if wanted is not None and carried is not None and carried.setup.digest == wanted.digest:
+        if wanted is not None and self.digests.get(dut) == wanted.digest and carried is not None:
             attempt.record.setup, attempt.record.setup_us = "found", carried.took_us
             return True
         if carried is not None:
             await self._undo(attempt, dut, carried, execute)
+        if attempt.spec.undo:
+            return False  # that was all
         return wanted is None or await self._make(attempt, dut, wanted, execute)
 
     async def _undo(self, attempt: Attempt, dut: DutId, carried: Carried, execute: Execute) -> None:
-        await self._keep(dut, None)
+        """Do a teardown. One that fails does not hold up a job, but it spoils a teardown's own."""
+        await self._doubt(dut)
         record = attempt.record
         for number, argv in enumerate(carried.setup.teardown, 1):
-            if not await execute(f"group_teardown_{number}", argv):
-                what = record.error.message if record.error is not None else ""
-                record.dut_notes.append(f"teardown of the group before failed: {what}")
-                record.outcome, record.error = "passed", None
+            if await execute(f"group_teardown_{number}", _with(carried.setup.env, argv)):
+                continue
+            what = record.error.message if record.error is not None else ""
+            if attempt.spec.undo:
+                record.error = ErrorReport(code=UNDONE, message=f"the teardown failed: {what}")
+                return
+            record.dut_notes.append(f"teardown of the group before failed: {what}")
+            record.outcome, record.error = "passed", None
+        await self._keep(dut, None)
 
     async def _make(self, attempt: Attempt, dut: DutId, wanted: Setup, execute: Execute) -> bool:
         began = self._clock.monotonic()
@@ -101,7 +123,7 @@ class Setups:
         """Forget what an attempt that makes no setups may break."""
         dut = attempt.start.dut
         if dut in self._carried and attempt.spec.setup is None and not self._undoes(attempt):
-            await self._keep(dut, None)
+            await self._doubt(dut)
 
     @staticmethod
     def _undoes(attempt: Attempt) -> bool:
@@ -119,9 +141,18 @@ class Setups:
             record.setup = ""  # it was stopped in the middle
         is_known = attempt.spec.setup is not None and record.outcome in ("passed", "failed")
         if dut in self._carried and not is_known:
+            await self._doubt(dut)
+        there, owed = self.digests.get(dut), self.owed.get(dut)
+        record.carries = (there,) if there is not None else ()
+        record.owes = (owed,) if owed is not None else ()
+
+    async def _doubt(self, dut: DutId) -> None:
+        """Rely on a setup no more; what it has to undo stays."""
+        carried = self._carried[dut]
+        if not carried.setup.teardown:
             await self._keep(dut, None)
-        carried = self._carried.get(dut)
-        record.carries = (carried.setup.digest,) if carried is not None else ()
+        elif carried.trusted:
+            await self._keep(dut, msgspec.structs.replace(carried, trusted=False))
 
     async def _keep(self, dut: DutId, carried: Carried | None) -> None:
         if carried is None:
@@ -130,7 +161,12 @@ class Setups:
         await self._journal.write(SetupKept(dut, body))
         if carried is not None:
             self._carried[dut] = carried
-        self._on_change(self.digests)
+        self._on_change(self.digests, self.owed)
+
+
+def _with(env: Mapping[str, str], argv: Sequence[str]) -> tuple[str, ...]:
+    """Return a command line in the environment of its profile, whoever executes it."""
+    return ("env", *(f"{name}={value}" for name, value in env.items()), *argv) if env else (*argv,)
 
 
 class Leaving:

@@ -25,6 +25,7 @@ from tshrag_agent.attempts.metric_gate import AHEAD_S
 from tshrag_agent.attempts.prepare import Command, Kit, host_command, unpacked_command
 from tshrag_agent.attempts.setups import Setups
 from tshrag_agent.attempts.stuck import Stuck
+from tshrag_agent.gang.gangs import Gangs
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.reports.logpump import LogPump, Spawn
 from tshrag_agent.reports.metric_sockets import MetricSockets
@@ -95,6 +96,7 @@ class Site:
     ahead_s: float = AHEAD_S  # of a sample, before the clock of this host
     blame: Blame = _nobody
     contact: Contact | None = None  # none: nothing ends when nobody answers
+    gangs: Gangs | None = None  # none: jobs of a gang cannot speak to each other
     stuck: Stuck = field(default_factory=Stuck)
 
 
@@ -180,7 +182,9 @@ class HostSteps:
             metrics=metrics,
             http=site.http,
         )
-        return environment(self._attempt.start, self._attempt.spec, site.agent, places)
+        start = self._attempt.start
+        env = environment(start, self._attempt.spec, site.agent, places)
+        return site.gangs.joined(start.fence, env) if site.gangs is not None else env
 
     async def _execute(self, step: str, argv: Sequence[str]) -> bool:
         """Execute one step to its end; false: it did not hold."""

@@ -1,7 +1,8 @@
 """Samples of a DUT without software of ours: its /proc, read over its transport once a tick.
 
-A DUT that does not answer three times in a row makes the source stale: that is noted for the
-report of the attempt, so that no criterion on those keys can pass. Sampling goes on.
+Over a console it is read between commands: what is said of CPU then holds for the command in
+between. A DUT that does not answer three times in a row makes the source stale: that is noted for
+the report of the attempt, so that no criterion on those keys can pass. Sampling goes on.
 """
 
 import asyncio
@@ -36,6 +37,8 @@ class DutSampler:
         self._source, self._read = source, read
         self._clock, self._interval_s = clock, interval_s
         self._stale = ""
+        self._before: Mapping[str, str] | None = None
+        self._failures, self._heard_at = 0, clock.now()
 
     def notices(self) -> tuple[MetricNotice, ...]:
         """Say that the source became stale, for the report of the attempt's end."""
@@ -46,22 +49,26 @@ class DutSampler:
     async def run(self) -> None:
         """Sample for ever; cancel it to end."""
         ticks = Ticks(self._clock, self._interval_s)
-        before: Mapping[str, str] | None = None
-        failures, heard_at = 0, self._clock.now()
         while True:
-            try:
-                after = await self._read()
-            except LabError as error:
-                failures, before = failures + 1, None
-                self.missed += 1
-                if failures == TRIES:
-                    self._give_up(heard_at, error)
-            else:
-                failures, heard_at = 0, self._clock.now()
-                for reading in readings(self.prefix, before, after):
-                    self._source.add(reading.info, heard_at, reading.value)
-                before = after
+            await self.once()
             await asyncio.sleep(ticks.wait_s())
+
+    async def once(self) -> None:
+        """Read once; a DUT that is busy with something else says nothing."""
+        try:
+            after = await self._read()
+        except LabError as error:
+            self._failures, self._before = self._failures + 1, None
+            self.missed += 1
+            if self._failures == TRIES:
+                self._give_up(self._heard_at, error)
+            return
+        if not after:
+            return
+        self._failures, self._heard_at = 0, self._clock.now()
+        for reading in readings(self.prefix, self._before, after):
+            self._source.add(reading.info, self._heard_at, reading.value)
+        self._before = after
 
     def _give_up(self, heard_at: int, error: LabError) -> None:
         logger.warning("samples stale", extra={"prefix": self.prefix, "error": str(error)})

@@ -22,13 +22,19 @@ TOOLS = (
 _ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
-def with_carried(facts: AgentFacts, carried: Mapping[DutId, str]) -> AgentFacts:
-    """Return the facts with the setup that each DUT carries now."""
+def with_carried(
+    facts: AgentFacts, carried: Mapping[DutId, str], owed: Mapping[DutId, str]
+) -> AgentFacts:
+    """Return the facts with the setup that each DUT carries, and the one it has to undo."""
     duts = tuple(
-        msgspec.structs.replace(dut, carries=(carried[dut.id],) if dut.id in carried else ())
+        msgspec.structs.replace(dut, carries=_one(carried, dut.id), owes=_one(owed, dut.id))
         for dut in facts.duts
     )
     return msgspec.structs.replace(facts, duts=duts)
+
+
+def _one(setups: Mapping[DutId, str], dut: DutId) -> tuple[str, ...]:
+    return (setups[dut],) if dut in setups else ()
 
 
 def gather(agent: AgentId, settings: AgentSettings, boot: str, version: str) -> AgentFacts:

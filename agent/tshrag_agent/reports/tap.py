@@ -42,7 +42,7 @@ class SampleTap:
         dut_clock: DutClock | None = None,
     ) -> None:
         """Open it; with `dut_clock` the times that the attempt writes are those of its DUT."""
-        self._clock = clock
+        self._clock, self.dut_clock = clock, dut_clock
         self._batches: list[SampleBatch] = []
         self._batcher = Batcher(clock, self._batches.append)
         self.source = self._batcher.source(start.run, start.job, start.attempt, start.dut or "")

@@ -123,6 +123,11 @@ ProcReading = dict[str, str]
 class DutTransport(Protocol):
     """A device that can execute programs: over SSH, its console, or the host itself."""
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Tell whether nothing else can be asked while a command executes."""
+        ...
+
     async def execute(
         self,
         command: Sequence[str] | ShellCommand,

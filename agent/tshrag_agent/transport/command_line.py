@@ -29,7 +29,7 @@ class Child:
     """A command on a pty; ``Port`` of the line that reads its other end."""
 
     def __init__(self, settings: LineSettings) -> None:
-        self.break_condition, self.baudrate = False, 0
+        self.break_condition = False
         self._name = shown(Path(settings.command[0]).name)
         self.stderr, complains = os.pipe()
         self._master, slave = pty.openpty()
@@ -107,8 +107,8 @@ class CommandLine:
             raise TransportFailed("serial_lost", self._settings.where, what, fix)
         await self._bytes.write(self._settings.break_text.encode())
 
-    async def set_baud(self, baud: int) -> None:
-        what = f"a command has no speed to set ({baud})"
+    async def configure(self, settings: LineSettings) -> None:
+        what = f"a command has no speed to set ({settings.baud})"
         raise TransportFailed("serial_lost", self._settings.where, what, "its arguments may say it")
 
     def close(self) -> None:

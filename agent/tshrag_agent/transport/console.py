@@ -27,6 +27,7 @@ from tshrag_agent.transport.serial import open_line
 from tshrag_common.clock import Clock, SystemClock
 from tshrag_common.errors import Refused, StaleFence
 from tshrag_common.ids import Fence
+from tshrag_common.rfc2217 import PortState
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ class SerialConsole:
         self.name = name
         self.driver: Driver | None = None
         self.settings, self._opener = settings, opener
+        self._way, self._set_for = settings, HOUSEKEEPING  # whose wish settings are, if they differ
         self._recorder, self._pace, self._clock = recorder, pace or Pace(), clock or SystemClock()
         self._line: Line | None = None
         self._gone = asyncio.Event()
@@ -239,17 +241,37 @@ class SerialConsole:
 
     async def break_for(self, driver: Driver, duration_s: float) -> None:
         async with self._typing:
-            line = self._line_for(driver)
+            line = await self._settled_for(driver)
             self.note("break", driver.author)
             async with asyncio.timeout(duration_s + 5.0):
                 await line.send_break(duration_s)
 
-    async def set_baud(self, driver: Driver, baud: int) -> None:
-        """Switch the speed of the line, for now and whenever it is opened again."""
+    async def configure(self, driver: Driver, state: PortState) -> None:
+        """Set the line, for now and whenever it is opened again.
+
+        It is as agent.toml has it again as soon as somebody comes with another fence.
+        """
         async with self._typing:
-            await self._line_for(driver).set_baud(baud)
-            self.settings = msgspec.structs.replace(self.settings, baud=baud)
-            self.note(f"baud {baud}", driver.author)
+            await self._set(self._line_for(driver), self.settings.having(state), driver.author)
+            self._set_for = driver.fence
+
+    async def _settled_for(self, driver: Driver) -> Line:
+        """Return the line, as agent.toml has it where somebody else has set it otherwise."""
+        line = self._line_for(driver)
+        if self.settings != self._way and driver.fence != self._set_for:
+            await self._set(line, self._way, driver.author)
+        return line
+
+    async def _set(self, line: Line, settings: LineSettings, author: str) -> None:
+        changes = [
+            f"{name} {getattr(settings, name)}"
+            for name in settings.__struct_fields__
+            if getattr(settings, name) != getattr(self.settings, name)
+        ]
+        if changes:
+            await line.configure(settings)
+            self.settings = settings
+            self.note(", ".join(changes), author)
 
     async def close(self) -> None:
         """Let go of the line; ``run`` does this when it ends."""
@@ -275,9 +297,9 @@ class SerialConsole:
         return True
 
     async def _type(self, driver: Driver, chunk: bytes, timeout_s: float) -> None:
-        line = self._line_for(driver)
         try:
             async with asyncio.timeout(timeout_s):
+                line = await self._settled_for(driver)
                 await line.write(chunk)
         except TimeoutError:
             what = f"the line has taken nothing for {timeout_s:g} s"

@@ -60,7 +60,11 @@ read -r _up _ 2>/dev/null </proc/uptime && echo "uptime $_up"
 
 _PROC = """\
 for _file in @FILES@ /sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp; do
-	[ -r "$_file" ] && printf '\\036%s %s\\n' @NONCE@ "$_file" && cat "$_file" 2>/dev/null
+	[ -r "$_file" ] && printf '\\036%s %s\\n' @NONCE@ "$_file" || continue
+	case $_file in
+	/proc/stat) read -r _line <"$_file" && echo "$_line" ;; # of each core: too much for a console
+	*) cat "$_file" 2>/dev/null ;;
+	esac
 done
 """
 

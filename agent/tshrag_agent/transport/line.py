@@ -17,6 +17,7 @@ import msgspec
 
 from tshrag_agent.transport.base import TransportFailed
 from tshrag_common.errors import shown
+from tshrag_common.rfc2217 import FlowName, PortState
 
 PAUSE_S = 0.015
 """How long a line that floods is left to gather. All of them are read at the same instants, so
@@ -25,6 +26,7 @@ that 64 lines are one wake-up of the loop and not 64."""
 _FLOODS_AFTER = 4  # reads in a row, each within PAUSE_S of the one before
 _READ_BYTES = 16384
 _TURN_BYTES = 65536
+_PARITY = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
 
 
 Argv = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=1000)]
@@ -61,6 +63,26 @@ class LineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """Return its baud rate; 0 where it has none."""
         return 0 if self.command else self.baud
 
+    @property
+    def state(self) -> PortState:
+        flow: FlowName = "rtscts" if self.rtscts else "xonxoff" if self.xonxoff else "none"
+        return PortState(
+            baud=self.baud,
+            data_bits=self.data_bits,
+            parity=self.parity,
+            stop_bits=self.stop_bits,
+            flow=flow,
+            dtr=self.dtr,
+            rts=self.rts,
+        )
+
+    def having(self, state: PortState) -> "LineSettings":
+        """Return the same line set otherwise."""
+        names = ("baud", "data_bits", "parity", "stop_bits", "dtr", "rts")
+        changed = {name: getattr(state, name) for name in names}
+        flow = {"xonxoff": state.flow == "xonxoff", "rtscts": state.flow == "rtscts"}
+        return msgspec.structs.replace(self, **changed, **flow)
+
 
 Received = Callable[[bytes], None]
 Lost = Callable[[str], None]
@@ -75,8 +97,8 @@ class Line(Protocol):
 
     async def send_break(self, duration_s: float) -> None: ...
 
-    async def set_baud(self, baud: int) -> None:
-        """Switch the speed; refuse it where the line has none."""
+    async def configure(self, settings: LineSettings) -> None:
+        """Be set as `settings` say; refuse it where the line cannot."""
         ...
 
     def close(self) -> None:
@@ -88,7 +110,6 @@ class Port(Protocol):
     """What a tty line needs of the object that opened it."""
 
     break_condition: bool
-    baudrate: int
 
     def fileno(self) -> int: ...
 
@@ -131,12 +152,13 @@ class FdLine:
             if self._open:
                 self._port.break_condition = False
 
-    async def set_baud(self, baud: int) -> None:
+    async def configure(self, settings: LineSettings) -> None:
         try:
-            self._port.baudrate = baud
+            put(self._port, settings)
             steady(self._fd)  # pyserial has set everything anew
-        except (OSError, ValueError) as error:
-            raise TransportFailed("serial_lost", self._url, f"baud {baud}: {error}") from None
+        except (OSError, ValueError, termios.error) as error:
+            what = f"it cannot be set so: {error}"
+            raise TransportFailed("serial_lost", self._url, what) from None
 
     def drain(self) -> None:
         """Take now what the system has for us."""
@@ -237,12 +259,17 @@ class TcpLine(asyncio.Protocol):
         self._transport.write(data)
         await self._may_write.wait()
 
+    def send(self, data: bytes) -> None:
+        """Write a few bytes without waiting; a connection that is over takes none."""
+        if self._open and self._transport is not None:
+            self._transport.write(data)
+
     async def send_break(self, duration_s: float) -> None:
         what = f"raw TCP carries no break (of {duration_s:g} s)"
         raise TransportFailed("serial_lost", self._url, what, "use rfc2217://")
 
-    async def set_baud(self, baud: int) -> None:
-        what = f"raw TCP has no speed to set ({baud})"
+    async def configure(self, settings: LineSettings) -> None:
+        what = f"raw TCP has no speed to set ({settings.baud})"
         raise TransportFailed("serial_lost", self._url, what, "use rfc2217://")
 
     def close(self) -> None:
@@ -251,7 +278,7 @@ class TcpLine(asyncio.Protocol):
             self._transport.abort()
 
 
-async def open_tcp(settings: LineSettings, received: Received, lost: Lost) -> Line:
+async def open_tcp(settings: LineSettings, received: Received, lost: Lost) -> TcpLine:
     parts = urlsplit(settings.url)
     try:
         _transport, line = await asyncio.get_running_loop().create_connection(
@@ -260,6 +287,23 @@ async def open_tcp(settings: LineSettings, received: Received, lost: Lost) -> Li
     except (OSError, ValueError) as error:
         raise TransportFailed("serial_missing", settings.url, str(error)) from None
     return line
+
+
+def put(port: object, settings: LineSettings) -> None:
+    """Set what differs: a pty, for one, has no DTR, and says so when that is set."""
+    wanted = {
+        "baudrate": settings.baud,
+        "bytesize": settings.data_bits,
+        "parity": _PARITY[settings.parity],
+        "stopbits": settings.stop_bits,
+        "xonxoff": settings.xonxoff,
+        "rtscts": settings.rtscts,
+        "dtr": settings.dtr,
+        "rts": settings.rts,
+    }
+    for name, value in wanted.items():
+        if getattr(port, name) != value:
+            setattr(port, name, value)
 
 
 def next_sip(now: float) -> float:

@@ -36,6 +36,10 @@ class LocalTransport:
         self._dut = dut
         self._shell = GuardedShell(dut, _LocalLink(), way.guard)
 
+    @property
+    def is_exclusive(self) -> bool:
+        return False
+
     async def execute(
         self,
         command: Sequence[str] | ShellCommand,

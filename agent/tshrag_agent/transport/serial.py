@@ -1,7 +1,6 @@
 """Serial lines: pyserial opens and sets them, ``line.py`` carries their bytes.
 
-One reader and one writer a line. An RFC 2217 line alone has a thread, for pyserial speaks that
-protocol only blocking. Whoever wants to share a line goes through ``console.py``, its one owner.
+One reader and one writer a line. Whoever wants to share it goes through ``console.py``, its owner.
 
 A line is named by a device path (best ``/dev/serial/by-id/…``), the path of a pty,
 ``socket://host:port`` (raw TCP, e.g. ser2net), ``unix:///path`` or ``rfc2217://host:port``; or it
@@ -13,22 +12,16 @@ import errno
 import fcntl
 import grp
 import os
-import queue
 import stat
 import termios
-import threading
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import serial
-from serial import rfc2217
 
 from tshrag_agent.transport.base import TransportFailed
 from tshrag_agent.transport.command_line import open_command
-from tshrag_agent.transport.holders import holders
+from tshrag_agent.transport.holders import PTY_MAJORS, holders
 from tshrag_agent.transport.line import (
     FdLine,
     Line,
@@ -36,17 +29,14 @@ from tshrag_agent.transport.line import (
     Lost,
     Received,
     open_tcp,
+    put,
     reason_of,
-    resolve,
     steady,
 )
+from tshrag_agent.transport.rfc2217_line import open_rfc2217
 from tshrag_agent.transport.unix_line import open_unix
 
 OPEN_TIMEOUT_S = 10.0
-
-_PTY_MAJORS = range(136, 144)
-_THREAD_READ_S = 0.02
-_PARITY = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
 
 
 async def open_line(settings: LineSettings, received: Received, lost: Lost) -> Line:
@@ -66,100 +56,12 @@ async def open_line(settings: LineSettings, received: Received, lost: Lost) -> L
             if scheme == "unix":
                 return await open_unix(settings, received, lost)
             if scheme == "rfc2217":
-                remote = await asyncio.to_thread(_open_rfc2217, settings)
-                return _ThreadLine(remote, settings.url, received, lost)
+                return await open_rfc2217(settings, received, lost)
             port = await asyncio.to_thread(_open_device, settings)
             return FdLine(port, settings.url, received, lost)
     except TimeoutError:
         what = f"no answer within {OPEN_TIMEOUT_S:g} s"
         raise TransportFailed("serial_missing", settings.url, what) from None
-
-
-class _ThreadLine:
-    """An RFC 2217 line: one thread reads and writes what pyserial can only do blocking."""
-
-    def __init__(self, port: rfc2217.Serial, url: str, received: Received, lost: Lost) -> None:
-        self._port, self._url, self._received, self._lost = port, url, received, lost
-        self._loop = asyncio.get_running_loop()
-        self._orders: queue.SimpleQueue[tuple[bytes | bool | int, asyncio.Future[None]]]
-        self._orders = queue.SimpleQueue()
-        self._open = True
-        threading.Thread(target=self._carry, name=f"rfc2217 {url}", daemon=True).start()
-
-    async def write(self, data: bytes) -> None:
-        await self._order(data)
-
-    async def send_break(self, duration_s: float) -> None:
-        await self._order(True)
-        try:
-            await asyncio.sleep(duration_s)
-        finally:
-            self._orders.put((False, self._loop.create_future()))
-
-    async def set_baud(self, baud: int) -> None:
-        await self._order(baud)
-
-    def close(self) -> None:
-        self._open = False
-
-    async def _order(self, what: bytes | bool | int) -> None:
-        if not self._open:
-            raise TransportFailed("serial_lost", self._url, "the connection is closed")
-        done = self._loop.create_future()
-        self._orders.put((what, done))
-        await done
-
-    def _carry(self) -> None:
-        reason = ""
-        try:
-            while self._open:
-                self._obey()
-                data = self._port.read(max(1, self._port.in_waiting))
-                if data:
-                    self._tell(self._received, data)
-        except (OSError, ValueError) as error:  # SerialException is an OSError
-            reason = str(error) or "the connection broke"
-        finally:
-            link = getattr(self._port, "_socket", None)
-            self._port.close()
-            if link:  # pyserial forgets to close it when the other side was faster
-                link.close()
-            self._tell(self._ended, reason)
-
-    def _obey(self) -> None:
-        while not self._orders.empty():
-            what, done = self._orders.get()
-            if isinstance(what, bool):
-                self._port.break_condition = what
-            elif isinstance(what, int):
-                self._port.baudrate = what
-            else:
-                self._port.write(what)
-            self._tell(resolve, done)
-
-    def _ended(self, reason: str) -> None:
-        while not self._orders.empty():
-            _what, done = self._orders.get()
-            if not done.done():
-                done.set_exception(TransportFailed("serial_lost", self._url, reason or "closed"))
-        if self._open:
-            self._open = False
-            self._lost(reason)
-
-    def _tell(self, callback: Callable[..., None], *arguments: Any) -> None:
-        with suppress(RuntimeError):  # the loop has been closed before the line was
-            self._loop.call_soon_threadsafe(callback, *arguments)
-
-
-def _open_rfc2217(settings: LineSettings) -> rfc2217.Serial:
-    try:
-        port = rfc2217.Serial(timeout=_THREAD_READ_S)
-        port.port = settings.url
-        _set(port, settings)
-        port.open()
-    except (OSError, ValueError) as error:
-        raise TransportFailed("serial_missing", settings.url, str(error)) from None
-    return port
 
 
 def _open_device(settings: LineSettings) -> serial.Serial:
@@ -169,7 +71,7 @@ def _open_device(settings: LineSettings) -> serial.Serial:
     port = serial.Serial(exclusive=True)
     port.port = settings.url
     try:
-        _set(port, settings)
+        put(port, settings)
         port.open()
     except OSError as error:
         raise _refusal(path, device, error) from None
@@ -177,17 +79,10 @@ def _open_device(settings: LineSettings) -> serial.Serial:
         raise TransportFailed("serial_missing", settings.url, str(error)) from None
     fd = port.fileno()
     steady(fd)
-    if os.major(device) not in _PTY_MAJORS:
+    if os.major(device) not in PTY_MAJORS:
         # A pty keeps the mark beyond the death of its opener, and would shut us out for ever.
         fcntl.ioctl(fd, termios.TIOCEXCL)
     return port
-
-
-def _set(port: serial.SerialBase, settings: LineSettings) -> None:
-    port.baudrate, port.bytesize = settings.baud, settings.data_bits
-    port.parity, port.stopbits = _PARITY[settings.parity], settings.stop_bits
-    port.xonxoff, port.rtscts = settings.xonxoff, settings.rtscts
-    port.dtr, port.rts = settings.dtr, settings.rts
 
 
 def _examine(path: Path) -> int:

@@ -78,6 +78,10 @@ class SerialTransport:
         self._holder = secrets.token_hex(8)  # equal fences are for one holder only
         self._serial = 0
 
+    @property
+    def is_exclusive(self) -> bool:
+        return True
+
     async def execute(
         self,
         command: Sequence[str] | ShellCommand,

@@ -45,6 +45,10 @@ class SshTransport:
         self._link = _SshLink(dut, way)
         self._shell = GuardedShell(dut, self._link, way.guard)
 
+    @property
+    def is_exclusive(self) -> bool:
+        return False
+
     async def execute(
         self,
         command: Sequence[str] | ShellCommand,

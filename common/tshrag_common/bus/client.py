@@ -1,5 +1,6 @@
 """nats-py's client: one defect mended, its options, and what a server must be to be used."""
 
+import asyncio
 import base64
 import logging
 import random
@@ -48,7 +49,19 @@ class Subscription:
 
 
 class LabClient(Client):
-    """nats-py's client, but for one defect: a flush that was cancelled must not end the reader."""
+    """nats-py's client, but for two defects.
+
+    A flush that was cancelled must not end the reader. And a cancel that comes while a full buffer
+    is flushed must not be swallowed: who was cancelled, or had a timeout, would wait for ever.
+    """
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
+        flushed = await super()._flush_pending(force_flush)
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+        return flushed
 
     async def _process_pong(self) -> None:
         if self._pongs and self._pongs[0].done():  # set_result would raise in the read loop

@@ -46,6 +46,8 @@ class Puller:
         self._acks = consumer.ack_policy != "none"
         self.handed_on = (consumer.opt_start_seq or 1) - 1
         self.acked = self.handed_on
+        self.moved = asyncio.Event()
+        """Set whenever ``acked`` has grown; whoever waits clears it."""
         self.healed = 0
         """How often the consumer was made anew because deliveries had been lost."""
         self._batch = batch
@@ -98,6 +100,7 @@ class Puller:
         while self._replies and self._replies[0][0] <= sequence:
             _, reply = self._replies.popleft()
         self.acked = max(self.acked, sequence)
+        self.moved.set()
         if reply:
             await self._give(reply)
 
@@ -179,6 +182,7 @@ class Puller:
             self._delivered = self._newest = 0
         if self._delivered == 0 and self._acks and info.acked > self.acked:
             self.acked = self.handed_on = info.acked  # the position that a durable one kept
+            self.moved.set()
         return info
 
     async def _anew(self) -> None:

@@ -43,6 +43,7 @@ class Channel:
         self.name, self.sends_to = name, sends_to
         self.heard_at = self.told_at = 0.0  # monotonic seconds, kept by the hub
         self.was_heard = False
+        self.greets = bool(sends_to)  # knows that the other end listens; it asks until it is heard
         self._touch = touch
         self._flow = Flow(window_bytes)
         self._readable, self._writable = asyncio.Event(), asyncio.Event()
@@ -124,6 +125,11 @@ class Channel:
         return self._ended is not None
 
     @property
+    def unacked_bytes(self) -> int:
+        """Return how much the other end has not acknowledged yet."""
+        return self._flow.kept_bytes
+
+    @property
     def resent(self) -> int:
         """Return how many pieces had to be sent again."""
         return self._flow.resent
@@ -132,8 +138,15 @@ class Channel:
 
     def next_frame(self) -> Frame | None:
         if self._closing is not None:
-            return self._closing
-        return None if self._flow.over is not None else self._flow.next_frame()
+            return (self._flow.parting() if self.sends_to else None) or self._closing
+        if self._flow.over is not None or not self.sends_to:
+            return None
+        return self._flow.next_frame()
+
+    def answer_to(self, subject: str) -> None:
+        """Say what waits, and all that comes, on `subject`."""
+        self.sends_to = subject
+        self._touch(self)
 
     def greet(self) -> None:
         """Say that this end is there, before there is anything else to say."""

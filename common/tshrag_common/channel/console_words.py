@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from tshrag_common.rfc2217 import PortState
 from tshrag_common.wire import BadMessage
 
 Baud = Annotated[int, msgspec.Meta(ge=50, le=20_000_000)]
@@ -24,6 +25,12 @@ class SetBaud(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="b
     baud: Baud
 
 
+class SetLine(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="line"):
+    """Set the line; it says all of it, and is as fresh as what the agent has told before."""
+
+    state: PortState
+
+
 class SetPace(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="pace"):
     """Type slowly from now on: so many bytes at once (0: all), then a rest."""
 
@@ -41,7 +48,7 @@ class AskStatus(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=
     """How is the console?"""
 
 
-Order = SendBreak | SetBaud | SetPace | Power | AskStatus
+Order = SendBreak | SetBaud | SetLine | SetPace | Power | AskStatus
 
 
 class Happened(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="happened"):
@@ -70,6 +77,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="st
     tx_bytes: int = 0
     boots: int = 0
     last_sign: str = ""
+    state: PortState = PortState()  # of the line, where it has such
 
 
 Told = Happened | Failed | Status

@@ -75,6 +75,10 @@ class Flow:
                 return piece
         return None
 
+    def parting(self) -> Frame | None:
+        """Return what acknowledges all that has come, before this end closes; None: it is known."""
+        return self._state() if self._told_received != self._received else None
+
     def ask(self) -> None:
         """Let the next frame tell how far this end is, and ask the other one."""
         self._owes_state = self._asks = True

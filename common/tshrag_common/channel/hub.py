@@ -2,7 +2,8 @@
 
 One task sends for all of them, a frame each in turn, so that a flood on one holds no keystroke of
 another up for longer than its own frame. It also keeps them alive: an end that is silent is asked,
-one that stays silent is lost.
+one that stays silent is lost. The last word of a channel is kept for a while, and said again to
+who missed it.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ ASK_S = 5.0
 LOST_S = 45.0
 """Silence after which a channel is given up; a reconnect or a new server fits in."""
 
-_STRAYS_MOST = 1024
+_STRAYS_MOST = _LAST_WORDS_MOST = 1024
 _UNKNOWN = ErrorReport(
     code="channel_lost", message="the other end knows nothing of this channel", retryable=True
 )
@@ -50,9 +51,14 @@ class Hub:
         self._stirred: dict[str, Channel] = {}  # in turn; those that may have something to send
         self._awake, self._left = asyncio.Event(), asyncio.Event()
         self._strays: dict[str, Frame] = {}
+        self._last_words: dict[str, tuple[str, Over]] = {}  # of closed channels, oldest first
+        self._next_tick = 0.0
 
     def open(self, name: str, sends_to: str) -> Channel:
-        """Return a new channel; `name` is its own in this hub, `sends_to` a subject."""
+        """Return a new channel; `name` is its own in this hub, `sends_to` a subject.
+
+        Without a subject it is silent until `Channel.answer_to` tells it one.
+        """
         if name in self._open:
             raise Refused("channel", f"{name} is open already", code="channel_busy")
         channel = Channel(name, sends_to, self._touch, self._window)
@@ -78,9 +84,8 @@ class Hub:
             return
         channel = self._open.get(name)
         if channel is None:
-            if answer_to and not isinstance(frame, Over) and len(self._strays) < _STRAYS_MOST:
-                self._strays[answer_to] = Over(0, _UNKNOWN)
-                self._awake.set()
+            if answer_to and not isinstance(frame, Over):
+                self._say_over(name, answer_to)
             return
         channel.heard_at = self._clock.monotonic()
         channel.hear(frame)
@@ -89,6 +94,11 @@ class Hub:
             self._left.set()
         else:
             self._touch(channel)
+
+    def repeat(self, name: str) -> None:
+        """Say the last word of a closed channel again: who opened it may have missed it."""
+        if name in self._last_words:
+            self._say_over(name, self._last_words[name][0])
 
     async def let_go(self, name: str, within_s: float = 2.0) -> None:
         """Wait until the last frame of a closed channel is sent; then forget it in any case."""
@@ -107,20 +117,22 @@ class Hub:
         self._awake.set()
 
     async def run(self) -> None:
-        """Send what there is to send, for ever."""
-        next_tick = self._clock.monotonic() + self._tick_s
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, next_tick - self._clock.monotonic())):
-                    await self._awake.wait()
-            self._awake.clear()
-            if self._clock.monotonic() >= next_tick:
-                next_tick = self._clock.monotonic() + self._tick_s
-                self._tick()
-            try:
-                await self._send_all()
-            except Unavailable as error:  # `resync` follows when the bus is back
-                logger.debug("channels wait for the bus", extra={"why": error.line})
+        """Send what there is to send, for ever; with it end the channels."""
+        self._next_tick = self._clock.monotonic() + self._tick_s
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._next_tick - self._clock.monotonic()):
+                        await self._awake.wait()
+                self._awake.clear()
+                self._tick_in_time()
+                try:
+                    await self._send_all()
+                except Unavailable as error:  # `resync` follows when the bus is back
+                    logger.debug("channels wait for the bus", extra={"why": error.line})
+        finally:
+            for channel in self._open.values():
+                channel.lose("this end does not run any more")
 
     async def _send_all(self) -> None:
         bus = self._bus()
@@ -132,6 +144,7 @@ class Hub:
         while self._stirred:
             for name, channel in list(self._stirred.items()):
                 await self._send_one(bus, name, channel)
+            self._tick_in_time()  # a flood of one must not keep what another has lost
             await asyncio.sleep(0)  # others must come to their turn between two rounds
 
     async def _send_one(self, bus: Bus, name: str, channel: Channel) -> None:
@@ -140,7 +153,7 @@ class Hub:
             self._stirred.pop(name, None)
             return
         try:
-            if channel.sends_to:  # else nobody has heard of it yet
+            if channel.sends_to:  # else it was closed before anybody had heard of it
                 await bus.publish(channel.sends_to, encoded(frame))
         except Unavailable:
             channel.rewind()
@@ -153,7 +166,26 @@ class Hub:
             self._stirred.pop(name, None)
             if self._open.get(name) is channel:
                 del self._open[name]
+                self._keep_last_word(name, channel.sends_to, frame)
             self._left.set()
+
+    def _keep_last_word(self, name: str, sends_to: str, over: Over) -> None:
+        self._last_words[name] = sends_to, over
+        if len(self._last_words) > _LAST_WORDS_MOST:
+            del self._last_words[next(iter(self._last_words))]
+
+    def _say_over(self, name: str, answer_to: str) -> None:
+        """Tell who speaks on a channel that is not open here how it ended, where that is known."""
+        if len(self._strays) < _STRAYS_MOST:
+            known = self._last_words.get(name)
+            self._strays[answer_to] = known[1] if known else Over(0, _UNKNOWN)
+            self._awake.set()
+
+    def _tick_in_time(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._next_tick:
+            self._next_tick = now + self._tick_s
+            self._tick()
 
     def _tick(self) -> None:
         now = self._clock.monotonic()
@@ -162,11 +194,11 @@ class Hub:
                 del self._open[name]
                 self._stirred.pop(name, None)
                 channel.lose(f"the other end has been silent for {self._lost_s:g} s")
-            elif not channel.is_settled or now - channel.told_at >= ASK_S:
+            elif not (channel.is_settled and channel.was_heard) or now - channel.told_at >= ASK_S:
                 self._ask(name, channel)
 
     def _ask(self, name: str, channel: Channel) -> None:
-        if channel.was_heard:  # before that the other end may not know of it yet
+        if channel.was_heard or channel.greets:  # else the other end may not know of it yet
             channel.ask()
             self._stirred[name] = channel
 

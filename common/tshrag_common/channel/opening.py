@@ -69,23 +69,23 @@ class Channels:
             await listening.end()
 
     async def _greeted(self, channel: Channel, asked: OpenChannel, timeout_s: float) -> None:
-        ends = asyncio.get_running_loop().time() + timeout_s
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + timeout_s
         while not channel.was_heard:
-            self.answer = await self._lab.ask("channel", asked, OpenChannelAnswer, timeout_s)
-            told = self.answer
+            self.answer = told = await self._lab.ask("channel", asked, OpenChannelAnswer, timeout_s)
             agent = agent_id(told.agent)
-            channel.sends_to = subjects.channel_in(self._own, told.person, agent, asked.session)
-            left_s = ends - asyncio.get_running_loop().time()
-            if left_s <= 0:
+            channel.answer_to(subjects.channel_in(self._own, told.person, agent, asked.session))
+            if await channel.heard(_AGAIN_S):  # always a look: a busy machine may be late itself
+                return
+            if loop.time() >= ends:
                 what = f"no answer within {timeout_s:g} s"
                 raise ChannelLost(f"agent {agent}", what, "see 'tshrag agent list'")
-            await channel.heard(min(left_s, _AGAIN_S))
 
 
 @asynccontextmanager
 async def channels_of(lab: Asking, hub: Hub | None = None) -> AsyncIterator[Channels]:
     """Keep the channels of a client moving while the block lasts."""
-    hub = hub or Hub(lambda: lab.bus)
+    hub = Hub(lambda: lab.bus) if hub is None else hub  # an empty one is false
     lab.bus.on_reconnect(hub.resync)
     # a task of its own: a group would wrap the errors of whoever uses the channels
     moving = asyncio.get_running_loop().create_task(hub.run(), name="channels")

@@ -1,11 +1,11 @@
 """Answers with data: output, metrics, samples."""
 
-from tshrag_common import ids, requests as r
+from tshrag_common import ids, metric_requests as mr, requests as r
 from tshrag_common.errors import NotFound
 from tshrag_common.ids import OrgId
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.engine import Engine
-from tshrag_controller.store import queries, series
+from tshrag_controller.store import infos, queries, series
 from tshrag_controller.store.store import Store
 
 MOST_BYTES = 512 << 10  # as base64 in an answer below the limit of a message
@@ -62,3 +62,7 @@ class DataAnswers:
     async def series(self, asker: Asker, asked: r.GetSeries) -> r.SamplesAnswer:
         await self._store.wait_applied(self._engine.sequence)
         return await self._store.query(lambda db: series.get_series(db, asker.org, asked))
+
+    async def infos(self, asker: Asker, asked: mr.ListInfos) -> mr.InfosAnswer:
+        await self._store.wait_applied(self._engine.sequence)
+        return await self._store.query(lambda db: infos.list_infos(db, asker.org, asked))

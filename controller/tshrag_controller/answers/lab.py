@@ -112,13 +112,17 @@ class About:
 
 
 def dut_state(lab: Lab, row: DutRow) -> str:
-    """Return available, leased, cancelling (its attempt is being ended), faulty, unreachable."""
+    """Return available, leased, cancelling (being ended), teardown, faulty or unreachable."""
     if row.faulty:
         return "faulty"
     if not is_reachable(lab, row):
         return "unreachable"
     if row.holder in lab.attempts and must_end(lab, row.holder):
         return "cancelling"
+    if row.undo and row.holder and row.holder in lab.attempts:
+        run = lab.jobs[lab.attempts[row.holder].job].run
+        if run == row.undo:
+            return "teardown"
     return "leased" if row.holder or row.kept_by else "available"
 
 

@@ -28,7 +28,7 @@ class OutlookAnswers:
     async def outlook(self, asker: Asker, asked: r.Named) -> wr.OutlookAnswer:
         """Tell of a job, or of the first job of a run that waits."""
         now = self._clock.now()
-        return await self._engine.ask(
+        return await self._engine.ask_queues(
             lambda decision: self._outlook(decision.lab, asker.org, asked.id, now)
         )
 
@@ -47,7 +47,7 @@ class OutlookAnswers:
     async def queue(self, asker: Asker, asked: r.Nothing) -> wr.QueueAnswer:
         """Tell of every line; who is at its head is named to its own org only."""
         now = self._clock.now()
-        found, more = await self._engine.ask(
+        found, more = await self._engine.ask_queues(
             lambda decision: lines(decision.lab, now, self._durations.typical)
         )
         return wr.QueueAnswer(classes=tuple(_line(each, asker.org) for each in found), more=more)

@@ -215,7 +215,7 @@ class RunAnswers:
     async def why(self, asker: Asker, asked: r.Named) -> r.WhyAnswer:
         """Explain a job; of a run, its first job that waits."""
         now = self._clock.now()
-        found = await self._engine.ask(
+        found = await self._engine.ask_queues(
             lambda decision: _explain(decision.lab, asker.org, asked.id, now)
         )
         return _why(found) if found is not None else await self._why_ended(asker.org, asked.id)
@@ -237,7 +237,7 @@ class RunAnswers:
         sequence = self._engine.sequence
         await self._store.wait_applied(sequence)
         view = await self._view(asker.org, asked.run)
-        self._feed.watch(ids.run_id(asked.run))
+        self._feed.watch(ids.run_id(asked.run), self._engine.sequence)
         if self._engine.sequence != sequence:  # it may have moved before the feed listened
             sequence = self._engine.sequence
             await self._store.wait_applied(sequence)

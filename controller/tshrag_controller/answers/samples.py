@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from tshrag_common import store_requests as r
+from tshrag_common.errors import Refused
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.engine import Engine
 from tshrag_controller.store.query_process import Ask
@@ -21,6 +22,17 @@ class SampleAnswers:
         self._engine, self._store, self._queries = engine, store, queries
 
     async def query(self, asker: Asker, asked: r.Query) -> r.QueryAnswer:
+        """Answer with rows; any controller may."""
+        if asked.format != "rows":
+            what = "a file stays at one controller until it is fetched"
+            raise Refused("format", what, "ask by 'query_file', of the leader", code="filter")
+        return await self._ask(asker, asked)
+
+    async def file(self, asker: Asker, asked: r.Query) -> r.QueryAnswer:
+        """Make a file, which is fetched in parts: of the leader, who is asked for those too."""
+        return await self._ask(asker, asked)
+
+    async def _ask(self, asker: Asker, asked: r.Query) -> r.QueryAnswer:
         await self._store.wait_applied(self._engine.sequence)
         began = time.perf_counter()
         name, path = "", None

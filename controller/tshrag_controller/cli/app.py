@@ -39,6 +39,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "why": ("runs:why", "Say why a job is where it is, place by place."),
     "queue": ("outlooks:queue", "Show the lines: who waits for what, who is next, and when."),
     "explain": ("outlooks:explain", "Explain what the lab decided: placement JOB."),
+    "simulate": ("simulate:simulate", "Try the scheduler on a lab and its work, by virtual time."),
+    "history": ("history:history", "The work of a lab as a file: export."),
     "logs": ("logs:logs", "Show the output of a job."),
     "console": ("console:console", "Sit at a board's console, or read what it said."),
     "expose": ("expose:expose", "A console as a TCP port of this machine."),

@@ -21,7 +21,7 @@ from tshrag_common.times import duration_s
 from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import all_jobs, ask, run_named
 from tshrag_controller.cli.context import Connection
-from tshrag_controller.reports.text import clean, clean_lines
+from tshrag_controller.reports.text import clean, clean_lines, safe_json_line
 
 Given = Mapping[str, object]
 FOLLOW_S = 0.5
@@ -150,7 +150,7 @@ class _Json:
         }
         if record.author:
             said["author"] = record.author
-        click.echo(msgspec.json.encode(said))
+        click.echo(safe_json_line(msgspec.json.encode(said)))
 
     def end(self) -> None:
         """Nothing is left."""

@@ -6,15 +6,16 @@ from contextlib import suppress
 
 import click
 
-from tshrag_common.channel.console_words import SendBreak, SetBaud, Status
+from tshrag_common.channel.console_words import SendBreak, SetLine, Status
 from tshrag_common.client import Client
 from tshrag_common.errors import Refused
+from tshrag_common.rfc2217 import PortState, escaped
 from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import ask
 from tshrag_controller.cli.console_copy import Ended, ending_together, tell
 from tshrag_controller.cli.console_seat import Seat, Wishes, seated
 from tshrag_controller.cli.context import Connection
-from tshrag_controller.cli.rfc2217 import PortServer, ToBoard, escaped
+from tshrag_controller.cli.rfc2217 import PortServer, ToBoard, ToLine
 
 _CLIENT_BYTES = 1 << 20
 """What a client may lag behind before it is cut off: the others must not wait for it."""
@@ -29,7 +30,7 @@ _CLIENT_BYTES = 1 << 20
 @click.argument("dut")
 @click.argument("what", type=click.Choice(["console"]))
 @click.option("--tcp", "address", required=True, metavar="[HOST:]PORT", help="Listen here.")
-@click.option("--rfc2217", is_flag=True, help="With speed and break, as pyserial's rfc2217://.")
+@click.option("--rfc2217", is_flag=True, help="With speed, parity, break: rfc2217://.")
 @click.option("--watch", is_flag=True, help="Only show; take no lease.")
 @click.option("--for", "for_s", type=options.Seconds(), default="2h", help="Lease, renewed.")
 @options.in_lab
@@ -89,7 +90,7 @@ class _Door:
 
     def __init__(self, seat: Seat, status: Status | None, rfc2217: bool) -> None:
         self._seat, self._rfc2217 = seat, rfc2217
-        self._baud = (status.baud if status else 0) or 115200
+        self._state = status.state if status else PortState()
         self._clients: set[asyncio.StreamWriter] = set()
 
     async def pump(self) -> None:
@@ -105,7 +106,7 @@ class _Door:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Hear one client until it leaves."""
-        port = PortServer(self._baud) if self._rfc2217 else None
+        port = PortServer(self._state) if self._rfc2217 else None
         if port is not None:
             writer.write(port.greeting())
         self._clients.add(writer)
@@ -128,11 +129,17 @@ class _Door:
             if isinstance(heard, ToBoard):
                 await self._type(heard.data)
             elif not self._seat.watching:
-                order = SetBaud(baud=heard.value) if heard.what == "baud" else SendBreak()
-                await self._seat.order(order)
+                await self._order(heard)
         if port.replies:
             writer.write(bytes(port.replies))
             port.replies.clear()
+
+    async def _order(self, heard: ToLine) -> None:
+        if heard.what == "break":
+            await self._seat.order(SendBreak())
+        else:
+            self._state = heard.state  # for the clients that come
+            await self._seat.order(SetLine(state=heard.state))
 
     async def _type(self, data: bytes) -> None:
         if not self._seat.watching:

@@ -191,6 +191,7 @@ def _print_dut(out: Console, found: DutView, lately: fr.BoardView) -> None:
         ("back", render.when(found.intent_until)),
         ("results", _results(lately)),
         ("carries", ", ".join(each[:12] for each in dut.carries) or "-"),
+        ("to undo", ", ".join(each[:12] for each in dut.owes) or "-"),
     ]
     out.print(render.facts(rows))
 

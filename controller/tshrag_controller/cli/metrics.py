@@ -14,7 +14,7 @@ from tshrag_common.errors import Refused
 from tshrag_common.metrics import file_name, metric_key
 from tshrag_common.statistics import UnknownStatistic, is_statistic, unit_of
 from tshrag_common.views import SeriesView
-from tshrag_controller.cli import options, render, series
+from tshrag_controller.cli import metric_infos, options, render, series
 from tshrag_controller.cli.ask import ask, job_named, run_named
 from tshrag_controller.cli.context import Connection
 from tshrag_controller.reports.evidence import bounds_of
@@ -31,6 +31,7 @@ _PAGE = 10_000
     examples=(
         "tshrag metrics last",
         "tshrag metrics last 'network::*' --stat p50 --stat p99.9 --each",
+        "tshrag metrics last --info                    # unit, type, writer, labels, left out",
         "tshrag metrics last network::latency --plot",
         "tshrag metrics last network::latency --csv > latency.csv",
         "tshrag metrics last --csv --out samples/      # a file for each metric",
@@ -46,6 +47,7 @@ _PAGE = 10_000
 @click.option("--each", is_flag=True, help="A row for each job, not for the run as a whole.")
 @click.option("--csv", "as_csv", is_flag=True, help="Samples (with --stat: statistics) as CSV.")
 @click.option("--plot", "plots", is_flag=True, help="Draw it, with the bounds of criteria.")
+@click.option("--info", "infos", is_flag=True, help="What the metrics are, not what they say.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -65,6 +67,7 @@ def metrics(
     each: bool,
     as_csv: bool,
     plots: bool,
+    infos: bool,
     out: Path | None,
 ) -> None:
     """Show the metrics of a RUN, or of 'all' runs and hosts; KEY may be a pattern: 'network::*'.
@@ -75,6 +78,9 @@ def metrics(
     for name in stats:
         if not is_statistic(name):
             raise UnknownStatistic(name, "--stat")
+    if infos:
+        metric_infos.show(connection, run, key or "*", output)
+        return
     if span.is_asked or run == series.ALL:
         asked = series.Asked(
             run=run,

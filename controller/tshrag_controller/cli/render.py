@@ -24,7 +24,7 @@ STYLES: Mapping[str, str] = {
     "skipped": "bright_black", "pass": "green", "fail": "red",
     "online": "green", "suspect": "yellow", "lost": "red", "draining": "cyan",
     "offline": "bright_black", "available": "green", "leased": "blue", "faulty": "red",
-    "unreachable": "red", "held": "blue", "ok": "green", "degraded": "yellow",
+    "teardown": "cyan", "unreachable": "red", "held": "blue", "ok": "green", "degraded": "yellow",
     "on hold": "yellow", "cancelling": "magenta",
     "leader": "green", "standby": "cyan", "leaving": "bright_black",
 }  # fmt: skip

@@ -1,23 +1,56 @@
-"""PURE: the server's side of RFC 2217: telnet, and the orders of a serial port inside it.
+"""PURE: the server's side of RFC 2217.
 
 Bytes of the client go in; what is for the board, what is for the line, and what is answered come
-out. Parity, stop bits and flow control are acknowledged as they stand: the agent's settings rule
-over them, and a client that insists goes on without.
+out. What a client sets is set on the real line; what a port cannot be is answered as it stands.
 """
 
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
-IAC, DONT, DO, WONT, WILL, SB, SE = 255, 254, 253, 252, 251, 250, 240
-BINARY, ECHO, SGA, COM_PORT = 0, 1, 3, 44
+from tshrag_common.rfc2217 import (
+    ANSWER,
+    ASK_BREAK,
+    ASK_DTR,
+    ASK_FLOW,
+    ASK_RTS,
+    BAUD,
+    BINARY,
+    BREAK,
+    BREAK_OFF,
+    BREAK_ON,
+    COM_PORT,
+    CONTROL,
+    DATA,
+    DO,
+    DONT,
+    DTR_OFF,
+    DTR_ON,
+    ECHO,
+    FLOWS,
+    PARITIES,
+    PARITY,
+    RTS_OFF,
+    RTS_ON,
+    SGA,
+    SIGNATURE,
+    STOP,
+    WILL,
+    WONT,
+    Negotiated,
+    PortOrder,
+    PortState,
+    Said,
+    Telnet,
+    TelnetReader,
+    negotiation,
+    order,
+    orders_of,
+)
+
 _OURS = frozenset((BINARY, ECHO, SGA))  # what we WILL
 _THEIRS = frozenset((BINARY, SGA, COM_PORT))  # what they may DO
-_ANSWER = 100  # an order n is answered by n + 100
-_SIGNATURE, _BAUD, _DATA, _PARITY, _STOP, _CONTROL = 0, 1, 2, 3, 4, 5
-_LINE_MASK, _MODEM_MASK, _PURGE = 10, 11, 12
-_BREAK_ASK, _BREAK_ON, _BREAK_OFF = 4, 5, 6
-_LONGEST = 64
 NAME = b"tshrag"
 
 
@@ -28,90 +61,48 @@ class ToBoard(msgspec.Struct, frozen=True):
 
 
 class ToLine(msgspec.Struct, frozen=True):
-    """The speed to set, or a break to send."""
+    """How the line is to be from now on, or a break to send."""
 
-    what: Literal["baud", "break"]
-    value: int = 0
+    what: Literal["set", "break"]
+    state: PortState = PortState()
 
 
 Heard = ToBoard | ToLine
 
 
-def escaped(data: bytes) -> bytes:
-    """Return bytes of the board as they go to a telnet client."""
-    return data.replace(b"\xff", b"\xff\xff")
-
-
 class PortServer:
     """One client; `replies` holds what it must be told, to be taken after each `feed`."""
 
-    def __init__(self, baud: int) -> None:
-        self._baud = baud
-        self._state: Literal["data", "iac", "option", "sub", "sub_iac"] = "data"
-        self._verb = 0
-        self._sub = bytearray()
+    def __init__(self, state: PortState) -> None:
+        self.state = state
+        self._reader = TelnetReader()
         self._agreed: set[tuple[int, int]] = set()
         self.replies = bytearray()
 
     def greeting(self) -> bytes:
         """Return what is said to a client that has just come."""
-        wills = b"".join(bytes((IAC, WILL, option)) for option in (ECHO, SGA, BINARY))
         self._agreed |= {(WILL, option) for option in _OURS} | {(DO, BINARY), (DO, COM_PORT)}
-        return wills + bytes((IAC, DO, BINARY, IAC, DO, COM_PORT))
+        wills = b"".join(negotiation(WILL, option) for option in (ECHO, SGA, BINARY))
+        return wills + negotiation(DO, BINARY) + negotiation(DO, COM_PORT)
 
     def feed(self, data: bytes) -> list[Heard]:
         """Return what `data` of the client means, in order."""
-        found: list[Heard] = []
-        plain = bytearray()
-        for byte in data:
-            if self._state == "data":
-                if byte == IAC:
-                    self._state = "iac"
-                else:
-                    plain.append(byte)
-            elif self._state == "iac" and byte == IAC:
-                plain.append(IAC)
-                self._state = "data"
-            else:
-                order = self._command(byte)
-                if order is not None:
-                    if plain:
-                        found.append(ToBoard(bytes(plain)))
-                        plain.clear()
-                    found.append(order)
-        if plain:
-            found.append(ToBoard(bytes(plain)))
-        return found
+        found = (self._heard(each) for each in self._reader.feed(data))
+        return [each for each in found if each is not None]
 
-    def _command(self, byte: int) -> Heard | None:
-        """Take one byte inside a command; return what it completes."""
-        match self._state:
-            case "iac" if byte in (DO, DONT, WILL, WONT):
-                self._verb, self._state = byte, "option"
-            case "iac" if byte == SB:
-                self._sub.clear()
-                self._state = "sub"
-            case "iac":
-                self._state = "data"
-                return ToLine("break") if byte == 243 else None  # telnet's own BRK
-            case "option":
-                self._negotiate(self._verb, byte)
-                self._state = "data"
-            case "sub" if byte == IAC:
-                self._state = "sub_iac"
-            case "sub":
-                self._collect(byte)
-            case _ if byte == SE:
-                self._state = "data"
-                return self._order(bytes(self._sub))
+    def _heard(self, word: Telnet) -> Heard | None:
+        match word:
+            case bytes():
+                return ToBoard(word)
+            case Negotiated(verb=verb, option=option):
+                self._negotiate(verb, option)
+            case PortOrder(number=number, value=value):
+                return self._order(number, value)
+            case Said(command=command) if command == BREAK:
+                return ToLine("break")
             case _:
-                self._collect(byte)
-                self._state = "sub"
+                pass
         return None
-
-    def _collect(self, byte: int) -> None:
-        if len(self._sub) < _LONGEST:
-            self._sub.append(byte)
 
     def _negotiate(self, verb: int, option: int) -> None:
         """Agree or refuse, once each: two that confirm each other would never end."""
@@ -123,33 +114,70 @@ class PortServer:
             return
         if (said, option) not in self._agreed:
             self._agreed.add((said, option))
-            self.replies += bytes((IAC, said, option))
+            self.replies += negotiation(said, option)
 
-    def _order(self, sub: bytes) -> Heard | None:
-        if len(sub) < 2 or sub[0] != COM_PORT:
+    def _order(self, number: int, value: bytes) -> Heard | None:
+        if number == SIGNATURE:
+            if not value:
+                self._answer(number, NAME)
             return None
-        order, value = sub[1], sub[2:]
-        match order:
-            case 0 if not value:
-                self._answer(order, NAME)
-            case 1 if len(value) == 4:
-                return self._set_baud(int.from_bytes(value, "big"))
-            case 5 if value[:1] in (b"\x05", b"\x06"):
-                self._answer(order, value[:1])
-                return ToLine("break") if value[0] == _BREAK_ON else None
-            case 5 if value[:1] == b"\x04":
-                self._answer(order, bytes((_BREAK_OFF,)))
+        if number == CONTROL:
+            return self._control(value[0] if value else ASK_FLOW)
+        if number not in (BAUD, DATA, PARITY, STOP):
+            self._answer(number, value or b"\x00")
+            return None
+        heard = self._set(_wanted(self.state, number, int.from_bytes(value, "big")))
+        self._answer(number, orders_of(self.state)[number])
+        return heard
+
+    def _control(self, value: int) -> Heard | None:
+        state, heard = self.state, None
+        match value:
+            case 1 | 2 | 3:
+                heard = self._set(replace(state, flow=FLOWS[value - 1]))
+            case 8 | 9:  # DTR_ON, DTR_OFF
+                heard = self._set(replace(state, dtr=value == DTR_ON))
+            case 11 | 12:  # RTS_ON, RTS_OFF
+                heard = self._set(replace(state, rts=value == RTS_ON))
+            case 5:  # BREAK_ON
+                heard = ToLine("break")
             case _:
-                self._answer(order, value or b"\x00")
-        return None
+                pass
+        self._answer(CONTROL, bytes((self._control_answer(value),)))
+        return heard
 
-    def _set_baud(self, baud: int) -> Heard | None:
-        changed = baud not in (0, self._baud)
-        if changed:
-            self._baud = baud
-        self._answer(_BAUD, self._baud.to_bytes(4, "big"))
-        return ToLine("baud", baud) if changed else None
+    def _control_answer(self, value: int) -> int:
+        """Return what holds of what an order of control is about."""
+        if value in (BREAK_ON, BREAK_OFF):
+            return value
+        if value == ASK_BREAK:
+            return BREAK_OFF
+        if value in (ASK_DTR, DTR_ON, DTR_OFF):
+            return DTR_ON if self.state.dtr else DTR_OFF
+        if value in (ASK_RTS, RTS_ON, RTS_OFF):
+            return RTS_ON if self.state.rts else RTS_OFF
+        if 13 <= value <= 16 or value == 18:  # flow of what comes in: it has none of its own
+            return 14
+        return FLOWS.index(self.state.flow) + 1
 
-    def _answer(self, order: int, value: bytes) -> None:
-        body = bytes((COM_PORT, (order + _ANSWER) & 0xFF)) + value
-        self.replies += bytes((IAC, SB)) + escaped(body) + bytes((IAC, SE))
+    def _set(self, wanted: PortState) -> Heard | None:
+        if wanted == self.state:
+            return None
+        self.state = wanted
+        return ToLine("set", wanted)
+
+    def _answer(self, number: int, value: bytes) -> None:
+        self.replies += order((number + ANSWER) & 0xFF, value)
+
+
+def _wanted(state: PortState, number: int, value: int) -> PortState:
+    """Return the port with a value set; as it is where that is a question, or cannot be."""
+    if number == BAUD and 50 <= value <= 20_000_000:
+        return replace(state, baud=value)
+    if number == DATA and 5 <= value <= 8:
+        return replace(state, data_bits=value)
+    if number == PARITY and 1 <= value <= len(PARITIES):
+        return replace(state, parity=PARITIES[value - 1])
+    if number == STOP and value in (1, 2):
+        return replace(state, stop_bits=value)
+    return state

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from tshrag_common.board_client import BoardClient, Via, boards_of
-from tshrag_common.channel.channel import Channel
+from tshrag_common.channel.channel import Channel, ChannelClosed
 from tshrag_common.channel.wants import SshFacts
 from tshrag_common.client import Client
 from tshrag_common.errors import LabError, Refused
@@ -107,7 +107,8 @@ async def carry(
             writer.write_eof()
         else:
             writer.close()
-        await sending
+        with contextlib.suppress(ChannelClosed):  # the far side has ended: the rest is not wanted
+            await sending
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)

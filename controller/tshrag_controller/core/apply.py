@@ -27,9 +27,10 @@ from tshrag_controller.core import (
     apply_leases,
     apply_live,
     apply_suspend,
+    apply_teardown,
     events as e,
 )
-from tshrag_controller.core.groups import note_end, set_carried
+from tshrag_controller.core.groups import count_open, note_end, set_carried
 from tshrag_controller.core.holds import attempt_resolved, release, release_role, take
 from tshrag_controller.core.idle import note_agent, note_dut
 from tshrag_controller.core.lab import (
@@ -104,8 +105,10 @@ def _run_admitted(lab: Lab, event: e.RunAdmitted, at: int) -> None:
 
 
 def count_role(lab: Lab, run: Run, job: Job, more: int) -> None:
-    """Keep count of the open jobs that need a role whose DUT the run keeps."""
+    """Keep count of the open jobs of a group, and of a role whose DUT the run keeps."""
     need = run.spec(job).need
+    if need.group is not None:
+        count_open(lab, need.group.digest, more)
     if is_kept(need):
         users = lab.indexes.role_users
         users[run.id, need.role] = users.get((run.id, need.role), 0) + more
@@ -255,6 +258,8 @@ def _run_judged(lab: Lab, event: e.RunJudged, at: int) -> None:
     run = lab.runs[event.run]
     run.state = RUN.next(run.state, event.cause)
     run.ended_at, run.evidence = at, event.evidence
+    if run.id in lab.indexes.undoing:
+        lab.indexes.undo_look.add(lab.indexes.undoing[run.id])
 
 
 def forget(lab: Lab, run: RunId) -> None:
@@ -334,6 +339,7 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     **apply_live.APPLY,
     **apply_suspend.APPLY,
     **SCHED,
+    **apply_teardown.APPLY,
     AttemptResolved: attempt_resolved,
     **apply_consoles.APPLY,
 }

@@ -66,7 +66,7 @@ def _hold(lab: Lab, lease: Lease) -> None:
     lab.people.leases[lease.fence] = lease
     row = lab.duts[lease.dut]
     row.holder = lease.fence
-    set_carried(lab, row, ())  # people do what they like
+    set_carried(lab, row, (), ())  # people do what they like
     lab.agents[lease.agent].leases.add(lease.fence)
     watch(lab, lease)
 

@@ -26,6 +26,7 @@ from tshrag_controller.core.live_events import LiveEvent
 from tshrag_controller.core.resolve_events import AttemptResolved as AttemptResolved
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.suspend_events import SuspendEvent
+from tshrag_controller.core.teardown_events import TeardownEvent
 
 
 class LeaderChosen(Event, frozen=True, kw_only=True, array_like=True, tag="leader_chosen"):
@@ -209,4 +210,5 @@ AnyEvent = (
     | AttemptResolved
     | ConsoleEvent
     | LiveEvent
+    | TeardownEvent
 )

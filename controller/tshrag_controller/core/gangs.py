@@ -13,6 +13,7 @@ from tshrag_common import ids
 from tshrag_common.ids import AgentId, DutId, RunId
 from tshrag_common.jobs import Need
 from tshrag_common.states import JOB, JobState
+from tshrag_controller.core.ganging import ROLE
 from tshrag_controller.core.lab import Agent, Job, Lab, Order, Run, is_kept
 from tshrag_controller.core.needs import blocked, misfits
 from tshrag_controller.core.order import order_of
@@ -24,6 +25,11 @@ PATIENCE_US = 60_000_000
 
 def gang_of(run: Run, job: Job) -> int:
     return run.plan.jobs[job.serial - 1].gang
+
+
+def role_of(run: Run, job: Job) -> str:
+    """Return what a job is called in its gang."""
+    return run.plan.jobs[job.serial - 1].env.get(ROLE) or run.spec(job).need.role or job.id
 
 
 def mates_of(lab: Lab, job: Job) -> list[Job]:

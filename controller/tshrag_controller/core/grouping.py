@@ -39,15 +39,17 @@ def grouping_of(
     undone = _words(profile.teardown, ("teardown",), around, findings) if profile.teardown else ()
     told = msgspec.msgpack.encode((org, key, made, undone, dict(sorted(env.items()))))
     digest = hashlib.sha256(told).hexdigest()[:32]
-    window = profile.group.window or 0.0
+    window, linger = profile.group.window or 0.0, profile.group.linger
     group = Group(
         key=key,
         digest=digest,
         max_jobs=profile.group.max_jobs,
         max_runtime_s=profile.group.max_runtime or 0.0,
         window_s=window if isinstance(window, float) else 0.0,
+        linger_s=linger if isinstance(linger, float) else -1.0,
     )
-    return Grouping(group, Setup(digest=digest, commands=made, teardown=undone))
+    own_env = dict(env) if undone else {}
+    return Grouping(group, Setup(digest=digest, commands=made, teardown=undone, env=own_env))
 
 
 def grouped(need: Need, group: Group) -> Need:

@@ -33,13 +33,13 @@ def note_end(lab: Lab, attempt: Attempt, ended: Ended, at: int) -> None:
     """Take in what a DUT carries now, and what its setup has cost or saved. Part of `apply`."""
     row = lab.duts.get(attempt.dut) if attempt.dut is not None else None
     if row is not None and row.agent == attempt.agent and ended.carries is not None:
-        set_carried(lab, row, ended.carries)
+        set_carried(lab, row, ended.carries, ended.owes)
     run = lab.runs[lab.jobs[attempt.job].run]
     group = run.spec(lab.jobs[attempt.job]).need.group
     if group is None or not ended.setup:
         return
     stat = lab.setups.setdefault(group.digest, SetupStat())
-    stat.at = at
+    stat.at, stat.key, stat.linger_s = at, group.key, group.linger_s
     if ended.setup == "failed":
         stat.split = True
         return
@@ -56,11 +56,26 @@ def note_end(lab: Lab, attempt: Attempt, ended: Ended, at: int) -> None:
         del lab.setups[min(lab.setups, key=lambda name: (lab.setups[name].at, name))]
 
 
-def set_carried(lab: Lab, row: DutRow, carried: tuple[str, ...]) -> None:
-    """Let a DUT carry these setups, and no others. Part of `apply`."""
-    if row.dut.carries != carried:
-        row.dut = replace(row.dut, carries=carried)
+def set_carried(
+    lab: Lab, row: DutRow, carried: tuple[str, ...], owes: tuple[str, ...] | None = None
+) -> None:
+    """Let a DUT carry these setups, and no others, and owe those teardowns. Part of `apply`."""
+    owing = row.dut.owes if owes is None else owes
+    if row.undo_failed not in owing:
+        row.undo_failed = ""
+    if (row.dut.carries, row.dut.owes) != (carried, owing):
+        row.dut = replace(row.dut, carries=carried, owes=owing)
         note_dut(lab, row)
+
+
+def count_open(lab: Lab, digest: str, more: int) -> None:
+    """Keep count of the jobs of a group that have not ended. Part of `apply`."""
+    counts = lab.indexes.group_open
+    before = counts.pop(digest, 0)
+    if before + more:
+        counts[digest] = before + more
+    if not before or not before + more:  # the first has come, or the last has ended
+        lab.indexes.undo_look.update(lab.indexes.idle.carriers.get(digest, ()))
 
 
 def carries(row: DutRow, group: Group) -> bool:

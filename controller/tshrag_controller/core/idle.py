@@ -28,7 +28,7 @@ def _host_class(facts: AgentFacts) -> bytes:
 
 
 def _dut_class(facts: AgentFacts, dut: Dut) -> bytes:
-    plain = msgspec.structs.replace(dut, id=DutId(""), faulty="", carries=())
+    plain = msgspec.structs.replace(dut, id=DutId(""), faulty="", carries=(), owes=())
     return _ENCODER.encode(plain) + _host_class(facts)
 
 
@@ -84,6 +84,8 @@ def note_dut(lab: Lab, row: DutRow) -> None:
             idle.dut_samples[key] = (facts, row.dut)
             idle.classes.clear()
     _note_carried(lab, row)
+    if row.dut.owes or row.undo:
+        lab.indexes.undo_look.add(name)
     (idle.shared.add if row.ways else idle.shared.discard)(name)
     if row.kept_by and not row.holder:
         idle.kept.add(name)

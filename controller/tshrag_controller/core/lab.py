@@ -150,6 +150,8 @@ class DutRow:
     intent: Intent | None = None  # of people; the truth is in ``people``
     streak: int = 0  # jobs in a row that shared its setup
     streak_since: int = 0
+    undo: str = ""  # the run that does the teardown of what it carries
+    undo_failed: str = ""  # the setup whose teardown has failed: its next user does it
 
 
 @dataclass(slots=True)
@@ -172,6 +174,8 @@ class SetupStat:
     found: int = 0
     split: bool = False  # it has failed: no job waits for another's
     at: int = 0  # when it was last used
+    key: str = ""
+    linger_s: float = -1.0  # as its group has it
 
 
 @dataclass(slots=True)
@@ -268,6 +272,9 @@ class Indexes:
     gang_jobs: dict[tuple[RunId, int], list[int]] = field(default_factory=dict)  # serials
     gangs: dict[tuple[RunId, int], set[JobId]] = field(default_factory=dict)  # members that wait
     looks: set[int] = field(default_factory=set)  # instants at which a timer makes a pass
+    group_open: dict[str, int] = field(default_factory=dict)  # setup -> jobs that have not ended
+    undo_look: set[DutId] = field(default_factory=set)  # a teardown may be due, or not any more
+    undoing: dict[RunId, DutId] = field(default_factory=dict)  # runs that do a teardown
 
 
 def is_kept(need: Need) -> bool:

@@ -14,8 +14,9 @@ from tshrag_controller.core.on_intent import TIMERS as INTENT_TIMERS
 from tshrag_controller.core.on_reserve import TIMERS as RESERVE_TIMERS
 from tshrag_controller.core.on_run import on_duration, on_expire
 from tshrag_controller.core.queues import enqueue
+from tshrag_controller.core.teardown import TIMERS as TEARDOWN_TIMERS
 
-_TIMERS = {**LEASE_TIMERS, **INTENT_TIMERS, **RESERVE_TIMERS}
+_TIMERS = {**LEASE_TIMERS, **INTENT_TIMERS, **RESERVE_TIMERS, **TEARDOWN_TIMERS}
 
 
 def next_due(lab: Lab) -> int:
@@ -40,7 +41,7 @@ def _due(decision: Decision, what: str, name: str) -> None:
     lab = decision.lab
     match what:
         case "wake":
-            _wake(lab, JobId(name), decision.now)
+            wake(lab, JobId(name), decision.now)
         case "sleep":
             job = lab.jobs.get(JobId(name))
             if job is not None and job.state is JobState.RUNNING:
@@ -57,7 +58,7 @@ def _due(decision: Decision, what: str, name: str) -> None:
                 (on_expire if what == "expire" else on_duration)(decision, run)
 
 
-def _wake(lab: Lab, name: JobId, now: int) -> None:
+def wake(lab: Lab, name: JobId, now: int) -> None:
     """Queue a job whose pause or window is over."""
     job = lab.jobs.get(name)
     if job is None or job.state is not JobState.WAITING or job.missing:

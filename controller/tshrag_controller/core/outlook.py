@@ -182,7 +182,9 @@ def _on_kept(lab: Lab, run: Run, job: Job, now: int, typical: Typical, observed:
     before = [
         each
         for order, name in lab.indexes.bound_ready.get(run.id, ())
-        if (each := lab.jobs.get(name)) is not None and order < order_of(lab, run, job)
+        if order < order_of(lab, run, job)
+        and (each := lab.jobs.get(name)) is not None
+        and each.state is JobState.WAITING
     ]
     own = of_role(lab, run, run.spec(job).need.role, typical)
     free = server.free

@@ -4,7 +4,7 @@ Two controllers with the same LOG decide alike, whatever their files say: a new 
 settings differ records its own before it decides anything.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -34,6 +34,8 @@ class Consumable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 SETUP_POINTS = 10.0
 SETUP_S = 10.0
+LINGER_S = 30.0
+TEARDOWN_S = 600.0
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -47,6 +49,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     consumables: dict[str, Consumable] = {}
     setup_points: Points = SETUP_POINTS  # what a job gains whose setup is in place
     setup_s: Annotated[float, Meta(ge=0, le=86_400)] = SETUP_S  # of one that was never measured
+    linger_s: Annotated[float, Meta(ge=0, le=86_400)] = LINGER_S  # of a setup behind its last job
+    teardown_s: Annotated[float, Meta(ge=1, le=86_400)] = TEARDOWN_S  # the most that one may take
+    teardown_failed: Literal["next", "quarantine"] = "next"  # who deals with it
 
     def weight(self, org: str) -> float:
         return self.weights.get(org, self.weights.get("*", 1.0))

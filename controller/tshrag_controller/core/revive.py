@@ -83,6 +83,9 @@ def index_anew(lab: Lab, now: int) -> None:
             set_timer(lab, now + GONE_US, "gone", agent.facts.agent)
             for fence in agent.fences:
                 watch_overdue(lab, fence, now)
+    for row in lab.duts.values():
+        if row.undo:
+            lab.indexes.undoing[RunId(row.undo)] = row.dut.id
     revive_people(lab, now)
 
 

@@ -41,6 +41,7 @@ from tshrag_controller.core.starting import (
     start_kept,
     start_kept_of,
 )
+from tshrag_controller.core.teardown import serve_teardowns
 from tshrag_controller.core.ways import way_for
 
 MOST_PER_TURN = 4096
@@ -53,6 +54,7 @@ MOST_BEHIND = 64
 def schedule(decision: Decision) -> None:
     """Give everything that can start now a place, and say so in events."""
     end_own(decision)
+    serve_teardowns(decision)
     serve_reservations(decision)
     serve_line(decision)
     start_kept(decision)

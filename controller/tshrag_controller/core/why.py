@@ -8,7 +8,7 @@ from tshrag_common.states import JOB, JobState
 from tshrag_controller.core.binding import match_roles
 from tshrag_controller.core.consumables import scarce
 from tshrag_controller.core.follow import is_shut
-from tshrag_controller.core.gangs import consumed_by, waiting_mates
+from tshrag_controller.core.gangs import consumed_by, role_of, waiting_mates
 from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run
 from tshrag_controller.core.leases import held_by
 from tshrag_controller.core.needs import Reason, blocked, misfits
@@ -104,7 +104,7 @@ def _not_ready(lab: Lab, run: Run, job: Job, now: int) -> Reason | None:
 
 def _of_gang(lab: Lab, run: Run, mates: list[Job], now: int) -> tuple[str, str]:
     """Say what jobs that start together wait for, whichever of them is asked about."""
-    roles = {job.id: run.spec(job).need.role or job.id for job in mates}
+    roles = {job.id: role_of(run, job) for job in mates}
     begin = f"{', '.join(roles.values())} start together"
     for job in mates:
         later = _not_ready(lab, run, job, now)
@@ -191,7 +191,8 @@ def _named(lab: Lab, reason: Reason, row: DutRow | None) -> Reason:
 def _ahead(lab: Lab, run: Run, job: Job) -> int:
     queue = lab.indexes.ready.get((lab.need_key(run, job), run.org), ())
     mine = order_of(lab, run, job)
-    return sum(1 for order, _ in queue if order < mine)
+    before = (lab.jobs.get(name) for order, name in queue if order < mine)
+    return sum(1 for each in before if each is not None and each.state is JobState.WAITING)
 
 
 def _sum_up(places: tuple[Place, ...], ahead: int) -> tuple[str, str]:

@@ -39,9 +39,14 @@ class Verbs:
     """All verbs, and how a request becomes an answer."""
 
     def __init__(
-        self, verbs: Mapping[str, Verb], plain: bool, durable: bool, set_aside: SetAside
+        self,
+        verbs: Mapping[str, Verb],
+        plain: bool,
+        durable: bool,
+        set_aside: SetAside,
+        node: str = "",
     ) -> None:
-        self._verbs, self._plain, self._durable = verbs, plain, durable
+        self._verbs, self._plain, self._durable, self._node = verbs, plain, durable, node
         self._set_aside = set_aside
 
     async def answer(self, message: Message) -> bytes:
@@ -51,7 +56,7 @@ class Verbs:
             return data
         what = f"the answer takes {len(data)} > {MOST_ANSWER_BYTES} bytes"
         large = ErrorReport(code="too_large", message=f"{what}; ask for fewer, by limit and offset")
-        return _encoded(r.Envelope(error=large, durable=self._durable))
+        return self._failed(large)
 
     async def _answer(self, message: Message) -> bytes:
         try:
@@ -63,18 +68,21 @@ class Verbs:
             answer = await verb.handler(asker, _decoded(message.data, verb.shape))
         except BadMessage as error:
             self._set_aside(message.subject, error.line, message.data)
-            return _encoded(r.Envelope(error=error.report(), durable=self._durable))
+            return self._failed(error.report())
         except LabError as error:
-            return _encoded(r.Envelope(error=error.report(), durable=self._durable))
+            return self._failed(error.report())
         except TimeoutError:
             late = ErrorReport(code="busy", message="the controller is behind", retryable=True)
-            return _encoded(r.Envelope(error=late, durable=self._durable))
+            return self._failed(late)
         except Exception:  # a bug of ours must not end the service of all the others
             logger.exception("a request failed", extra={"subject": message.subject})
             bug = ErrorReport(code="internal", message="a bug of ours; the controller's log has it")
-            return _encoded(r.Envelope(error=bug, durable=self._durable))
+            return self._failed(bug)
         body = msgspec.Raw(msgspec.json.encode(answer))
-        return _encoded(r.Envelope(data=body, durable=self._durable))
+        return _encoded(r.Envelope(data=body, durable=self._durable, node=self._node))
+
+    def _failed(self, error: ErrorReport) -> bytes:
+        return _encoded(r.Envelope(error=error, durable=self._durable, node=self._node))
 
 
 def _decoded(data: bytes, shape: type[msgspec.Struct]) -> msgspec.Struct:

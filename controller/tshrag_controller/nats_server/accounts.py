@@ -3,6 +3,9 @@
 Bytes of channels go between AGENTS and a USERS-<org> directly: the server puts the org before what
 a person says, a person hears what bears his name, and no agent hears or forges what is another's.
 
+Agents speak to each other directly too, for jobs of gangs: the last part of the subject is who
+says it, and each may put its own name there only.
+
 CTL alone holds JetStream. AGENTS and each USERS-<org> reach it through service imports only: in
 one shared account an agent could forge another's report through the reply subject of a request.
 """
@@ -116,10 +119,11 @@ def _rights(pub: list[str], sub: list[str], most_subs: int) -> dict[str, object]
 
 
 _AGENT_SAYS, _AGENT_HEARS = subjects.may_exchange(_NAME)
+_AGENT_MAILS, _AGENT_IS_MAILED = subjects.may_mail(_NAME)
 _PERSON_SAYS, _PERSON_HEARS = subjects.person_exchanges(_NAME)
 AGENT_RIGHTS = _rights(
-    [*subjects.may_publish(_NAME), _AGENT_SAYS],
-    [*subjects.may_hear(_NAME), _AGENT_HEARS],
+    [*subjects.may_publish(_NAME), _AGENT_SAYS, _AGENT_MAILS],
+    [*subjects.may_hear(_NAME), _AGENT_HEARS, _AGENT_IS_MAILED],
     MOST_AGENT_SUBS,
 )
 PERSON_RIGHTS = _rights(

@@ -48,6 +48,11 @@ def safe_json(raw: bytes) -> str:
     return _BUT_LINES.sub(_as_json, msgspec.json.format(raw, indent=2).decode())
 
 
+def safe_json_line(raw: bytes) -> str:
+    """Return the same on one line."""
+    return _BUT_LINES.sub(_as_json, raw.decode())
+
+
 def csv_cell(text: str) -> str:
     """Return `text` as a quoted cell of CSV that no spreadsheet takes for a formula."""
     guarded = "'" + text if text.startswith(_FORMULA) else text

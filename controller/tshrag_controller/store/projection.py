@@ -16,6 +16,7 @@ from tshrag_controller.core import events as e
 from tshrag_controller.core.health_events import CheckEnded, CheckOrdered
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.specs import what_it_does
+from tshrag_controller.core.teardown_events import TeardownEnded, TeardownOrdered
 from tshrag_controller.log.frames import Frame
 from tshrag_controller.store import intent_rows, lease_rows, live_rows, sign_rows, suspend_rows
 
@@ -156,7 +157,9 @@ class _Writing:
             self.put(_SPEC, number, index, spec.kind, what_it_does(spec), role, _JSON.encode(spec))
         for job in event.plan.jobs:
             after = ",".join(map(str, job.after))
-            self.put(_JOB, number, job.serial, job.name, job.spec, JobState.WAITING, after)
+            self.put(
+                _JOB, number, job.serial, job.name, job.spec, JobState.WAITING, after, job.gang
+            )
         self.count("runs")
         self.count("jobs", len(event.plan.jobs))
         self.note(number, "admitted", f"by {event.by}, {len(event.plan.jobs)} jobs")
@@ -249,7 +252,7 @@ _RUN = (
 )
 _SPEC = "INSERT INTO specs VALUES (?,?,?,?,?,?)"
 _PLACE = "SELECT run, serial FROM attempts WHERE fence=?"
-_JOB = "INSERT INTO jobs (run, serial, name, spec, state, after) VALUES (?,?,?,?,?,?)"
+_JOB = "INSERT INTO jobs (run, serial, name, spec, state, after, gang) VALUES (?,?,?,?,?,?,?)"
 _ATTEMPT = (
     "INSERT INTO attempts (fence, run, serial, number, agent, dut, state, assigned_at) "
     "VALUES (?,?,?,?,?,?,?,?)"
@@ -309,6 +312,8 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     e.AttemptResolved: _Writing.attempt_resolved,
     **intent_rows.WRITERS,
     CheckOrdered: _Writing.nothing,
+    TeardownOrdered: _Writing.nothing,
+    TeardownEnded: _Writing.nothing,
     CheckEnded: _Writing.check_ended,
     **suspend_rows.WRITERS,
     **sign_rows.WRITERS,

@@ -17,7 +17,7 @@ from tshrag_controller.store import sign_rows
 PROJECTION, HOT = "projection.db", "hot.db"
 MOST_CHECKED_BYTES = 512 << 20
 """Larger files are not read as a whole at a start; their damage shows when it is met."""
-VERSION = 6
+VERSION = 7
 """Of the schema; a file made by a newer build is refused."""
 
 migrations = Migrations("projection")
@@ -116,6 +116,11 @@ def m0003_audit(db: Database) -> None:
 @migrations()
 def m0004_signs(db: Database) -> None:
     _execute(db, sign_rows.TABLES)
+
+
+@migrations()
+def m0005_gangs(db: Database) -> None:
+    _execute(db, "ALTER TABLE jobs ADD COLUMN gang INTEGER NOT NULL DEFAULT 0")
 
 
 @hot_migrations()

@@ -10,9 +10,8 @@ from tshrag_agent.attempts.metric_gate import (
     OVERFLOW,
     MetricGate,
     lines_of,
-    span_of,
-    time_of,
 )
+from tshrag_agent.attempts.metric_text import span_of, time_of
 from tshrag_common.metrics import MetricInfo
 
 NOW = 1_790_000_000_000_000
@@ -143,6 +142,9 @@ def test_keys_are_bounded() -> None:
     said = [opened.offer(f"k{n}", "1") for n in range(5)]
     assert said == ["", "", "", "metric_key: more than 3 keys", "metric_key: more than 3 keys"]
     assert opened.offer("k0", "2") == ""
+    opened.gate.settle(NOW)
+    overflow = [row for row in opened.taken if row[0] == "attempt.overflow"]
+    assert [value for _, _, _, value, _ in overflow] == [1.0, 2.0], "a counter tells how many"
 
 
 def test_notices_are_bounded_and_safe_to_show() -> None:

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from tshrag_agent.attempts.metric_gate import MetricGate
+from tshrag_agent.attempts.metric_gate import MAX_LABELLED, MetricGate
 from tshrag_agent.attempts.metric_protocols import MetricProtocols
 from tshrag_common.metrics import MetricInfo
 
@@ -67,6 +67,37 @@ def test_tags_are_not_kept_and_that_is_counted() -> None:
     assert spoken.values == [1.0, 5.0]
     assert [notice.count for notice in spoken.gate.notices()] == [1, 1]
     assert spoken.reasons[0] == "hits: metric_tags: the sample was taken, its tags are not kept"
+
+
+REQUESTS = MetricInfo(key="net.requests", type="counter", labels=("op", "code"))
+
+
+def test_labels_that_are_allowed_become_segments_of_the_key() -> None:
+    spoken = Spoken(
+        b"net.requests:1|c|#code:200,op:Read\nnet.requests:1|c|#op:read,code:200\n"
+        b"Net/Requests:5|c|#user:joe,op:write\nnet.requests:2|c",
+        b"net,op=read\\ all,zone=b used=1 1790000000000000000",
+        declared=(REQUESTS, MetricInfo(key="net.used", unit="s", labels=("op",))),
+    )
+    assert [(key, kind, value) for key, _, kind, _, value in spoken.taken] == [
+        ("net.requests.op_read.code_200", "counter", 1.0),
+        ("net.requests.op_read.code_200", "counter", 2.0),
+        ("net.requests.op_write", "counter", 5.0),
+        ("net.requests", "counter", 2.0),
+        ("net.used.op_read_all", "gauge", 1.0),
+    ]
+    assert [reason.partition(": ")[0] for reason in spoken.reasons] == ["Net/Requests", "net.used"]
+
+
+def test_beyond_the_cap_of_a_metric_its_overflow_counts_and_others_go_on() -> None:
+    lines = b"\n".join(b"net.requests:1|c|#op:o%d" % n for n in range(MAX_LABELLED + 50))
+    spoken = Spoken(lines + b"\nok:1|g", declared=(REQUESTS,))
+    spoken.gate.settle(NOW)
+    overflow = [row for row in spoken.taken if row[0] == "net.requests.overflow"]
+    assert overflow[-1][2:] == ("counter", NOW, 50.0)
+    assert len({row[0] for row in spoken.taken}) == MAX_LABELLED + 2
+    assert spoken.gate.refused == 50
+    assert spoken.taken[-2][0] == "ok"
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,10 @@ async def test_a_break_is_what_the_command_takes_for_one(ears: Ears) -> None:
     await wait_until(lambda: bytes(ears.data) == b"~B", PATIENCE_S)
     line.close()
     bare = await ears.open("cat")
-    for refused in (bare.send_break(0.1), bare.set_baud(9600)):
+    for refused in (
+        bare.send_break(0.1),
+        bare.configure(LineSettings(command=("cat",), baud=9600)),
+    ):
         with pytest.raises(TransportFailed, match="a command"):
             await refused
     bare.close()

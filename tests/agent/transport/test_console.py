@@ -20,6 +20,7 @@ from tshrag_agent.transport.console_records import Record
 from tshrag_agent.transport.line import LineSettings
 from tshrag_common.errors import StaleFence
 from tshrag_common.ids import Fence
+from tshrag_common.rfc2217 import PortState
 
 
 @pytest.fixture
@@ -140,12 +141,31 @@ async def test_a_newer_fence_takes_over_and_the_older_writer_is_refused(
 
 async def test_a_new_speed_is_set_and_the_line_stays(device: Wire, console: SerialConsole) -> None:
     driver = console.drive(Fence(1), "ann")
-    await console.set_baud(driver, 9600)
+    await console.configure(driver, PortState(baud=9600, parity="odd", stop_bits=2))
     attributes = termios.tcgetattr(device.fd)
     assert attributes[4] == termios.B9600
+    flags = termios.PARODD | termios.CSTOPB  # a pty keeps no PARENB
+    assert attributes[2] & flags == flags
     device.say(b"still here")
     await wait_until(lambda: heard(console) == b"still here")
     assert console.is_open and console.settings.baud == 9600
+    events = [each.data for each in console.records() if each.direction == "event"]
+    assert b"baud 9600, parity odd, stop_bits 2" in events
+
+
+async def test_what_one_has_set_is_undone_when_another_comes(
+    device: Wire, console: SerialConsole
+) -> None:
+    ann = console.drive(Fence(1), "ann")
+    await console.configure(ann, PortState(baud=9600))
+    await ann.write(b"a", timeout_s=5)
+    ann.release()
+    again = console.drive(Fence(1), "ann")
+    await again.write(b"b", timeout_s=5)
+    assert termios.tcgetattr(device.fd)[4] == termios.B9600
+    await console.drive(Fence(2), "job").write(b"c", timeout_s=5)
+    assert termios.tcgetattr(device.fd)[4] == termios.B115200
+    assert console.settings.baud == 115200
 
 
 async def test_two_who_share_a_fence_write_one_at_a_time(

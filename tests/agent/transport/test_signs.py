@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
+from tests.support.wrong_speed import misread
 from tshrag_agent.transport.signs import LINE_MOST, Sign, Signs
 
 BOOT = (
@@ -52,6 +53,22 @@ def test_a_line_is_recognised(kind: str, line: bytes) -> None:
 @pytest.mark.parametrize("line", INNOCENT)
 def test_a_line_that_says_nothing_of_the_kind_is_left_alone(line: bytes) -> None:
     assert Signs().feed(line + b"\r\n") == []
+
+
+@pytest.mark.parametrize("read_baud", [9600, 19200, 57600, 230400, 460800, 1_500_000])
+def test_a_boot_read_at_a_wrong_speed_says_nothing(read_baud: int) -> None:
+    garbage = misread((BOOT + CRASH) * 20, 115200, read_baud)
+    assert len(garbage) > 100 and garbage != BOOT
+    signs = Signs()
+    assert [sign for start in range(0, len(garbage), 7)
+            for sign in signs.feed(garbage[start : start + 7])] == []  # fmt: skip
+    assert signs.boot == 0
+    signs.feed(b"\r\n")
+    assert kinds(signs.feed(BOOT)) == ["bootloader", "bootloader", "kernel", "login"]
+
+
+def test_the_right_speed_is_read_right() -> None:
+    assert misread(BOOT, 115200, 115200) == BOOT
 
 
 def test_a_boot_is_counted_once_whatever_its_stages() -> None:

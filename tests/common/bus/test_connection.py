@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.nats_server import NatsServer
+from tests.support.tcp_proxy import Proxy
 from tests.support.waiting import wait_until
 from tshrag_common.bus.connection import Bus, connect
 from tshrag_common.bus.messages import Message
@@ -219,3 +220,33 @@ async def test_a_server_without_jetstream_is_refused_where_it_is_needed() -> Non
     async with a_fake_server(b'{"version":"2.15.1","max_payload":1048576}') as url:
         line = await refused_line(url, need_jetstream=True)
     assert line.startswith("jetstream_off: ")
+
+
+async def test_who_is_cancelled_while_a_full_buffer_is_flushed_ends(nats_url: str) -> None:
+    proxy = Proxy(int(nats_url.rpartition(":")[2]))
+    await proxy.start()
+    bus = await connect(f"nats://127.0.0.1:{proxy.port}", name="x", within_s=10)
+    published = 0
+
+    async def flood() -> None:
+        nonlocal published
+        while True:
+            await bus.publish("t.flood", bytes(500_000))
+            published += 1
+
+    try:
+        proxy.hold()
+        flooding = asyncio.get_running_loop().create_task(flood())
+        seen = -1
+        while seen != published:  # until it waits for the buffer
+            seen = published
+            await asyncio.sleep(0.3)
+        flooding.cancel()
+        done, _ = await asyncio.wait([flooding], timeout=20)
+        assert done, "the cancel was swallowed"
+        assert flooding.cancelled()
+    finally:
+        flooding.cancel()
+        proxy.release()
+        await bus.close()
+        await proxy.stop()

@@ -1,0 +1,202 @@
+"""PURE: the lab and the clock of a rehearsal: jobs last as long as their lines say.
+
+The core is driven as the engine drives it, from one instant at which something happens to the
+next; agents do what they are told at once, make a setup where it is not in place, and report.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+
+import msgspec
+from msgspec.structs import replace
+
+from tshrag_common import ids
+from tshrag_common.errors import Invalid
+from tshrag_common.ids import AgentId, DutId, Fence, OrgId, RunId
+from tshrag_common.inventory import AgentFacts
+from tshrag_common.reports import AnyReport, Ended, Hello, ReportBatch
+from tshrag_common.work import WorkLine
+from tshrag_controller.core.apply import forget
+from tshrag_controller.core.decision import Decision, ForgetRun, SendStart
+from tshrag_controller.core.events import RunAdmitted
+from tshrag_controller.core.lab import Lab
+from tshrag_controller.core.on_agent import on_reports
+from tshrag_controller.core.on_run import on_submit
+from tshrag_controller.core.on_tick import next_due, on_tick
+from tshrag_controller.core.sched_events import PolicySet
+from tshrag_controller.core.schedule import schedule
+from tshrag_controller.rehearsal.files import WorkRun
+from tshrag_controller.rehearsal.variants import Variant
+
+BEGAN_US = 1_800_000_000_000_000
+"""Any instant will do; ids of runs are made from it."""
+
+
+class Played(msgspec.Struct, frozen=True):
+    """A job that had its turn; instants in seconds from the beginning of the work."""
+
+    line: WorkLine
+    ready_s: float  # submitted, and all that it comes after had ended
+    began_s: float
+    ended_s: float
+    place: str  # DUT, or host
+    on_dut: bool
+    setup: str  # made, found, or "": it needs none
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """All that came of the work: what was played, what fits no place, what never got one."""
+
+    played: tuple[Played, ...]
+    unfit: tuple[str, ...]  # why, one a job
+    left: int
+
+
+class _Live(msgspec.Struct, frozen=True):
+    agent: AgentId
+    dut: DutId | None
+    line: WorkLine
+    run: RunId
+    began: int
+    setup: str
+    digest: str
+
+
+class Stage:
+    """One rehearsal; `play` lets all of it happen."""
+
+    def __init__(
+        self, hosts: Sequence[AgentFacts], work: Sequence[WorkRun], variant: Variant
+    ) -> None:
+        self._lab, self._now = Lab(), BEGAN_US
+        self._decision = Decision(self._lab, self._now)
+        self._queue = deque(work)
+        self._variant = variant
+        self._ends: list[tuple[int, Fence]] = []
+        self._live: dict[Fence, _Live] = {}
+        self._seqs: dict[AgentId, int] = {}
+        self._carried: dict[DutId, str] = {}
+        self._lines: dict[RunId, tuple[WorkRun, dict[int, int]]] = {}  # and ends by serial
+        self._jobs = 0
+        self._played: list[Played] = []
+        self._unfit: list[str] = []
+        self._decision.happen(PolicySet(policy=variant.policy))
+        for facts in hosts:
+            self._report(facts.agent, Hello(at=self._now, facts=facts))
+        self._turn()
+
+    def play(self, tell: Callable[[int], None] = lambda _: None) -> Outcome:
+        """Let all of it happen; `tell` hears now and then how many jobs have ended."""
+        steps = 0
+        while (at := self._next()) is not None:
+            self._now = max(self._now + 1, at)
+            self._decision = Decision(self._lab, self._now)
+            while self._queue and self._due(self._queue[0]) <= self._now:
+                self._submit(self._queue.popleft())
+            while self._ends and self._ends[0][0] <= self._now:
+                self._finish(heappop(self._ends)[1])
+            self._turn()
+            steps += 1
+            if steps % 256 == 0:
+                tell(len(self._played))
+        left = self._jobs - len(self._played) - len(self._unfit)
+        return Outcome(tuple(self._played), tuple(self._unfit), left)
+
+    def _next(self) -> int | None:
+        """Return the next instant at which something happens; None: nothing ever will."""
+        due = [self._due(self._queue[0])] if self._queue else []
+        due += [self._ends[0][0]] if self._ends else []
+        timer = next_due(self._lab)
+        if timer and (due or self._lab.runs):
+            due.append(timer)
+        return min(due, default=None)
+
+    @staticmethod
+    def _due(run: WorkRun) -> int:
+        return BEGAN_US + round(run.at * 1e6)
+
+    def _submit(self, run: WorkRun) -> None:
+        shown = run if self._variant.groups else WorkRun(run.at, tuple(map(_ungrouped, run.lines)))
+        first = run.lines[0]
+        name = ids.new_run(BEGAN_US // 1000, len(self._lines) + 1)
+        placed = sum(line.what == "job" for line in run.lines)
+        self._jobs += placed
+        admitted = RunAdmitted(
+            run=name, org=OrgId(first.org), by="rehearsal", key="", name=first.name[:60],
+            priority=first.priority if self._variant.priorities else 50, profile=b"{}",
+            plan=shown.plan,
+        )  # fmt: skip
+        self._lines[name] = (run, {})
+        try:
+            on_submit(self._decision, admitted)
+        except Invalid as error:
+            self._unfit += [error.problems[0].what] * placed
+
+    def _turn(self) -> None:
+        """End the turn as the engine does; a frame holds only so much, so there may be several."""
+        while True:
+            decision = self._decision
+            on_tick(decision)
+            schedule(decision)
+            self._lab.sequence += 1
+            self._lab.turn_fences = 0
+            given = 0
+            for effect in decision.effects:
+                if isinstance(effect, SendStart):
+                    self._begin(effect.agent, effect.fence)
+                    given += 1
+                elif isinstance(effect, ForgetRun) and effect.run in self._lab.runs:
+                    forget(self._lab, effect.run)
+            self._decision = Decision(self._lab, self._now)
+            if not given:
+                return
+
+    def _begin(self, agent: AgentId, fence: Fence) -> None:
+        attempt = self._lab.attempts[fence]
+        job = self._lab.jobs[attempt.job]
+        run, _ = self._lines[job.run]
+        line = run.lines[job.serial - 1]
+        need = self._lab.runs[job.run].spec(job).need
+        digest, setup, extra_s = "", "", 0.0
+        if attempt.dut is not None and (line.group or line.need.group is not None):
+            digest = need.group.digest if need.group is not None else str(fence)
+            setup = "found" if self._carried.get(attempt.dut) == digest else "made"
+            extra_s = line.setup_s if setup == "made" else 0.0
+        if attempt.dut is not None:
+            self._carried[attempt.dut] = digest
+        self._live[fence] = _Live(agent, attempt.dut, line, job.run, self._now, setup, digest)
+        heappush(self._ends, (self._now + round((line.seconds + extra_s) * 1e6), fence))
+
+    def _finish(self, fence: Fence) -> None:
+        live = self._live.pop(fence)
+        ended = Ended(
+            at=self._now, fence=fence, outcome=live.line.outcome, started_at=live.began,
+            carries=(live.digest,) if live.digest else () if live.dut is not None else None,
+            setup=live.setup, setup_us=round(live.line.setup_s * 1e6),  # type: ignore[arg-type]  # a word
+        )  # fmt: skip
+        run, ends = self._lines[live.run]
+        ends[live.line.serial] = self._now
+        ready = max([self._due(run), *(ends.get(each, 0) for each in live.line.after)])
+        self._played.append(
+            Played(
+                line=live.line,
+                ready_s=(ready - BEGAN_US) / 1e6,
+                began_s=(live.began - BEGAN_US) / 1e6,
+                ended_s=(self._now - BEGAN_US) / 1e6,
+                place=live.dut or live.agent,
+                on_dut=live.dut is not None,
+                setup=live.setup,
+            )
+        )
+        self._report(live.agent, ended)
+
+    def _report(self, agent: AgentId, *reports: AnyReport) -> None:
+        first = self._seqs.get(agent, 0) + 1
+        self._seqs[agent] = first + len(reports) - 1
+        batch = ReportBatch(agent=agent, spool="s", first_seq=first, reports=reports)
+        on_reports(self._decision, batch)
+
+
+def _ungrouped(line: WorkLine) -> WorkLine:
+    return replace(line, group="", need=replace(line.need, group=None))
