@@ -148,6 +148,10 @@ class ListRuns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str = ""  # part of it
     limit: Limit = 20
     offset: Offset = 0
+    states: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()  # any of them
+    labels: Annotated[
+        dict[str, str], msgspec.Meta(max_length=16)
+    ] = {}  # of the profile, all of them
 
 
 class RunsAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -119,6 +119,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_of: str = ""
     seed: int = 4242
     held: int = 0  # jobs that wait and that a person holds back
+    labels: dict[str, str] = {}
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

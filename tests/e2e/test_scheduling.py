@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_lab import client_of, final, submit, when
-from tests.support.command_line import run_cli
+from tests.support.command_line import QGJOB, run_cli
 from tshrag_common import requests as r
 from tshrag_common.client import Client
 from tshrag_common.views import JobView
@@ -222,6 +222,84 @@ async def test_the_work_of_a_lab_can_be_exported_and_played_again(
 
 async def cli(lab: LabProcesses, *words: str) -> "subprocess.CompletedProcess[str]":
     return await asyncio.to_thread(run_cli, *words, state=lab.state)
+
+
+async def qgjob(lab: LabProcesses, *words: str) -> "subprocess.CompletedProcess[str]":
+    return await asyncio.to_thread(run_cli, *words, state=lab.state, program=QGJOB)
+
+
+async def test_qgjob_submits_tests_of_an_app_version_in_its_own_words(
+    lab: LabProcesses, tmp_path: Path
+) -> None:
+    version, test = (
+        f"1.{MARK}",
+        written(tmp_path / "login.py", 'import os; print(os.environ["TARGET"])'),
+    )
+    words = ("--app-version-id", version, "--test", test)
+    about = ("--setup", f"echo made >> {tmp_path}/setups", "--target", "solo", "--priority", "high")
+    done = await qgjob(lab, "submit", *words, *about, "--wait")
+    assert done.returncode == 0, done.stderr
+    done = await qgjob(lab, "submit", *words, *about, "-o", "quiet")
+    job = done.stdout.strip()
+    done = await qgjob(lab, "status", "--job-id", job, "--watch")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "setups").read_text() == "made\n", "once for both"
+    record = json.loads((await qgjob(lab, "status", "--job-id", job, "--json")).stdout)
+    assert (record["status"], record["worker_id"]) == ("completed", f"s1-{MARK}")
+    payload = record["payload"]
+    assert (payload["org_id"], payload["app_version_id"]) == ("default", version)
+    assert (payload["test_path"], payload["target"], payload["priority"]) == (test, "solo", 75)
+
+    broken = written(tmp_path / "broken.sh", "exit 3")
+    words = ("--app-version-id", version, "--test", broken)
+    done = await qgjob(lab, "submit", *words, "--target", "solo", "--wait")
+    assert done.returncode == 1, done.stderr
+    parked = await qgjob(lab, "submit", *words, "--target", "browserstack", "-o", "quiet")
+    assert parked.returncode == 0, parked.stderr
+    refused = await qgjob(lab, "submit", *words, "--target", "solox", "--require-agent")
+    assert refused.returncode == 2
+    assert "kind=solox" in refused.stderr
+
+    async def listed(*more: str) -> list[str]:
+        answer = await qgjob(lab, "list", "--app-version-id", version, *more, "--json")
+        return [each["status"] for each in json.loads(answer.stdout)["jobs"]]
+
+    assert await listed() == ["pending", "failed", "completed", "completed"]
+    assert await listed("--status", "failed") == ["failed"]
+    assert "there are more" in (await qgjob(lab, "list", "--limit", "1")).stderr
+    counts = json.loads((await qgjob(lab, "stats", "--json")).stdout)
+    assert counts["active_workers"] == 2
+    assert counts["completed_jobs"] >= 2
+    assert (await qgjob(lab, "health")).stdout.startswith("status")
+    missing = await qgjob(lab, "status", "--job-id", job[:-4] + "zzzz")
+    assert (missing.returncode, "Job not found" in missing.stderr) == (2, True)
+    await cli(lab, "cancel", parked.stdout.strip())
+    assert await listed("--status", "cancelled") == ["cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--test", "nothere.py"), "file: nothere.py: there is no such file"),
+        (("--test", "README.md"), "nothing says how it is run"),
+        (("--test", "/etc"), "runner: /etc: nothing says how this folder is run"),
+    ],
+)
+def test_qgjob_refuses_a_test_before_it_asks_a_lab(words: tuple[str, ...], said: str) -> None:
+    done = qgjob_alone(*words)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def qgjob_alone(*words: str) -> "subprocess.CompletedProcess[str]":
+    nobody = ("--url", "nats://127.0.0.1:1")
+    here = Path(__file__).parents[2]
+    about = ("--app-version-id", "1")
+    return run_cli("submit", *about, *words, *nobody, program=QGJOB, cwd=here)
+
+
+def written(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
 
 
 def keep_lines(path: Path, holding: str) -> int:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+QGJOB = (sys.executable, "-c", "from tshrag_controller.cli.qgjob import main; main()")
 TSHRAG = (sys.executable, "-c", "from tshrag_controller.cli.app import main; main()")
 
 
@@ -22,10 +23,11 @@ def run_cli(
     stdin: str = "",
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    program: tuple[str, ...] = TSHRAG,
 ) -> "subprocess.CompletedProcess[str]":
     """Run one command line to its end."""
     return subprocess.run(
-        (*TSHRAG, *words),
+        (*program, *words),
         input=stdin,
         capture_output=True,
         text=True,

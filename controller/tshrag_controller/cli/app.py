@@ -138,9 +138,14 @@ def main() -> None:
 
 
 def invoke(words: Sequence[str] | None) -> int:
+    """Carry out one command line of `tshrag`."""
+    return invoke_group(app, "tshrag", words)
+
+
+def invoke_group(group: click.Group, name: str, words: Sequence[str] | None = None) -> int:
     """Carry out one command line; every error that a person caused is one line on stderr."""
     try:
-        done = app.main(words, prog_name="tshrag", standalone_mode=False)
+        done = group.main(words, prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else str(error), err=True)
         return 2

@@ -166,19 +166,30 @@ def attempt_facts(attempt: AttemptView) -> list[tuple[str, str]]:
         "tshrag list",
         "tshrag list --state failed --limit 5",
         "tshrag list --name smoke -o quiet",
+        "tshrag list --label app_version_id=1.4",
     ),
 )
 @click.option("--state", type=click.Choice(STATES), help="Only runs in this state.")
 @click.option("--name", default="", help="Only runs whose name holds this.")
+@click.option("--label", "labels", multiple=True, type=options.Variable(), metavar="K=V",
+              help="Only runs whose profile says so; may be repeated.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--offset", type=click.IntRange(0), default=0, help="Leave out the newest so many.")
 @options.readable
 @options.in_lab
 def list_runs(
-    connection: Connection, output: str, state: str | None, name: str, limit: int, offset: int
+    connection: Connection,
+    output: str,
+    state: str | None,
+    name: str,
+    labels: tuple[tuple[str, str], ...],
+    limit: int,
+    offset: int,
 ) -> None:
     """List runs, newest first."""
-    asked = r.ListRuns(state=state or "", name=name, limit=limit, offset=offset)
+    asked = r.ListRuns(
+        state=state or "", name=name, labels=dict(labels), limit=limit, offset=offset
+    )
     answer = ask(connection, lambda lab: lab.runs(asked))
     render.emit(
         output, answer, lambda out: _print_runs(out, answer), [run.id for run in answer.runs]

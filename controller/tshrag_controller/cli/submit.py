@@ -125,7 +125,7 @@ class _Submitted(r.SubmitAnswer, frozen=True, kw_only=True, omit_defaults=True):
 
 def _request(draft: Draft, given: dict[str, Any]) -> r.Submit:
     return r.Submit(
-        run=_new_run(),
+        run=new_run(),
         profile=draft.json,
         key=given.get("key", ""),
         priority=given.get("priority", 50),
@@ -140,7 +140,7 @@ def _request(draft: Draft, given: dict[str, Any]) -> r.Submit:
     )
 
 
-def _new_run() -> str:
+def new_run() -> str:
     return ids.new_run(time.time_ns() // 1_000_000, secrets.randbits(80))
 
 
@@ -243,7 +243,7 @@ async def submitted_again(lab: Client, name: str, duts: tuple[str, ...] = ()) ->
     }
     return await lab.submit(
         r.Submit(
-            run=_new_run(),
+            run=new_run(),
             profile=before.profile,
             priority=before.run.priority,
             seed=before.run.seed,

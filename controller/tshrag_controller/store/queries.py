@@ -22,24 +22,40 @@ from tshrag_common.views import AttemptView, JobView, RunView
 _EVIDENCE = msgspec.json.Decoder(tuple[Evidence, ...])
 _LOADS = msgspec.json.Decoder(tuple[LoadRef, ...])
 _ERROR = msgspec.json.Decoder(ErrorReport)
+_LABELS_DECODER = msgspec.json.Decoder(dict[str, str])
 _ENDED = msgspec.json.Decoder(Ended)
 _SPEC = msgspec.json.Decoder(JobSpec)
 
 
 def list_runs(db: sqlite3.Connection, org: OrgId, asked: ListRuns) -> RunsAnswer:
     """Return a page of runs, newest first."""
-    where, arguments = "org=?", [org]
+    where, arguments = "org=?", [str(org)]
     if asked.state:
         _check_state(asked.state, RunState)
         where += " AND state=?"
-        arguments.append(OrgId(asked.state))
+        arguments.append(asked.state)
+    if asked.states:
+        for state in asked.states:
+            _check_state(state, RunState)
+        where += f" AND state IN ({','.join('?' * len(asked.states))})"
+        arguments += asked.states
+    for name, value in asked.labels.items():
+        where += f" AND json_extract({_LABELS}, ?) = ?"
+        arguments += [_path(name), value]
     if asked.name:
         where += " AND instr(lower(name), ?) > 0"
-        arguments.append(OrgId(asked.name.lower()))
+        arguments.append(asked.name.lower())
     sql = f"SELECT {_RUN_COLUMNS} FROM runs WHERE {where} ORDER BY no DESC LIMIT ? OFFSET ?"
     rows = db.execute(sql, (*arguments, asked.limit + 1, asked.offset)).fetchall()
     runs = tuple(_run(db, row) for row in rows[: asked.limit])
     return RunsAnswer(runs=runs, more=len(rows) > asked.limit)
+
+
+def _path(label: str) -> str:
+    """Return the path of JSON that leads to a label; it has no words for a quote in a name."""
+    if '"' in label or "\\" in label:
+        raise Refused("labels", f"{shown(label)} is no name of a label", code="filter")
+    return f'$."{label}"'
 
 
 def _check_state(text: str, states: Iterable[str]) -> None:
@@ -175,6 +191,7 @@ def _run(db: sqlite3.Connection, row: tuple[Any, ...]) -> RunView:
         retry_of=row[15],
         seed=row[16],
         counts={str(state): int(count) for state, count in counts},
+        labels=_LABELS_DECODER.decode(row[17]) if row[17] else {},
     )
 
 
@@ -274,9 +291,10 @@ def _with_end(view: AttemptView, ended: Ended) -> AttemptView:
     )
 
 
+_LABELS = "json_extract(CAST(profile AS TEXT), '$.labels')"
 _RUN_COLUMNS = (
     "no, id, org, by, key, name, state, priority, created_at, started_at, ended_at, total, "
-    "reason, evidence, loads, retry_of, seed"
+    f"reason, evidence, loads, retry_of, seed, {_LABELS}"
 )
 _JOB_COLUMNS = (
     "j.serial, j.name, j.state, j.after, j.started_at, j.ended_at, j.error, s.kind, s.what, "
