@@ -196,6 +196,17 @@ class Nothing(msgspec.Struct, frozen=True):
     """A request without fields."""
 
 
+class SetupStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What groups cost and saved since the lab began; ``teardowns``: state -> how many."""
+
+    made: int = 0
+    avoided: int = 0
+    failed: int = 0
+    spent_s: float = 0.0  # on those that were made
+    saved_s: float = 0.0  # what those that were avoided would have cost
+    teardowns: dict[str, int] = {}
+
+
 class StatsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Maintained counters, not counted ones; ``jobs`` and ``runs``: state -> how many."""
 
@@ -209,6 +220,7 @@ class StatsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     success_ratio: float | None
     counters: dict[str, int]
+    setups: SetupStats | None = None  # of the whole lab; None: it is not for this org
 
 
 class HealthAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

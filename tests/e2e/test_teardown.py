@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_lab import client_of, final, submit
+from tests.support.s3 import a_free_port
 from tshrag_common import requests as r
 from tshrag_common.client import Client
 from tshrag_common.views import DutView
@@ -17,7 +19,13 @@ from tshrag_controller.cli.processes import LabProcesses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("scheduling")]
 
-CONTROLLER = "[scheduler]\nlinger_s = 0\n"
+PORT = a_free_port()
+CONTROLLER = f"""
+[scheduler]
+linger_s = 0
+[prometheus]
+listen = "127.0.0.1:{PORT}"
+"""
 BOARD = f"solo-{secrets.token_hex(3)}"
 DUT = f'[[dut]]\nid = "{BOARD}"\nkind = "solo"\n[dut.local]\n'
 
@@ -124,3 +132,30 @@ async def test_an_agent_that_dies_in_the_middle_does_it_again(
             return log.read_text() == "made\nundone\n" and not (await board(client)).dut.owes
 
         await until(is_done, "the teardown was lost with the agent")
+
+
+async def test_what_setups_cost_and_saved_is_counted(lab: LabProcesses, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    body = document("e", log, f"echo undone >> {log}", group={"key": "e", "linger": "1h"})
+    body["setup"] = {"command": ["sh", "-c", f"sleep 0.5; echo made >> {log}"]}
+    async with client_of(lab) as client:
+        before = (await client.stats()).setups
+        assert before is not None
+        for _ in range(3):
+            assert (await final(client, await submit(client, body))).state == "passed"
+        after = (await client.stats()).setups
+        assert after is not None
+        assert (after.made - before.made, after.avoided - before.avoided) == (1, 2)
+        assert after.spent_s - before.spent_s >= 0.5
+        assert after.saved_s - before.saved_s >= 1.0, "twice what the setup took"
+        text = await asyncio.to_thread(scraped)
+        assert f'tshrag_setups_total{{what="avoided"}} {after.avoided}' in text
+        assert f'tshrag_setup_seconds_total{{what="saved"}} {after.saved_s}' in text
+        for state, count in after.teardowns.items():
+            assert f'tshrag_teardowns_total{{state="{state}"}} {count}' in text
+
+
+def scraped() -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=30) as answer:
+        text: str = answer.read().decode()
+    return text

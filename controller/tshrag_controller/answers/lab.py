@@ -16,6 +16,7 @@ from tshrag_controller.core.ways import is_reachable
 from tshrag_controller.engine import Engine
 from tshrag_controller.intake.beats import Beats
 from tshrag_controller.store import queries
+from tshrag_controller.store.setup_rows import SAVED_US, SPENT_US
 from tshrag_controller.store.store import Store
 
 
@@ -148,6 +149,18 @@ def _dut_view(lab: Lab, row: DutRow) -> DutView:
     )
 
 
+def _setups(counters: dict[str, int]) -> r.SetupStats:
+    teardowns = {name[10:]: n for name, n in counters.items() if name.startswith("teardowns.")}
+    return r.SetupStats(
+        made=counters.get("setups.made", 0),
+        avoided=counters.get("setups.found", 0),
+        failed=counters.get("setups.failed", 0),
+        spent_s=counters.get(SPENT_US, 0) / 1e6,
+        saved_s=counters.get(SAVED_US, 0) / 1e6,
+        teardowns=teardowns,
+    )
+
+
 def _stats(lab: Lab, counters: dict[str, int], org: OrgId | None) -> r.StatsAnswer:
     jobs = {name[5:]: count for name, count in counters.items() if name.startswith("jobs.")}
     runs = {name[5:]: count for name, count in counters.items() if name.startswith("runs.")}
@@ -174,5 +187,6 @@ def _stats(lab: Lab, counters: dict[str, int], org: OrgId | None) -> r.StatsAnsw
         attempts=counters.get("attempts", 0),
         samples=counters.get("samples", 0),
         success_ratio=jobs.get("passed", 0) / ended if ended else None,
+        setups=None if org else _setups(counters),
         counters={} if org else {**lab.counters, "set_aside": counters.get("set_aside", 0)},
     )

@@ -14,7 +14,7 @@ from tshrag_common.views import ControllerView, DutView
 from tshrag_controller.cli import intents, options, render
 from tshrag_controller.cli.ask import ask
 from tshrag_controller.cli.context import Connection
-from tshrag_controller.reports.text import clean
+from tshrag_controller.reports.text import clean, duration
 
 
 @options.command(examples=("tshrag stats", "watch -n 5 tshrag stats"))
@@ -40,7 +40,20 @@ def _print_stats(out: Console, answer: r.StatsAnswer) -> None:
         ("duts", render.counted(answer.duts)),
         ("slots", f"{answer.slots_taken} of {answer.slots} taken"),
     ]
+    rows += _setups(answer.setups) if answer.setups is not None else []
     out.print(render.facts([*rows, *_counters(answer.counters)]))
+
+
+def _setups(setups: r.SetupStats) -> list[tuple[str, render.Cell]]:
+    """Say what groups cost and saved, where there are any."""
+    if not (setups.made or setups.avoided or setups.failed):
+        return []
+    said = f"{setups.made} made in {duration(setups.spent_s)}"
+    said += f", {setups.avoided} avoided ({duration(setups.saved_s)} saved)"
+    rows: list[tuple[str, render.Cell]] = [
+        ("setups", said + (f", {setups.failed} failed" if setups.failed else ""))
+    ]
+    return rows + ([("teardowns", render.counted(setups.teardowns))] if setups.teardowns else [])
 
 
 def _counters(counters: Mapping[str, int]) -> list[tuple[str, str]]:

@@ -97,10 +97,23 @@ def _families(
     yield by("holder", "tshrag_leases", "Holds of slots and DUTs, by who holds.", leases)
     yield one("tshrag_attempts_total", "Attempts begun.", stats.attempts, "counter")
     yield one("tshrag_samples_total", "Samples stored.", stats.samples, "counter")
+    yield from _setups(stats.setups or r.SetupStats())
     counters = {**health.counters, "latest_overflow": latest.overflow}
     about = "Counters of the controller, as 'tshrag health' shows them."
     yield by("name", "tshrag_controller_total", about, _floats(counters), "counter")
     yield latest.family()
+
+
+def _setups(setups: r.SetupStats) -> Iterator[Family]:
+    known = {"made": setups.made, "avoided": setups.avoided, "failed": setups.failed}
+    about = "Setups of groups: made, avoided because they were in place, failed."
+    yield by("what", "tshrag_setups_total", about, _floats(known), "counter")
+    spans = {"spent": setups.spent_s, "saved": setups.saved_s}
+    about = "Seconds that setups took, and that avoided ones would have taken."
+    yield by("what", "tshrag_setup_seconds_total", about, spans, "counter")
+    about = "Teardowns of groups that had ended, by outcome."
+    ended = _floats(setups.teardowns)
+    yield by("state", "tshrag_teardowns_total", about, ended, "counter")
 
 
 def _floats(counts: dict[str, int]) -> dict[str, float]:

@@ -72,6 +72,7 @@ class SetupsOf(msgspec.Struct, frozen=True):
 
     made: int
     avoided: int
+    failed: int
     saved_s: float
 
 
@@ -82,4 +83,6 @@ def setups_of(report: RunReport) -> SetupsOf | None:
         return None
     found = [each for each in attempts if each.setup == "found"]
     saved_us = sum(each.setup_us for each in found)
-    return SetupsOf(len(attempts) - len(found), len(found), saved_us / 1e6)
+    failed = sum(each.setup == "failed" for each in attempts)
+    made = len(attempts) - len(found) - failed
+    return SetupsOf(made, len(found), failed, saved_us / 1e6)

@@ -57,7 +57,8 @@ def setup_lines(report: RunReport) -> list[str]:
     if setups is None:
         return []
     saved = f", {duration(setups.saved_s)} saved" if setups.avoided else ""
-    return [f"setups: {setups.made} made, {setups.avoided} avoided{saved}"]
+    failed = f", {setups.failed} failed" if setups.failed else ""
+    return [f"setups: {setups.made} made, {setups.avoided} avoided{saved}{failed}"]
 
 
 def _sections(report: RunReport) -> Iterable[tuple[str, list[str]]]:

@@ -16,9 +16,15 @@ from tshrag_controller.core import events as e
 from tshrag_controller.core.health_events import CheckEnded, CheckOrdered
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.specs import what_it_does
-from tshrag_controller.core.teardown_events import TeardownEnded, TeardownOrdered
 from tshrag_controller.log.frames import Frame
-from tshrag_controller.store import intent_rows, lease_rows, live_rows, sign_rows, suspend_rows
+from tshrag_controller.store import (
+    intent_rows,
+    lease_rows,
+    live_rows,
+    setup_rows,
+    sign_rows,
+    suspend_rows,
+)
 
 _JSON = msgspec.json.Encoder()
 
@@ -208,6 +214,7 @@ class _Writing:
         place = self._projection.place(ended.fence)
         self.put(_JOB_COLLECT, ended.started_at, *place, ended.fence)
         self._projection.places.pop(ended.fence, None)
+        setup_rows.note_setup(self, ended)
 
     def attempt_lost(self, event: e.AttemptLost) -> None:
         self.put(_ATTEMPT_LOST, self._at, event.reason, event.fence)
@@ -312,8 +319,7 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     e.AttemptResolved: _Writing.attempt_resolved,
     **intent_rows.WRITERS,
     CheckOrdered: _Writing.nothing,
-    TeardownOrdered: _Writing.nothing,
-    TeardownEnded: _Writing.nothing,
+    **setup_rows.WRITERS,
     CheckEnded: _Writing.check_ended,
     **suspend_rows.WRITERS,
     **sign_rows.WRITERS,

@@ -1,0 +1,40 @@
+"""What setups of groups cost and saved -> counters, in the transaction of their frame."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tshrag_common.reports import Ended
+from tshrag_controller.core import teardown_events as e
+
+SPENT_US, SAVED_US = "setup_us.made", "setup_us.found"
+
+
+class Counting(Protocol):
+    """Where counters are kept."""
+
+    def count(self, name: str, more: int = 1) -> None:
+        """Add to the counter `name`."""
+        ...
+
+
+def note_setup(rows: Counting, ended: Ended) -> None:
+    """Count what an attempt did with the setup of its group, and how long that took or saved."""
+    if not ended.setup:
+        return
+    rows.count(f"setups.{ended.setup}")
+    if ended.setup_us > 0:
+        rows.count(f"setup_us.{ended.setup}", ended.setup_us)
+
+
+def _teardown_ended(rows: Counting, event: e.TeardownEnded) -> None:
+    rows.count(f"teardowns.{event.state}")
+
+
+def _nothing(rows: Counting, event: e.TeardownOrdered) -> None:
+    """Leave no row: its run is one."""
+
+
+WRITERS: dict[type, Callable[[Any, Any], None]] = {
+    e.TeardownOrdered: _nothing,
+    e.TeardownEnded: _teardown_ended,
+}
