@@ -20,6 +20,7 @@ JobKind = Literal["load", "command", "sleep", "comment", "nop", "board"]
 Way = Literal["host", "dut", "ssh", "serial", "local"]
 """How a job is reached: a Runtime, or ``dut``: on a DUT, whichever way it has."""
 
+RetryOn = Literal["error", "lost", "failed", "timeout"]
 MAX_GANG = 64
 MAX_JOBS = 10_000
 """Of one run: its plan is one frame of the LOG."""
@@ -131,6 +132,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expect_reboot: bool = True  # false: it fails when its DUT boots meanwhile
     setup: Setup | None = None  # of its group
     scrape: tuple[Scrape, ...] = ()  # endpoints that are asked while it runs
+    retry_on: tuple[RetryOn, ...] = ()  # outcomes after which it is tried again; (): the lab's
+    retry_elsewhere: bool = False  # also after a failure or a time-out
     undo: bool = False  # it undoes the setup that its DUT carries, and does nothing else
 
     @property

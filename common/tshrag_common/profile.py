@@ -29,7 +29,7 @@ from tshrag_common.fields import (
     Token,
 )
 from tshrag_common.jobs import Target, Way
-from tshrag_common.schedule import Step
+from tshrag_common.schedule import Retries, Step
 
 VERSION = 1
 MAX_ROLES = 64
@@ -133,6 +133,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     setup: Step | UnsetType = UNSET  # of the DUT, once for all jobs of a group
     teardown: Step | UnsetType = UNSET  # when the group has ended, or before another has the DUT
     group: GroupOptions = GroupOptions()
+    retries: Retries = Retries()  # of each job; a step may say its own
 
 
 def canonical(profile: Profile) -> bytes:

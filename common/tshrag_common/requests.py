@@ -13,6 +13,7 @@ from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import Whole
 from tshrag_common.jobs import LoadRef
 from tshrag_common.metrics import MetricInfo
+from tshrag_common.setup_stats import SetupStats
 from tshrag_common.views import (
     AgentView,
     ControllerView,
@@ -194,17 +195,6 @@ class JobsAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 class Nothing(msgspec.Struct, frozen=True):
     """A request without fields."""
-
-
-class SetupStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What groups cost and saved since the lab began; ``teardowns``: state -> how many."""
-
-    made: int = 0
-    avoided: int = 0
-    failed: int = 0
-    spent_s: float = 0.0  # on those that were made
-    saved_s: float = 0.0  # what those that were avoided would have cost
-    teardowns: dict[str, int] = {}
 
 
 class StatsAnswer(msgspec.Struct, frozen=True, kw_only=True):

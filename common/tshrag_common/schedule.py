@@ -10,8 +10,9 @@
     {"sleep": "10s"}   {"comment": "now the long part"}   {"nop": true}
     {"power": "cycle"}   {"boot": "shell"}   {"shell": "dmesg"}   and more of a board: `actions`
 
-``env``, ``cwd``, ``target``, ``timeout``, ``attempts``, ``on_fail``, ``disconnect``, ``on_crash``
-and ``expect_reboot`` of a step hold for all that is below it, until a step says its own.
+``env``, ``cwd``, ``target``, ``timeout``, ``attempts``, ``retries``, ``on_fail``, ``disconnect``,
+``on_crash`` and ``expect_reboot`` of a step hold for all that is below it, until a step says its
+own.
 """
 
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from tshrag_common.fields import (
     Timeout,
     Token,
 )
-from tshrag_common.jobs import MAX_JOBS
+from tshrag_common.jobs import MAX_JOBS, RetryOn
 from tshrag_common.positions import At
 
 Kind = Literal[
@@ -73,6 +74,14 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     of: "Step"
     parallel: bool | Annotated[int, Meta(ge=1, le=MAX_JOBS)] = False
     exclude: tuple[dict[str, AxisValue], ...] = ()
+
+
+class Retries(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How often a job is tried, and after which outcomes it is tried again."""
+
+    attempts: Annotated[int, Meta(ge=1, le=10)] | UnsetType = UNSET  # in all
+    on: Annotated[tuple[RetryOn, ...], Meta(max_length=4)] | UnsetType = UNSET
+    elsewhere: bool | UnsetType = UNSET
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -118,6 +127,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     target: Token | UnsetType = UNSET
     timeout: Timeout | UnsetType = UNSET
     attempts: Annotated[int, Meta(ge=1, le=10)] | UnsetType = UNSET
+    retries: Retries | UnsetType = UNSET
     on_fail: OnFail | UnsetType = UNSET
     disconnect: Disconnect | UnsetType = UNSET
     on_crash: OnCrash | UnsetType = UNSET

@@ -168,6 +168,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "profile.load": lambda: table(profile.LoadSource),
     "profile.target": lambda: table(profile.Role),
     "profile.group": lambda: table(profile.GroupOptions),
+    "profile.retries": lambda: table(schedule.Retries),
     "profile.limits": lambda: table(profile.Limits),
     "profile.report": lambda: table(profile.ReportOptions),
     "profile.step": lambda: table(schedule.Step),

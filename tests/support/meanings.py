@@ -47,6 +47,11 @@ MEANINGS = {
     "GroupOptions.window": "the first waits so long for others before a setup is made for it",
     "Limits.duration": "of the run, from its first job",
     "Limits.timeout": "of a job, from the start of an attempt",
+    "Retries.attempts": "in all, the first among them; left out: that of `limits`",
+    "Retries.on": "outcomes after which a job is tried again; left out: `error`, `lost`",
+    "Retries.elsewhere": "also after a failure or a time-out: another DUT, where one fits",
+    "Profile.retries": "[how often](#retries) a job is tried, and after what",
+    "Step.retries": "[how often](#retries) each job below is tried, and after what",
     "Limits.attempts": "in all, where the lab is at fault; a failed job is not tried again",
     "Limits.output": "of each output stream of a job; what is beyond is cut and marked",
     "Limits.disconnect": "of a job without the bus, 20s at least; left out: 20 s on a shared DUT, "

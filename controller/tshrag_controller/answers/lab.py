@@ -6,6 +6,7 @@ from functools import partial
 from tshrag_common import requests as r
 from tshrag_common.clock import Clock
 from tshrag_common.ids import DEFAULT_ORG, OrgId
+from tshrag_common.setup_stats import SetupStats
 from tshrag_common.views import AgentView, ControllerView, DutView
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core.decision import Decision
@@ -149,9 +150,9 @@ def _dut_view(lab: Lab, row: DutRow) -> DutView:
     )
 
 
-def _setups(counters: dict[str, int]) -> r.SetupStats:
+def _setups(counters: dict[str, int]) -> SetupStats:
     teardowns = {name[10:]: n for name, n in counters.items() if name.startswith("teardowns.")}
-    return r.SetupStats(
+    return SetupStats(
         made=counters.get("setups.made", 0),
         avoided=counters.get("setups.found", 0),
         failed=counters.get("setups.failed", 0),

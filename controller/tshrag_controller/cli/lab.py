@@ -10,6 +10,7 @@ from rich.text import Text
 from tshrag_common import flaky_requests as fr, requests as r
 from tshrag_common.client import Client
 from tshrag_common.errors import NotFound
+from tshrag_common.setup_stats import SetupStats
 from tshrag_common.views import ControllerView, DutView
 from tshrag_controller.cli import intents, options, render
 from tshrag_controller.cli.ask import ask
@@ -44,7 +45,7 @@ def _print_stats(out: Console, answer: r.StatsAnswer) -> None:
     out.print(render.facts([*rows, *_counters(answer.counters)]))
 
 
-def _setups(setups: r.SetupStats) -> list[tuple[str, render.Cell]]:
+def _setups(setups: SetupStats) -> list[tuple[str, render.Cell]]:
     """Say what groups cost and saved, where there are any."""
     if not (setups.made or setups.avoided or setups.failed):
         return []

@@ -44,6 +44,7 @@ from tshrag_controller.core.lab import (
 )
 from tshrag_controller.core.queues import enqueue, index_run, leave_gang, rebind, unindex_run
 from tshrag_controller.core.resolve_events import AttemptResolved
+from tshrag_controller.core.retry import note_fault
 from tshrag_controller.core.sched_apply import APPLY as SCHED
 from tshrag_controller.core.ways import settle_all, tell
 
@@ -209,21 +210,9 @@ def _attempt_ended(lab: Lab, event: e.AttemptEnded, at: int) -> None:
         job.state = JOB.next(job.state, JobCause.COLLECT)
         job.started_at = job.started_at or ended.started_at
         job.error = job.error if job.stop else ended.error
-        _note_fault(job, attempt, ended.outcome)
+        note_fault(job, lab.runs[job.run].spec(job), attempt, ended.outcome)
     note_end(lab, attempt, ended, at)
     release(lab, attempt, at)
-
-
-def _note_fault(job: Job, attempt: Attempt, outcome: str) -> None:
-    if outcome not in ("error", "refused", "lost"):
-        return
-    if outcome == "refused":
-        job.refusals += 1
-    else:
-        job.faults += 1
-    place = attempt.dut or attempt.agent
-    if place not in job.avoid:
-        job.avoid = (*job.avoid, place)
 
 
 def _attempt_lost(lab: Lab, event: e.AttemptLost, at: int) -> None:
@@ -232,7 +221,7 @@ def _attempt_lost(lab: Lab, event: e.AttemptLost, at: int) -> None:
     attempt.outcome = "lost"
     job = lab.jobs[attempt.job]
     if job.fence == event.fence and not JOB.is_final(job.state):
-        _note_fault(job, attempt, "lost")
+        note_fault(job, lab.runs[job.run].spec(job), attempt, "lost")
     if attempt.dut in lab.duts:
         set_carried(lab, lab.duts[attempt.dut], ())  # nobody knows how it was left
     release(lab, attempt, at)

@@ -62,7 +62,8 @@ def on_ended(decision: Decision, agent: AgentId, seq: int, report: Ended) -> Non
     decision.happen(AttemptEnded(ended=report))
     lab = decision.lab
     job = lab.jobs[attempt.job]
-    if not is_kept(lab.runs[job.run].spec(job).need):
+    is_last = job.stop or _pause_s(lab, job, attempt) is None
+    if is_last and not is_kept(lab.runs[job.run].spec(job).need):
         freeze(decision, job, attempt)  # else the DUT is the run's until the job has ended
     if job.state is not JobState.COLLECTING or job.fence != report.fence:
         forget_if_over(decision, lab.runs[job.run])  # it was cancelled; now nothing lives
@@ -136,6 +137,9 @@ _CAUSES = {
 }
 
 
+RETRIABLE = ("error", "refused", "failed", "timeout")
+"""Outcomes that an agent tells, after which there may be another attempt."""
+
 STOPS = {"pass": JobCause.PASS, "fail": JobCause.FAIL, "skip": JobCause.SKIP}
 
 
@@ -198,7 +202,7 @@ def _end_member(decision: Decision, job: Job, attempt: Attempt, spoilt: list[Job
 
 
 def _conclude(decision: Decision, job: Job, attempt: Attempt) -> None:
-    may_retry = attempt.outcome in ("error", "refused") and not job.stop
+    may_retry = attempt.outcome in RETRIABLE and not job.stop
     if not may_retry or not try_again(decision, job, attempt):
         _finish(decision, job, attempt)
 
@@ -217,7 +221,9 @@ def try_again(decision: Decision, job: Job, attempt: Attempt) -> bool:
     if pause_s is not None:
         until = decision.now + round(pause_s * 1e6)
         decision.happen(JobMoved(job=job.id, cause=JobCause.REQUEUE, until=until, error=job.error))
-        if attempt.outcome != "refused":
+        spec = decision.lab.runs[job.run].spec(job)
+        is_elsewhere = attempt.outcome in retry.LAB_FAULTS or spec.retry_elsewhere
+        if is_elsewhere and attempt.outcome != "refused":
             try_elsewhere(decision, job)
     return pause_s is not None
 
@@ -227,7 +233,9 @@ def _pause_s(lab: Lab, job: Job, attempt: Attempt) -> float | None:
     spec = lab.runs[job.run].spec(job)
     if attempt.outcome == "refused":
         return 1.0 if job.refusals < retry.REFUSALS else None
-    helps = attempt.outcome == "lost" or job.error is None or job.error.retryable
+    if attempt.outcome not in retry.reasons(spec):
+        return None
+    helps = attempt.outcome != "error" or job.error is None or job.error.retryable
     most = min(spec.attempts, 2) if attempt.setup == "failed" else spec.attempts
     if not helps or job.faults >= most:  # a mistake stays one at every try
         return None
@@ -260,7 +268,9 @@ def try_elsewhere(decision: Decision, job: Job, shun: bool = True) -> None:
 
 def _exhausted(lab: Lab, job: Job, attempt: Attempt) -> ErrorReport | None:
     """Say that attempts are exhausted, with the reason of the last one."""
-    if attempt.outcome not in ("error", "refused", "lost") or job.faults + job.refusals <= 1:
+    spec = lab.runs[job.run].spec(job)
+    asked = (*retry.LAB_FAULTS, "refused", *spec.retry_on)
+    if attempt.outcome not in asked or job.faults + job.refusals <= 1:
         return job.error
     last = job.error.message if job.error else attempt.outcome
     code = job.error.code if job.error else "attempts_exhausted"

@@ -132,7 +132,9 @@ class _Builder:
             env=dict(env),
             cwd="",
             timeout_s=profile.limits.timeout,
-            attempts=profile.limits.attempts,
+            attempts=profile.retries.attempts or profile.limits.attempts,
+            retry_on=profile.retries.on or (),
+            retry_elsewhere=bool(profile.retries.elsewhere),
             on_fail="continue" if profile.tolerant else "stop",
             disconnect_s=profile.limits.disconnect or 0.0,
         )

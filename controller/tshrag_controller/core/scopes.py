@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tshrag_common.fields import VARIABLE
-from tshrag_common.schedule import OnCrash, OnFail, Step
+from tshrag_common.jobs import RetryOn
+from tshrag_common.schedule import OnCrash, OnFail, Retries, Step
 
 _VARIABLE = re.compile(rf"\$\{{({VARIABLE})\}}")
 
@@ -32,6 +33,8 @@ class Core:
     disconnect_s: float = 0.0
     on_crash: OnCrash = "mark"
     expect_reboot: bool = True
+    retry_on: tuple[RetryOn, ...] = ()
+    retry_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def _lookup(scope: Scope, params: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _overlaid(step: Step, around: Scope) -> Core:
-    core = around.core
+    core, retries = around.core, step.retries or Retries()
     env = core.env
     if step.env:
         env = {**env, **{name: expand(text, around) for name, text in step.env.items()}}
@@ -121,11 +124,13 @@ def _overlaid(step: Step, around: Scope) -> Core:
         env=env,
         cwd=_joined(core.cwd, expand(step.cwd, around)),
         timeout_s=step.timeout or core.timeout_s,
-        attempts=step.attempts or core.attempts,
+        attempts=step.attempts or retries.attempts or core.attempts,
         on_fail=step.on_fail or core.on_fail,
         disconnect_s=step.disconnect or core.disconnect_s,
         on_crash=step.on_crash or core.on_crash,
         expect_reboot=_or(step.expect_reboot, core.expect_reboot),
+        retry_on=core.retry_on if isinstance(retries.on, msgspec.UnsetType) else retries.on,
+        retry_elsewhere=_or(retries.elsewhere, core.retry_elsewhere),
     )
 
 

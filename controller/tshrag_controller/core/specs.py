@@ -167,6 +167,8 @@ class Specs:
             disconnect_s=core.disconnect_s,
             on_crash=core.on_crash,
             expect_reboot=core.expect_reboot,
+            retry_on=core.retry_on,
+            retry_elsewhere=core.retry_elsewhere,
         )
 
     def _inline(self, step: Step) -> str | tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from tshrag_common import requests as r
 from tshrag_common.ids import DEFAULT_ORG
 from tshrag_common.metrics import SampleBatch
+from tshrag_common.setup_stats import SetupStats
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.answers.lab import LabAnswers
 from tshrag_controller.core.decision import Decision
@@ -97,14 +98,14 @@ def _families(
     yield by("holder", "tshrag_leases", "Holds of slots and DUTs, by who holds.", leases)
     yield one("tshrag_attempts_total", "Attempts begun.", stats.attempts, "counter")
     yield one("tshrag_samples_total", "Samples stored.", stats.samples, "counter")
-    yield from _setups(stats.setups or r.SetupStats())
+    yield from _setups(stats.setups or SetupStats())
     counters = {**health.counters, "latest_overflow": latest.overflow}
     about = "Counters of the controller, as 'tshrag health' shows them."
     yield by("name", "tshrag_controller_total", about, _floats(counters), "counter")
     yield latest.family()
 
 
-def _setups(setups: r.SetupStats) -> Iterator[Family]:
+def _setups(setups: SetupStats) -> Iterator[Family]:
     known = {"made": setups.made, "avoided": setups.avoided, "failed": setups.failed}
     about = "Setups of groups: made, avoided because they were in place, failed."
     yield by("what", "tshrag_setups_total", about, _floats(known), "counter")
