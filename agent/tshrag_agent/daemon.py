@@ -157,7 +157,7 @@ class Daemon:
             shepherd=self._shepherd,
             exits=Exits(self._shepherd),
             setups=self.setups,
-            sockets=MetricSockets(settings.store / "sockets", self._clock),
+            sockets=MetricSockets(settings.store / "sockets", self._clock, self._journal.pressure),
             spawn=self._spawn,
             sampler=self._sampler,
             sample_s=settings.agent.sample_s,

@@ -25,6 +25,9 @@ from tshrag_common.seals import seal_report
 
 logger = logging.getLogger(__name__)
 
+_FLOWS_S = 15.0
+"""An answer that is not older: the lab is there."""
+
 _AGAIN_WITHIN_S, _LOOK_S = 20.0, 1.0
 DENIED_S = 15.0
 """A server that is being started may refuse what it will take in a moment."""
@@ -80,6 +83,8 @@ class Online:
         self._denied, self._exchanged = asyncio.Event(), asyncio.Event()
         self._denied_since = 0.0
         self._dark_s = 0.0
+        self._pulse: Pulse | None = None
+        journal.pressure.serve(lambda: self._flows, self._ask)
 
     async def stay(self) -> None:
         """Be connected, for ever.
@@ -92,6 +97,18 @@ class Online:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._give_up(), name="denied")
             await self._stay()
+
+    @property
+    def _flows(self) -> bool:
+        """Tell whether the lab takes samples at the moment."""
+        if self.bus is None or self._pulse is None or self.outbounds["samples"].refusal:
+            return False
+        return self._clock.monotonic() - self._pulse.answered_at < _FLOWS_S
+
+    def _ask(self) -> None:
+        """Let the next beat come at once: its answer says what is stored."""
+        if self._pulse is not None:
+            self._pulse.soon()
 
     async def exchange(self, bundle: Bundle) -> None:
         """Go on with other credentials: the connection is made anew, no attempt notices."""
@@ -211,6 +228,7 @@ class Online:
             beat_s=self._beat_s,
             renew=self._renew,
         )
+        self._pulse = pulse
         bus.on_reconnect(pulse.soon)
         await bus.subscribe(subjects.command(agent), self._intake.hear)
         if self._attend is not None:

@@ -15,11 +15,14 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from tshrag_agent.attempts.attempt import Attempt
+from tshrag_agent.attempts.metric_gate import DROPPED, OVERFLOW
 from tshrag_agent.journal.journal import Journal
+from tshrag_agent.journal.records import Append
 from tshrag_common import wire
 from tshrag_common.clock import Clock
 from tshrag_common.errors import ErrorReport, NotFound, Refused
 from tshrag_common.metrics import MetricInfo, SampleBatch, metric_key, pack
+from tshrag_common.reports import MetricNotice
 
 GROUP = "tshrag.loads"
 
@@ -32,13 +35,14 @@ class BuiltinFailed(Exception):
     """The load ran and did not hold; the message says why."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class BuiltinCall:
     """What a builtin is given."""
 
     attempt: Attempt
     journal: Journal
     clock: Clock
+    sent_bytes: int = 0  # of samples
 
     def params(self, shape: type[T]) -> T:
         """Return the params of the job as `shape`.
@@ -62,7 +66,20 @@ class BuiltinCall:
             dut=start.dut or "",
             series=(pack(info, times, values),),
         )
-        self.attempt.record.samples_upto = await self.journal.append("samples", wire.body(batch))
+        body = wire.body(batch)
+        self.sent_bytes += len(body)
+        await self.journal.pressure.eased(self.sent_bytes)
+        dropped: list[Append] = []
+        upto = await self.journal.write(Append("samples", (body,)), dropped=dropped)
+        if dropped:
+            self._note_dropped(batch.count)
+        else:
+            self.attempt.record.samples_upto = upto
+
+    def _note_dropped(self, count: int) -> None:
+        record = self.attempt.record
+        known = sum(notice.count for notice in record.notices)
+        record.notices = (MetricNotice(OVERFLOW, known + count, DROPPED),)
 
 
 Builtin = Callable[[BuiltinCall], Awaitable[None]]

@@ -37,6 +37,7 @@ MAX_LABELLED = 200  # series that the labels of one metric may make
 MAX_HELD = 10_000
 AHEAD_S = 5.0
 MAX_NOTICES = 100
+DROPPED = "metric_dropped: the spool of samples was full; see why the bus takes none"
 OVERFLOW = "…"  # the notice of all keys beyond the first hundred that were refused
 
 
@@ -108,6 +109,11 @@ class MetricGate:
             key = OVERFLOW
         count, first = self._refused.get(key, (0, reason))
         self._refused[key] = (count + 1, first)
+
+    def dropped(self, count: int) -> None:
+        """Count samples that were taken and had no room then; nobody knows any more of what."""
+        before, first = self._refused.get(OVERFLOW, (0, DROPPED))
+        self._refused[OVERFLOW] = (before + count, first)
 
     def offer_text(
         self,

@@ -4,21 +4,23 @@ One thread writes. Whoever comes while it is busy shares the next transaction an
 that the cost of durability falls with the load. Records that were just written stay in memory
 for a while: who sends them on does not read the disk.
 
-A full spool pushes back: reports and output wait for room, samples wait too, and are dropped and
-counted only when too much of them waits already. A full disk does the same to all.
+A full spool pushes back: reports and output wait for room, samples wait too, but not for long, or
+results would wait behind them; then they are dropped and counted, also when too much of them waits
+already. What is written with them is written all the same. A full disk holds up all.
 """
 
 import asyncio
 import logging
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, ParamSpec, TypeVar
 
+from tshrag_agent.journal.beginning import open_or_begin
 from tshrag_agent.journal.hands import Hands, OneThread
+from tshrag_agent.journal.pressure import Pressure
 from tshrag_agent.journal.recent import Recent
 from tshrag_agent.journal.records import (
     SPOOLS,
@@ -29,7 +31,6 @@ from tshrag_agent.journal.records import (
     SpoolName,
     cost_bytes,
 )
-from tshrag_agent.journal.salvage import count_readable, saved_fences
 from tshrag_agent.journal.store import SpoolCorrupt, Store
 from tshrag_common import history
 from tshrag_common.errors import StorageFull
@@ -48,6 +49,9 @@ QUOTA_BYTES: Mapping[SpoolName, int] = MappingProxyType(
 )
 SAMPLES_WAITING_BYTES = 8 * MIB
 """So much of samples may wait for room in memory; beyond it they are dropped and counted."""
+
+SAMPLES_PATIENCE_S = 5.0
+"""How long the first samples wait for room; who comes later, and there was none, does not wait."""
 
 _GROUP_MOST = 4096
 _RETRY_S = 0.5
@@ -86,6 +90,8 @@ class Journal:
         self._grown = {name: asyncio.Event() for name in SPOOLS}
         self._room = asyncio.Event()
         self._samples_waiting_bytes = 0
+        self._samples_gave_up = False
+        self.pressure = Pressure(lambda: self._sizes["samples"])
         self._states = {name: _state(store, name) for name in SPOOLS}
         self._sizes = {name: store.heads[name].size_bytes for name in SPOOLS}
         self.attempts = tuple(store.attempts())
@@ -107,7 +113,7 @@ class Journal:
         cls, path: Path, quota_bytes: Mapping[SpoolName, int] = QUOTA_BYTES
     ) -> "Journal":
         """Open the journal at `path`; a damaged one is set aside and a new one begins."""
-        return cls(await asyncio.to_thread(_open_or_begin, path), quota_bytes)
+        return cls(await asyncio.to_thread(open_or_begin, path), quota_bytes)
 
     async def close(self) -> None:
         """Write what waits and let go of the file."""
@@ -118,21 +124,29 @@ class Journal:
         """Append records; durable when this returns. Return the number of the last one."""
         return await self.write(Append(spool, bodies))
 
-    async def write(self, *changes: Change, patient: bool = True) -> int:
+    async def write(
+        self, *changes: Change, patient: bool = True, dropped: list[Append] | None = None
+    ) -> int:
         """Carry out all changes or none, durable; return the number that the last Append gave.
 
-        While the disk is full this waits, unless `patient` is false.
+        Samples that have no room are left out of it; they are added to `dropped`. While the disk
+        is full this waits, unless `patient` is false.
 
         Raises:
             StorageFull: nothing could be written, and the caller did not want to wait.
 
         """
+        kept: list[Change] = []
         for change in changes:
-            if isinstance(change, Append) and not await self._has_room(change):
-                return self._states[change.spool].last
+            if not isinstance(change, Append) or await self._has_room(change):
+                kept.append(change)
+            elif dropped is not None:
+                dropped.append(change)
+        if not kept:
+            return self._states["samples"].last
         while True:
             done: asyncio.Future[int] = self._loop.create_future()
-            self._hands.put(_Order(changes, done))
+            self._hands.put(_Order(tuple(kept), done))
             try:
                 return await done
             except StorageFull:
@@ -188,23 +202,37 @@ class Journal:
         spool = change.spool
         history.note("offered", kind=spool, count=len(change.bodies))
         if self._sizes[spool] < self._quota[spool]:
+            self._samples_gave_up = self._samples_gave_up and spool != "samples"
             return True
-        cost = cost_bytes(change.bodies)
-        if spool == "samples":
-            if self._samples_waiting_bytes + cost > SAMPLES_WAITING_BYTES:
-                self.samples_dropped += len(change.bodies)
-                history.note("dropped", kind=spool, count=len(change.bodies))
-                return False
-            self._samples_waiting_bytes += cost
         logger.warning("spool is full", extra={"spool": spool, "bytes": self._sizes[spool]})
+        if spool != "samples":
+            await self._wait_for_room(spool)
+            return True
+        if await self._samples_find_room(cost_bytes(change.bodies)):
+            return True
+        self.samples_dropped += len(change.bodies)
+        history.note("dropped", kind=spool, count=len(change.bodies))
+        return False
+
+    async def _samples_find_room(self, cost: int) -> bool:
+        """Wait a little, as long as not too much waits already and it made sense before."""
+        if self._samples_gave_up or self._samples_waiting_bytes + cost > SAMPLES_WAITING_BYTES:
+            return False
+        self._samples_waiting_bytes += cost
         try:
-            while self._sizes[spool] >= self._quota[spool]:
-                self._room.clear()
-                await self._room.wait()
+            async with asyncio.timeout(SAMPLES_PATIENCE_S):
+                await self._wait_for_room("samples")
+        except TimeoutError:
+            self._samples_gave_up = True
+            return False
         finally:
-            if spool == "samples":
-                self._samples_waiting_bytes -= cost
+            self._samples_waiting_bytes -= cost
         return True
+
+    async def _wait_for_room(self, spool: SpoolName) -> None:
+        while self._sizes[spool] >= self._quota[spool]:
+            self._room.clear()
+            await self._room.wait()
 
     def _serve(self, asked: list[Asked]) -> None:
         """Look up, then commit all writes at once; not on the loop."""
@@ -289,29 +317,6 @@ class Journal:
                 last = number
                 self._recent[change.spool].add(number, change.bodies)
         return last
-
-
-def _open_or_begin(path: Path) -> Store:
-    """Open the file; set a damaged one aside and begin anew, with the fences that it still tells.
-
-    A new file has new spool ids, so that the controller does not take its numbers for old ones.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return Store(path)
-    except SpoolCorrupt as error:
-        aside = path.with_name(f"{path.name}.corrupt-{time.time_ns() // 1_000_000}")
-        for ending in ("", "-wal", "-shm"):
-            part = Path(f"{path}{ending}")
-            if part.exists():
-                part.rename(f"{aside}{ending}")
-        store = Store(path)
-        saved = saved_fences(aside)
-        store.commit(saved)
-        kept = f"{count_readable(aside)} records kept aside in {aside.name}"
-        store.damage = f"{error.line}; {kept}"
-        logger.error(store.damage, extra={"code": error.code, "set_aside": str(aside)})
-        return store
 
 
 def _state(store: Store, name: SpoolName) -> SpoolState:

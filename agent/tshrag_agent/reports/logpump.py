@@ -58,6 +58,7 @@ class LogPump:
         self._task: asyncio.Task[None] | None = None
         self._stopping, self._ended = asyncio.Event(), asyncio.Event()
         self._fault: Exception | None = None
+        self._sent_bytes = 0  # of samples
         self._tails = {
             name: _Tail(paths[name], offset) for name, offset in zip(STREAMS, offsets, strict=True)
         }
@@ -89,6 +90,7 @@ class LogPump:
         rest_s = _REST_S[0]
         try:
             while not self._stopping.is_set():
+                await self._journal.pressure.eased(self._sent_bytes, self._stopping)
                 moved = await self.turn()
                 rest_s = _REST_S[0] if moved else min(_REST_S[1], 2 * rest_s)
                 with contextlib.suppress(TimeoutError):
@@ -126,7 +128,9 @@ class LogPump:
         changes: list[Change] = []
         record = self._attempt.record
         if samples:
-            changes.append(Append("samples", tuple(map(wire.body, samples))))
+            bodies = tuple(map(wire.body, samples))
+            self._sent_bytes += sum(map(len, bodies))
+            changes.append(Append("samples", bodies))
         if chunks:
             changes.append(Append("output", tuple(map(wire.body, chunks))))
         if not changes:
@@ -135,8 +139,11 @@ class LogPump:
         marks = {"marks_samples": bool(samples), "marks_output": bool(chunks)}
         fence = self._attempt.start.fence
         pumped = Pumped(fence, stdout, stderr, self._tap.offsets, **marks)
-        last = await self._journal.write(*changes, pumped)
-        if samples:
+        dropped: list[Append] = []
+        last = await self._journal.write(*changes, pumped, dropped=dropped)
+        if dropped and samples:
+            self._tap.gate.dropped(sum(batch.count for batch in samples))
+        elif samples:
             record.samples_upto = self._journal.state("samples").last
         if chunks:
             record.output_upto = last

@@ -2,9 +2,9 @@
 
 A UNIX path is either for datagrams or for streams, so there are two: datagrams at the path itself
 (what StatsD clients send), lines at the path with ``.stream`` behind it. A load that writes faster
-than the agent reads waits in its own ``send``: nothing piles up here. Both sockets are read by the
-event loop; a path must be short (107 bytes), so a deep job
-directory gets its sockets in a folder of their own.
+than the agent reads, or than the lab stores, waits in its own ``send``: nothing piles up here. Both
+sockets are read by the event loop; a path must be short (107 bytes), so a deep job directory gets
+its sockets in a folder of their own.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from typing import cast
 from tshrag_agent.attempts.metric_gate import MetricGate
 from tshrag_agent.attempts.metric_lines import LINE_CAP
 from tshrag_agent.attempts.metric_protocols import MetricProtocols
+from tshrag_agent.journal.pressure import LOOK_S, Pressure
 from tshrag_common.clock import Clock
 from tshrag_common.errors import Refused
 
@@ -42,14 +43,23 @@ def is_short(path: Path) -> bool:
 class MetricSocket:
     """Both sockets of one attempt: `open`, and `close` when its processes are gone."""
 
-    def __init__(self, folder: Path, gate: MetricGate, clock: Clock, *, mode: int = 0o600) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        gate: MetricGate,
+        clock: Clock,
+        pressure: Pressure,
+        *,
+        mode: int = 0o600,
+    ) -> None:
         self.path = folder / NAME  # for $TSHRAG_METRICS; final after `open`
         self._gate, self._clock, self._mode = gate, clock, mode
         self._reader = MetricProtocols(gate)
         self._made: Path | None = None  # a folder of our own, where `folder` is too long a path
         self._datagrams: socket.socket | None = None
         self._server: asyncio.Server | None = None
-        self._streams = _Streams()
+        self._streams = _Streams(pressure)
+        self._sent_bytes = 0  # in datagrams
 
     async def open(self) -> None:
         """Bind both sockets; an older socket at the path is replaced.
@@ -67,9 +77,11 @@ class MetricSocket:
     def lend(self, gate: MetricGate) -> None:
         """Serve another attempt; nobody of the one before is alive."""
         self._gate, self._reader = gate, MetricProtocols(gate)
+        self._sent_bytes, self._streams.at_end = 0, False
 
     async def rest(self, within_s: float = 1.0) -> None:
         """Take what was sent, for at most `within_s`; the sockets stay for another attempt."""
+        self._streams.hear_all()
         for _ in range(_ACCEPT_TURNS):
             await asyncio.sleep(0)
         if not self._streams.quiet.is_set():
@@ -86,13 +98,14 @@ class MetricSocket:
         self._datagrams = datagrams
         datagrams.bind(os.fspath(self.path))
         loop = asyncio.get_running_loop()
-        loop.add_reader(datagrams.fileno(), self._read_datagrams)
+        loop.add_reader(datagrams.fileno(), self._hear_datagrams)
         stream = os.fspath(self._paths()[1])
         self._server = await loop.create_unix_server(self._accept, stream)
         await asyncio.to_thread(self._open_to_load)
 
     async def close(self, within_s: float = 1.0) -> None:
         """Take what was sent, for at most `within_s`; then remove the sockets."""
+        self._streams.hear_all()
         if self._server is not None:
             await self._hear_out(within_s)
             self._server.close()
@@ -115,6 +128,23 @@ class MetricSocket:
                 await asyncio.sleep(0.01)
                 await self._streams.quiet.wait()
 
+    def _hear_datagrams(self) -> None:
+        """Take what waits; who has sent much waits where the lab does not keep up."""
+        self._read_datagrams()
+        if self._datagrams is not None and self._streams.holds(self._sent_bytes):
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._datagrams.fileno())
+            loop.call_later(LOOK_S, self._listen_again)
+
+    def _listen_again(self) -> None:
+        if self._datagrams is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._streams.holds(self._sent_bytes):
+            loop.call_later(LOOK_S, self._listen_again)
+        else:
+            loop.add_reader(self._datagrams.fileno(), self._hear_datagrams)
+
     def _read_datagrams(self) -> bool:
         """Take what waits; return whether there may be more."""
         if self._datagrams is None:
@@ -128,6 +158,7 @@ class MetricSocket:
             except OSError as error:
                 logger.warning("metrics socket not read", extra={"error": str(error)})
                 return False
+            self._sent_bytes += len(data)
             if flags & socket.MSG_TRUNC:
                 self._gate.refuse("socket", f"metric_line: a datagram > {DATAGRAM_BYTES} bytes")
             else:
@@ -167,10 +198,21 @@ class MetricSocket:
 class _Streams(set["_Stream"]):
     """The open connections; `quiet` is set while there is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, pressure: Pressure) -> None:
         super().__init__()
         self.quiet = asyncio.Event()
         self.quiet.set()
+        self._pressure = pressure
+        self.at_end = False  # who wrote is gone: what it has sent is taken
+
+    def holds(self, sent_bytes: int) -> bool:
+        return not self.at_end and self._pressure.holds(sent_bytes)
+
+    def hear_all(self) -> None:
+        """Hold nobody any more."""
+        self.at_end = True
+        for stream in self:
+            stream.listen()
 
 
 class _Stream(asyncio.Protocol):
@@ -183,6 +225,7 @@ class _Stream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._tail = b""
         self._in_long = False
+        self._sent_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
@@ -204,6 +247,19 @@ class _Stream(asyncio.Protocol):
             if not self._in_long:
                 self._reader.line(self._tail, now)  # counts it as too long
             self._in_long, self._tail = True, b""
+        self._sent_bytes += len(data)
+        if self._transport is not None and self._streams.holds(self._sent_bytes):
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(LOOK_S, self.listen)
+
+    def listen(self) -> None:
+        """Go on where nothing speaks against it; else look again."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._streams.holds(self._sent_bytes):
+            asyncio.get_running_loop().call_later(LOOK_S, self.listen)
+        else:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._tail and not self._in_long:

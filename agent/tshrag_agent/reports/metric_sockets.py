@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 from tshrag_agent.attempts.metric_gate import MetricGate
+from tshrag_agent.journal.pressure import Pressure
 from tshrag_agent.reports.metric_socket import NAME, STREAM, MetricSocket, is_short
 from tshrag_common.clock import Clock
 from tshrag_common.errors import LabError
@@ -23,8 +24,8 @@ _KEPT = 64
 class MetricSockets:
     """All pairs of one agent; they lie in `folder`, numbered."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
-        self._folder, self._clock = folder, clock
+    def __init__(self, folder: Path, clock: Clock, pressure: Pressure) -> None:
+        self._folder, self._clock, self._pressure = folder, clock, pressure
         self._free: list[MetricSocket] = []
         self._count = 0
 
@@ -61,7 +62,7 @@ class MetricSockets:
             return pair
         folder = known or self._next_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        pair = MetricSocket(folder, gate, self._clock)
+        pair = MetricSocket(folder, gate, self._clock, self._pressure)
         await pair.open()
         return pair
 

@@ -6,12 +6,16 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.builders import a_spec
 from tshrag_agent.attempts.attempt import Attempt, Office
+from tshrag_agent.attempts.metric_gate import OVERFLOW
 from tshrag_agent.attempts.roster import Roster
+from tshrag_agent.journal import journal as journal_room
 from tshrag_agent.journal.journal import Journal
+from tshrag_agent.journal.records import SpoolName
 from tshrag_agent.reports.early import EarlyReports
 from tshrag_agent.reports.logpump import LogPump
 from tshrag_agent.reports.tap import SampleTap
@@ -20,6 +24,8 @@ from tshrag_common.clock import SystemClock
 from tshrag_common.commands import StartAttempt
 from tshrag_common.errors import Refused
 from tshrag_common.ids import Fence, OrgId, job_of, new_run
+from tshrag_common.metrics import SampleBatch
+from tshrag_common.reports import OutputChunk
 
 
 class Idle:
@@ -60,3 +66,50 @@ async def test_a_pipe_in_the_place_of_an_output_file_does_not_hold_up_the_agent(
         async with asyncio.timeout(10):
             await pump.finish()
     await journal.close()
+
+
+async def test_results_do_not_wait_behind_samples_that_have_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody takes samples: what a job said and how it ended is told all the same, and counted."""
+    monkeypatch.setattr(journal_room, "SAMPLES_PATIENCE_S", 0.2)
+    clock, run = SystemClock(), new_run(1, 1)
+    start = StartAttempt(
+        fence=Fence(7), org=OrgId("default"), run=run, job=job_of(run, 1), attempt=1, name="j",
+        spec=0,
+    )  # fmt: skip
+    quota: dict[SpoolName, int] = {"reports": 1 << 20, "samples": 20_000, "output": 100 << 20}
+    journal = await Journal.open(tmp_path / "journal.db", quota)
+    office = Office(journal, EarlyReports(journal), Roster(Slots(1, {})), clock)
+    attempt = Attempt(office, start, a_spec(), lambda _: Idle())
+    lines = 100_000
+    text = b"".join(b"::metric a.b %d\n" % number for number in range(lines)) + b"the end\n"
+    (tmp_path / "stdout.log").write_bytes(text)
+    (tmp_path / "stderr.log").write_bytes(b"")
+    tap = SampleTap(start, a_spec(), clock)
+    paths = {"stdout": tmp_path / "stdout.log", "stderr": tmp_path / "stderr.log"}
+    pump = LogPump(attempt, paths, journal=journal, clock=clock, tap=tap, spawn=spawn)  # type: ignore[arg-type]  # both names
+    async with asyncio.timeout(50):
+        pump.start()
+        await pump.finish()
+    (notice,) = tap.gate.notices()
+    assert notice.key == OVERFLOW and notice.reason.startswith("metric_dropped: ")
+    stored = await stored_samples(journal)
+    assert 0 < stored < lines
+    assert stored + notice.count == lines == tap.gate.taken
+    assert await stored_output(journal) == text
+    await journal.close()
+
+
+async def stored_samples(journal: Journal) -> int:
+    records = await journal.read("samples", 1, 1 << 30)
+    return sum(msgspec.msgpack.decode(each.body, type=SampleBatch).count for each in records)
+
+
+async def stored_output(journal: Journal) -> bytes:
+    found, upto = b"", 0
+    while upto < journal.state("output").last:
+        for record in await journal.read("output", upto + 1, 1 << 20):
+            found += msgspec.msgpack.decode(record.body, type=OutputChunk).data
+            upto = record.seq
+    return found

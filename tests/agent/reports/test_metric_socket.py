@@ -11,6 +11,7 @@ import uvloop
 
 from tests.support.waiting import wait_until
 from tshrag_agent.attempts.metric_gate import MetricGate
+from tshrag_agent.journal.pressure import Pressure
 from tshrag_agent.reports.metric_socket import (
     DATAGRAM_BYTES,
     MAX_CONNECTIONS,
@@ -19,6 +20,8 @@ from tshrag_agent.reports.metric_socket import (
 )
 from tshrag_common.clock import SystemClock
 from tshrag_common.errors import Refused
+
+CALM = Pressure(lambda: 0)
 
 
 class Heard:
@@ -31,7 +34,7 @@ class Heard:
 
 @asynccontextmanager
 async def listening(folder: Path, heard: Heard) -> AsyncIterator[MetricSocket]:
-    opened = MetricSocket(folder, heard.gate, SystemClock())
+    opened = MetricSocket(folder, heard.gate, SystemClock(), CALM)
     await opened.open()
     try:
         yield opened
@@ -89,7 +92,7 @@ def test_streams_are_read_on_the_loop_of_the_agent_too(tmp_path: Path) -> None:
 
 async def test_what_was_sent_before_the_end_is_taken(tmp_path: Path) -> None:
     heard = Heard()
-    opened = MetricSocket(tmp_path, heard.gate, SystemClock())
+    opened = MetricSocket(tmp_path, heard.gate, SystemClock(), CALM)
     await opened.open()
     send(opened.path, *(b"n:%d|g" % n for n in range(8)))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -158,4 +161,4 @@ async def test_a_sender_that_is_faster_waits_and_loses_nothing(tmp_path: Path) -
 
 async def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="no metrics socket"):
-        await MetricSocket(tmp_path / "gone", Heard().gate, SystemClock()).open()
+        await MetricSocket(tmp_path / "gone", Heard().gate, SystemClock(), CALM).open()
