@@ -58,6 +58,7 @@ from tshrag_controller.core.on_reserve import on_give_up, on_reserve
 from tshrag_controller.core.on_run import on_cancel, on_evidence, on_submit
 from tshrag_controller.core.on_suspend import on_hold, on_let_go, on_reschedule
 from tshrag_controller.core.on_tick import on_tick
+from tshrag_controller.core.owners import owner_of
 from tshrag_controller.core.people import Ask, Lease
 from tshrag_controller.core.policy import Consumable, Policy
 from tshrag_controller.core.replay import apply_frame
@@ -577,6 +578,9 @@ class Drill:
 
     def _check_holders(self) -> None:
         lab = self.lab
+        owners = Counter(filter(None, (owner_of(lab, row) for row in lab.duts.values())))
+        counted = {owner: count for owner, count in lab.indexes.idle.owned.items() if count}
+        assert counted == dict(owners), "the index of who has what is wrong"
         slots: Counter[AgentId] = Counter()
         taken: dict[AgentId, Counter[str]] = defaultdict(Counter)
         consumed: Counter[str] = Counter()

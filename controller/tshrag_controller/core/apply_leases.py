@@ -7,6 +7,7 @@ from tshrag_common.ids import Fence
 from tshrag_controller.core import lease_events as e
 from tshrag_controller.core.groups import set_carried
 from tshrag_controller.core.holds import let_go
+from tshrag_controller.core.idle import note_dut
 from tshrag_controller.core.lab import NO_FENCE, Lab, set_timer
 from tshrag_controller.core.people import Ask, Lease, Reservation
 from tshrag_controller.core.ways import drop_if_gone, settle
@@ -67,6 +68,7 @@ def _hold(lab: Lab, lease: Lease) -> None:
     row = lab.duts[lease.dut]
     row.holder = lease.fence
     set_carried(lab, row, (), ())  # people do what they like
+    note_dut(lab, row)
     lab.agents[lease.agent].leases.add(lease.fence)
     watch(lab, lease)
 

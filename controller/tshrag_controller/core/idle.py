@@ -15,6 +15,7 @@ from tshrag_common.inventory import AgentFacts, Dut
 from tshrag_common.jobs import Need
 from tshrag_controller.core.lab import Agent, DutRow, Lab, NeedKey
 from tshrag_controller.core.needs import misfits
+from tshrag_controller.core.owners import forget_owner, note_owner
 
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -83,6 +84,7 @@ def note_dut(lab: Lab, row: DutRow) -> None:
             idle.duts[key] = []
             idle.dut_samples[key] = (facts, row.dut)
             idle.classes.clear()
+    note_owner(lab, row)
     _note_carried(lab, row)
     if row.dut.owes or row.undo:
         lab.indexes.undo_look.add(name)
@@ -158,6 +160,7 @@ def forget_dut(lab: Lab, name: DutId) -> None:
     idle.in_heap.discard(name)
     idle.kept.discard(name)
     idle.shared.discard(name)
+    forget_owner(lab, name)
     for digest in idle.carried.pop(name, ()):
         idle.carriers[digest].discard(name)
         if not idle.carriers[digest]:

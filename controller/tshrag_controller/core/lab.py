@@ -235,6 +235,8 @@ class Idle:
     open: set[bytes] = field(default_factory=set)  # classes of DUTs whose heaps hold something
     carriers: dict[str, set[DutId]] = field(default_factory=dict)  # setup -> DUTs that carry it
     carried: dict[DutId, tuple[str, ...]] = field(default_factory=dict)  # as ``carriers`` has it
+    owners: dict[DutId, tuple[OrgId, bool]] = field(default_factory=dict)  # `owners`
+    owned: dict[tuple[OrgId, bool], int] = field(default_factory=dict)  # how many of each
     dut_samples: dict[bytes, tuple[AgentFacts, Dut]] = field(default_factory=dict)
     host_samples: dict[bytes, AgentFacts] = field(default_factory=dict)
     dut_seen: dict[DutId, tuple[Dut, AgentFacts]] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from tshrag_controller.core.lab import DutRow, Job, Lab, NeedKey, Run
 from tshrag_controller.core.needs import Reason, away, blocked, misfits
 from tshrag_controller.core.order import NEVER, order_of_run
 from tshrag_controller.core.queues import roles_to_bind
-from tshrag_controller.core.quotas import Quotas
+from tshrag_controller.core.quotas import over_quota
 from tshrag_controller.core.reservations import run_into
 from tshrag_controller.core.ways import way_for
 
@@ -83,7 +83,7 @@ def restraints(lab: Lab, run: Run, job: Job, row: DutRow, now: int) -> tuple[Rea
             return (waiting[0],)
     if not run.bound and set_aside(lab, now).get(row.dut.id, LAST) < order_of_run(lab, run):
         return (Reason("gang", f"DUT {row.dut.id} is set aside for jobs that start together"),)
-    over = Quotas(lab).reason(run.org, max(1, len(roles_to_bind(lab, run))))
+    over = over_quota(lab, run.org, max(1, len(roles_to_bind(lab, run))))
     return (Reason("quota", over),) if over else ()
 
 

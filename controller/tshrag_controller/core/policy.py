@@ -23,6 +23,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     running_duts: Count = 0
     queued_jobs: Count = 0
+    leases: bool = True  # DUTs that its people hold count too
 
 
 class Consumable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -30,7 +30,7 @@ from tshrag_controller.core.line import serve_line
 from tshrag_controller.core.on_reserve import serve_reservations
 from tshrag_controller.core.order import Shares, order_of
 from tshrag_controller.core.places import Places, is_free, may_fit
-from tshrag_controller.core.quotas import Quotas
+from tshrag_controller.core.quotas import over_quota
 from tshrag_controller.core.seating import seat
 from tshrag_controller.core.starting import (
     JobQueue,
@@ -90,7 +90,6 @@ class _Pass:
     def __init__(self, decision: Decision) -> None:
         self._decision, self._lab = decision, decision.lab
         self._shares = Shares(decision.lab, decision.now)
-        self._quotas = Quotas(decision.lab)
         self._places = Places(decision.lab, decision.now)
 
     def run(self) -> None:
@@ -208,9 +207,8 @@ class _Pass:
         if seats is None:
             return False
         fresh = [s for s in seats if s.dut and lab.duts[s.dut].kept_by != run.id]
-        if not self._quotas.allows(run.org, len(fresh)):
+        if over_quota(lab, run.org, len(fresh)):
             return False
-        self._quotas.note(run.org, len(fresh))
         kept = [s for s in fresh if is_kept(run.spec(s.job).need)]
         if kept:
             chosen = [(run.spec(s.job).need.role, s.agent, s.dut) for s in kept if s.dut]
@@ -222,10 +220,9 @@ class _Pass:
     def _bind(self, run: Run) -> bool:
         """Give a run its DUTs, all roles at once or none, and let it begin on them."""
         chosen = match_roles(self._lab, run, self._decision.now, self._places)
-        if chosen is None or not self._quotas.allows(run.org, len(chosen)):
+        if chosen is None or over_quota(self._lab, run.org, len(chosen)):
             return False
         if chosen:
-            self._quotas.note(run.org, len(chosen))
             self._decision.happen(RolesBound(run=run.id, duts=chosen))
             start_kept_of(self._decision, run)
         else:
@@ -269,10 +266,8 @@ class _Pass:
         if not found:
             return False
         row = lab.duts[found[0]]
-        if not row.kept_by:
-            if not self._quotas.allows(run.org, 1):
-                return False
-            self._quotas.note(run.org, 1)
+        if not row.kept_by and over_quota(lab, run.org, 1):
+            return False
         way = way_for(lab, need, row, run.id) or row.agent
         assign(self._decision, run, job, way, found[0])
         return True

@@ -15,7 +15,7 @@ from tshrag_controller.core.needs import Reason, blocked, misfits
 from tshrag_controller.core.order import order_of
 from tshrag_controller.core.places import Places, free_duts, restraints
 from tshrag_controller.core.queues import is_waiting_for_binding, roles_to_bind
-from tshrag_controller.core.quotas import Quotas
+from tshrag_controller.core.quotas import over_quota
 from tshrag_controller.core.seating import options, seat
 from tshrag_controller.core.ways import ways
 
@@ -127,7 +127,7 @@ def _of_gang(lab: Lab, run: Run, mates: list[Job], now: int) -> tuple[str, str]:
     if seats is None:
         return "capacity", f"{begin}: each has a place, there are too few for all of them at once"
     more = sum(1 for each in seats if each.dut and lab.duts[each.dut].kept_by != run.id)
-    over = Quotas(lab).reason(run.org, more)
+    over = over_quota(lab, run.org, more)
     return ("quota", f"{begin}: {over}") if over else ("capacity", f"{begin}, in this very moment")
 
 

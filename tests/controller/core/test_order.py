@@ -5,10 +5,12 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.support.builders import ORG, TestLab, a_dut, a_plan, a_spec, board
+from tests.support.builders import ORG, S, TestLab, a_dut, a_plan, a_spec, board
 from tshrag_common.errors import ErrorReport, Refused
-from tshrag_common.ids import OrgId
+from tshrag_common.ids import DutId, OrgId
 from tshrag_common.jobs import Plan, PlannedJob
+from tshrag_controller.core.lease_events import LeaseAsked
+from tshrag_controller.core.line import grant
 from tshrag_controller.core.policy import Policy, Quota
 from tshrag_controller.core.revive import recorded, revive
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
@@ -116,6 +118,37 @@ def test_no_org_has_more_duts_than_its_quota(most: int, boards: int, orgs: list[
     for job in lab.lab.jobs.values():
         said = explain(lab.lab, job, lab.now).sentence
         assert "this very moment" not in said
+
+
+@pytest.mark.parametrize(("leases", "state"), [(True, "waiting"), (False, "assigned")])
+def test_a_board_that_somebody_of_an_org_holds_counts(leases: bool, state: str) -> None:
+    lab = a_lab(2, quotas={"x": Quota(running_duts=1, leases=leases)})
+    asked = LeaseAsked(
+        lease="lease-1",
+        org=OrgId("x"),
+        by="jo",
+        alive_until=lab.now,
+        for_us=60 * S,
+        dut=DutId("b0"),
+    )
+    grant(lab.begin(), asked, next(iter(lab.lab.duts.values())))
+    lab.end()
+    run = lab.submit(a_plan((), spec=a_spec(need=board(hold="job"))), 1, org="x")
+    assert lab.state(run) == state
+    if leases:
+        said = explain(lab.lab, lab.lab.jobs[lab.job(run)], lab.now)
+        assert "org x has 1 DUTs (1 of them leased), its quota is 1" in str(said.places)
+        lab.pass_time(61)
+        assert lab.state(run) == "assigned"
+
+
+def test_who_has_what_is_the_same_after_a_restart() -> None:
+    lab = a_lab(3, quotas={"x": Quota(running_duts=2)})
+    for number in (1, 2, 3):
+        lab.submit(a_plan((), spec=a_spec(need=board(hold="job"))), number, org="x")
+    before = dict(lab.lab.indexes.idle.owned)
+    assert before == {("x", False): 2}
+    assert revive(recorded(lab.lab), lab.now).indexes.idle.owned == before
 
 
 def test_a_quota_is_a_reason_to_wait_and_one_on_waiting_jobs_refuses() -> None:
