@@ -91,11 +91,21 @@ class Standby:
             return upto
         now = self._clock.monotonic()
         if now - self._sure_at > SURE_S:
-            tail = await self._log.tail(LOG)
-            if tail is not None and epoch_of(tail.message_id) > self._engine.epoch:
+            if await self._is_deposed():
                 raise Unavailable("", "another controller leads", code="not_leading")
             self._sure_at = now
         return self._engine.sequence
+
+    async def _is_deposed(self) -> bool:
+        """Ask the LOG whether another has written; a purge may have left nothing but its number."""
+        sequence = self._engine.sequence
+        tail = await self._log.tail(LOG)
+        if tail is None:
+            beyond = (await self._log.stream_info(LOG)).last_seq > sequence
+            tail = await self._log.tail(LOG) if beyond else None  # ours may have come just now
+            if tail is None:
+                return beyond
+        return epoch_of(tail.message_id) > self._engine.epoch
 
     def _on_reconnect(self) -> None:
         self._pulses.electorate.sign(self._clock.monotonic())
