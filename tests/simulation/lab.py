@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextvars import Context
 from functools import cache, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from tests.simulation.network import Network
 from tests.simulation.steps import BoardSteps, Follow, HostSteps, SimShepherd
 from tests.simulation.vloop import LIFE, VirtualLoop
 from tshrag_agent.attempts.attempt import Attempt, Office, Steps
+from tshrag_agent.attempts.contact import Contact
 from tshrag_agent.attempts.recover import Found, look
 from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.intake import Intake
@@ -57,6 +58,7 @@ class Process:
         self.network, self.history = network, history
         self.loop: VirtualLoop = network.loop
         self.context: Context | None = None
+        self.last_life: Context | None = None
         self.starts = 0
         self.wanted = True
         """False while a fault keeps it down: nobody starts it again."""
@@ -109,7 +111,8 @@ class Process:
         if self.context is None:
             return
         self.history.note(self.loop.time(), "killed", self.name)
-        context, self.context = self.context, None
+        self.last_life = context = self.context
+        self.context = None
         self.loop.kill(context[LIFE])
         for connection in list(self.network.link(self.host).connections):
             connection.end()
@@ -164,6 +167,7 @@ class AgentProcess(Process):
         self.roster = roster = Roster(
             Slots(machine.slots, {dut.id: dut for dut in self.facts.duts})
         )
+        self._contact = Contact(roster.live, _NoLeases(), clock)
         early = EarlyReports(journal)
         self._office = Office(journal, early, roster, clock)
         self._intake = intake = Intake(
@@ -183,6 +187,7 @@ class AgentProcess(Process):
             intake=intake,
             clock=clock,
             beat_s=5.0,
+            renew=self._contact.renew,
             connect=partial(connect, client=self.client),
         )
         found = await look(journal.attempts, self._shepherd, lambda dut, _way: dut is None)
@@ -190,6 +195,7 @@ class AgentProcess(Process):
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(early.pump(), name="early reports")
+            group.create_task(self._contact.run(), name="contact")
             self._recover(found)
             group.create_task(online.stay(), name="online")
             group.create_task(intake.obey(), name="intake")
@@ -208,7 +214,12 @@ class AgentProcess(Process):
 
     def _facts(self, name: AgentId) -> AgentFacts:
         duts = tuple(
-            Dut(id=DutId(board.name), kind="pi", transports=(board.way,))  # type: ignore[arg-type]  # a Runtime
+            Dut(
+                id=DutId(board.name),
+                kind="pi",
+                transports=(board.way,),  # type: ignore[arg-type]  # a Runtime
+                shared=board.is_shared,
+            )
             for board in self.machine.boards.values()
         )
         boot = f"{name}-{self.starts}"
@@ -236,6 +247,7 @@ class AgentProcess(Process):
         return attempt
 
     def _begin(self, attempt: Attempt) -> None:
+        self._contact.entered()
         self._group.create_task(attempt.conduct(), name=attempt.start.job)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -251,18 +263,25 @@ class AgentProcess(Process):
     def freeze(self) -> None:
         super().freeze()
         for board in self.machine.boards.values():
-            board.driver_froze(lambda: self.is_frozen)
+            board.driver_froze(self.context, lambda: self.is_frozen)
 
     def died(self) -> None:
         self.roster = None
         self.machine.leave()
         self.machine.disk.crash()
         for board in self.machine.boards.values():
-            board.driver_died()
+            board.driver_died(self.last_life)
 
     def _poisoned(self) -> None:
         self.kill()
         self.loop.call_later(_AGAIN_S, self.start, context=Context())
+
+
+class _NoLeases:
+    """Of processes on a host: none has one here, only sessions on shared boards have."""
+
+    async def renew(self, leases: Mapping[str, float], *, timeout_s: float) -> set[str]:
+        return set()
 
 
 class ControllerProcess(Process):

@@ -209,6 +209,7 @@ class Board:
     checks_fences: bool = True
     fence: int = 0
     is_reachable: bool = True
+    is_shared: bool = False  # more than one agent reaches it
     sessions: list[Work] = field(default_factory=list)
     _driver: dict[str, object] = field(default_factory=dict)
 
@@ -250,20 +251,23 @@ class Board:
         for work in [one for one in self.sessions if one.fence == fence]:
             self.end(work, "swept")
 
-    def lose(self, after_s: float) -> None:
-        """The session's other end is gone: its lease runs out (on a console nothing notices)."""
+    def _driven_by(self, driver: object) -> list[Work]:
+        return [work for work in self.sessions if self._driver[work.name] is driver]
+
+    def driver_died(self, driver: object) -> None:
+        """The other end of a session is gone: its lease runs out; on a console nothing notices."""
         if self.way == "ssh":
-            for work in list(self.sessions):
-                self.machine.loop.call_later(after_s, self.end, work, "lease", context=Context())
+            for work in self._driven_by(driver):
+                self.machine.loop.call_later(_STDIN_S, self.end, work, "lease", context=Context())
 
-    def driver_died(self) -> None:
-        self.lose(_STDIN_S)
-
-    def driver_froze(self, is_frozen_still: Callable[[], bool]) -> None:
+    def driver_froze(self, driver: object, is_frozen_still: Callable[[], bool]) -> None:
         """The lease is not renewed any more; in time, or the session is over."""
-        for work in list(self.sessions):
+        self._let_lapse(self._driven_by(driver), is_frozen_still)
+
+    def _let_lapse(self, works: list[Work], is_silent_still: Callable[[], bool]) -> None:
+        for work in works:
             self.machine.loop.call_later(
-                _LEASE_S, self._lapse, work, is_frozen_still, context=Context()
+                _LEASE_S, self._lapse, work, is_silent_still, context=Context()
             )
 
     def _lapse(self, work: Work, is_silent_still: Callable[[], bool]) -> None:
@@ -272,7 +276,7 @@ class Board:
 
     def unplug(self) -> None:
         self.is_reachable = False
-        self.driver_froze(lambda: not self.is_reachable)
+        self._let_lapse(list(self.sessions), lambda: not self.is_reachable)
 
     def plug(self) -> None:
         self.is_reachable = True

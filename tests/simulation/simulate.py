@@ -88,6 +88,7 @@ class Lab:
                 boards += 1
                 self._add_board(machine, f"b{boards}", chance.choice(("ssh", "ssh", "serial")))
             self._agents.append(AgentProcess(machine, self._network, self._history, self._rules))
+        self._share(self._chance("shared"))
         frames = chance.choice((30, 100, 20_000))
         self._controllers = [
             self._controller(f"ctl-{number}", folder, frames)
@@ -124,6 +125,15 @@ class Lab:
     def _add_board(self, machine: Machine, name: str, way: str) -> None:
         board = Board(name, way, machine, checks_fences=self._rules.duts_check_fences)
         machine.boards[name] = board
+
+    def _share(self, chance: random.Random) -> None:
+        """Let a board be reached by another agent, too; a console has one owner."""
+        for agent in self._agents:
+            others = [each.machine for each in self._agents if each is not agent]
+            for board in list(agent.machine.boards.values()):
+                if board.way == "ssh" and board.machine is agent.machine and chance.random() < 0.3:
+                    board.is_shared = True
+                    chance.choice(others).boards[board.name] = board
 
     async def play(self, verbose: bool) -> Outcome:
         loop, history = self._loop, self._history

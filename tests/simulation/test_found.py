@@ -42,7 +42,7 @@ THINGS = StreamConfig(name="THINGS", subjects=("things.>",), max_bytes=1 << 20)
 
 SEEDS = {
     1: "a late delivery was taken for the next one by a consumer that had been made anew",
-    186: "a standby waited for frames that had been purged, where nobody wrote new ones",
+    186: "a standby waited for frames that had been purged; a deposed leader took that for its LOG",
     4: "data were stored before their attempt was projected, and refused",
     6: "the same",
     223: "a spool that was asked for again stayed silent",

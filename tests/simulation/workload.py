@@ -20,6 +20,9 @@ ASK_S = 8.0
 PLANNED_S = 45.0
 """All work of a lab takes at most so long where one slot does it: it must fit in the healing."""
 
+GANGS = 0.4
+"""So many of the labs have a gang."""
+
 
 @dataclass
 class Order:
@@ -65,7 +68,40 @@ def plan_orders(chance: random.Random, seconds: float, boards: int) -> list[Orde
                 lines=lines if "criteria" in document else 0,
             )
         )
+    extra = random.Random(chance.getrandbits(64))
+    if extra.random() < GANGS:
+        orders.append(_gang(extra, seconds, boards, len(orders)))
     return orders
+
+
+def _gang(chance: random.Random, seconds: float, boards: int, number: int) -> Order:
+    """Return a run of jobs that start together, on hosts and at most two boards."""
+    at_s = chance.uniform(0.0, seconds * 0.8)
+    places = ["host", *chance.choices(("host", "board"), k=chance.randint(1, 2))]
+    left = min(2, boards)
+    targets: dict[str, Any] = {}
+    members: dict[str, Any] = {}
+    for index, place in enumerate(places):
+        on_board = place == "board" and left > 0
+        left -= on_board
+        if not on_board and sum(each["runtime"] == "host" for each in targets.values()) == 2:
+            continue  # two hosts with a slot are all that every lab has
+        role, hold = f"m{index}", chance.choice(("run", "job"))
+        kind = {"runtime": "dut", "kind": "pi", "hold": hold} if on_board else {"runtime": "host"}
+        targets[role] = kind
+        members[role] = {**_leaf(chance, _script(chance), ""), "target": role}
+        members[role].pop("on_fail", None)
+    return Order(
+        name=ids.new_run((WALL_0 // 1000) + round(at_s * 1000), chance.getrandbits(80)),
+        key="",
+        document={"name": f"sim-{number}", "targets": targets, "schedule": {"gang": members}},
+        at_s=at_s,
+        again_at_s=0.0,
+        cancel_at_s=at_s + chance.uniform(0, 15) if chance.random() < 0.2 else 0.0,
+        cancels_job=0,
+        priority=50,
+        lines=0,
+    )
 
 
 def _document(
