@@ -21,6 +21,7 @@ from benchmarks import (
     bench_spawn,
     bench_store,
     bench_takeover,
+    bench_tunnels,
 )
 from benchmarks.harness import RESULTS, Figure, Measure, Result, Scale, conduct
 
@@ -37,6 +38,7 @@ BENCHES: dict[str, Measure] = {
     "spawn": bench_spawn.measure,
     "store": bench_store.measure,
     "takeover": bench_takeover.measure,
+    "tunnels": bench_tunnels.measure,
 }
 
 
