@@ -11,12 +11,13 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from tshrag_agent.audit import Audit
 from tshrag_common import subjects
 from tshrag_common.bus.connection import Bus
 from tshrag_common.bus.messages import Message
 from tshrag_common.channel.channel import Channel
 from tshrag_common.channel.hub import Hub
-from tshrag_common.channel.wants import AnyWant, EchoWant
+from tshrag_common.channel.wants import AnyWant, EchoWant, SshFactsWant
 from tshrag_common.commands import ServeChannel
 from tshrag_common.errors import ErrorReport, LabError, Refused
 from tshrag_common.ids import AgentId
@@ -27,6 +28,8 @@ CHANNELS_MOST = 512
 _REMEMBERED = 1024
 _FLUSH_S = 120.0
 """What a reader may rest behind the end of what is said to him; one who is gone is lost sooner."""
+
+_UNRECORDED = (EchoWant, SshFactsWant)
 
 W = TypeVar("W", bound=AnyWant)
 Handler = Callable[[Channel, ServeChannel, W], Awaitable[None]]
@@ -44,9 +47,11 @@ class Channels:
         bus: Callable[[], Bus | None],
         spawn: Spawn,
         hub: Hub | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._agent, self._spawn = agent, spawn
         self._hub = Hub(bus) if hub is None else hub  # an empty one is false
+        self._audit = audit
         self._handlers: dict[type, Handler[Any]] = {}
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
         self.counters = Counter[str]()
@@ -105,6 +110,7 @@ class Channels:
                 what = "this agent does not serve that"
                 raise Refused(f"agent {self._agent}", what, "upgrade it", code="channel_unserved")
             channel.greet()
+            self._note(command)
             await handler(channel, command, command.want)
             await channel.finish()
             await _flushed(channel)
@@ -116,7 +122,22 @@ class Channels:
             logger.exception("a channel failed", extra={"channel": channel.name})
             error = ErrorReport(code="internal", message="a bug of ours; the agent's log has it")
         finally:
+            self._note(command, channel, error)
             channel.close(error)
+
+    def _note(
+        self,
+        command: ServeChannel,
+        channel: Channel | None = None,
+        error: ErrorReport | None = None,
+    ) -> None:
+        """Put it on record, where it touches a board or a host."""
+        if self._audit is None or isinstance(command.want, _UNRECORDED):
+            return
+        if channel is None:
+            self._audit.opened(command)
+        else:
+            self._audit.closed(command, channel, error)
 
 
 def _name(org: str, person: str, session: str) -> str:

@@ -20,6 +20,7 @@ from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.attempts.setups import Setups
 from tshrag_agent.attempts.steps import Exits, Site
 from tshrag_agent.attempts.workdir import expire
+from tshrag_agent.audit import Audit
 from tshrag_agent.blobs import BlobClient
 from tshrag_agent.boards.boards import Boards
 from tshrag_agent.boards.files import Files
@@ -105,7 +106,10 @@ class Daemon:
         self._contact = Contact(self.roster.live, shepherd, self._clock)
         self._early = EarlyReports(journal)
         self._office = Office(journal, self._early, self.roster, self._clock)
-        self.channels = Channels(self.agent, lambda: self._online.bus, self._spawn)
+        self.audit = Audit(journal, self._clock)
+        self.channels = Channels(
+            self.agent, lambda: self._online.bus, self._spawn, audit=self.audit
+        )
         self.intake = Intake(
             self.agent,
             verifier=CommandVerifier(self.agent, bundle.controller_key),
@@ -208,6 +212,7 @@ class Daemon:
                 group.create_task(self._duts.run(), name="consoles")
                 group.create_task(self.leases.watch(), name="leases")
                 group.create_task(self.channels.run(), name="channels")
+                group.create_task(self.audit.run(), name="audit")
                 group.create_task(self._gangs.run(), name="gangs")
                 group.create_task(self.consoles.run(), name="console records")
                 group.create_task(self.reloads.run(), name="reloads")

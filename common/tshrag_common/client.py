@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from tshrag_common import history, requests as r, subjects
+from tshrag_common.audit_client import Audits
 from tshrag_common.bus.connection import connect
 from tshrag_common.bus.messages import Message
 from tshrag_common.console_client import ConsoleClient
@@ -37,7 +38,15 @@ _NEWS = msgspec.json.Decoder(News)
 
 
 class Client(
-    ConsoleClient, Drilling, Judges, LeaseAsking, MetricAsking, Operating, Resolves, StoreAsking
+    Audits,
+    ConsoleClient,
+    Drilling,
+    Judges,
+    LeaseAsking,
+    MetricAsking,
+    Operating,
+    Resolves,
+    StoreAsking,
 ):
     """One method a request; the requests of other areas come in as classes of their own."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from tshrag_common.errors import ErrorReport
-from tshrag_common.ids import WHOLE, AgentId, DutId, Epoch, Fence, Whole
+from tshrag_common.ids import WHOLE, AgentId, DutId, Epoch, Fence, OrgId, Whole
 from tshrag_common.inventory import AgentFacts
 from tshrag_common.metrics import SampleBatch
 
@@ -135,7 +135,26 @@ class ConsoleSigned(Report, frozen=True, kw_only=True, array_like=True, tag="con
     fence: Annotated[int, WHOLE] = 0
 
 
-AnyReport = Hello | Goodbye | Accepted | Started | Ended | DutChanged | ConsoleSigned
+class ChannelTold(Report, frozen=True, kw_only=True, array_like=True, tag="channel_told"):
+    """A person opened or closed (``phase``) a channel here; bytes are counted when it closes.
+
+    ``fence`` is that of his lease (0: none); ``end`` the code of the error that closed it.
+    """
+
+    org: OrgId
+    by: str
+    session: str
+    what: str
+    detail: str
+    phase: str
+    dut: DutId | None = None
+    fence: Annotated[int, WHOLE] = 0
+    up_bytes: Whole = 0
+    down_bytes: Whole = 0
+    end: str = ""
+
+
+AnyReport = Hello | Goodbye | Accepted | Started | Ended | DutChanged | ConsoleSigned | ChannelTold
 
 
 class ReportBatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -33,7 +33,7 @@ Verb = Literal[
     "lease_reserve",
     "set_intent", "hold", "let_go", "reschedule",
     "outlook", "queue", "placement", "flaky", "work",
-    "channel",
+    "channel", "audit",
     "resolve",
     "query", "query_file", "query_part", "store_status", "store_do",
     "console", "console_grep", "signs",

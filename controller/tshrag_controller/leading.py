@@ -217,7 +217,7 @@ class Leading:
             **run_verbs(runs),
             **lab_verbs(lab),
             **data_verbs(DataAnswers(engine, store)),
-            **channel_verbs(ChannelAnswers(engine)),
+            **channel_verbs(ChannelAnswers(engine, store)),
             **store_verbs(
                 SampleAnswers(engine, store, self.queries), StoreAnswers(store, self.keeper)
             ),

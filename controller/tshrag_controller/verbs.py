@@ -8,6 +8,7 @@ from tshrag_common import (
     requests as r,
     store_requests as sr,
 )
+from tshrag_common.audit_requests import ListAudit
 from tshrag_common.channel_requests import OpenChannel
 from tshrag_common.drill_requests import Drill
 from tshrag_common.judge_requests import JudgeStored
@@ -77,7 +78,10 @@ def console_verbs(consoles: ConsoleAnswers) -> Mapping[str, Verb]:
 
 
 def channel_verbs(channels: ChannelAnswers) -> Mapping[str, Verb]:
-    return {"channel": Verb(OpenChannel, channels.open)}
+    return {
+        "channel": Verb(OpenChannel, channels.open),
+        "audit": Verb(ListAudit, channels.audit),
+    }
 
 
 def resolve_verbs(answers: ResolveAnswers) -> Mapping[str, Verb]:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.lab_with_agent import LabWithAgent, lab_with_agent
+from tests.support.served_lab import until
 from tshrag_agent.channels import Channels as AgentChannels
+from tshrag_common.audit_requests import ListAudit
 from tshrag_common.channel.channel import Channel, ChannelLost
 from tshrag_common.channel.opening import channels_of
-from tshrag_common.channel.wants import EchoWant
+from tshrag_common.channel.wants import EchoWant, ForwardWant
 from tshrag_common.channel_requests import OpenChannel, OpenChannelAnswer
 from tshrag_common.commands import ServeChannel
 from tshrag_common.errors import LabError, Refused
@@ -92,3 +94,34 @@ async def test_an_agent_that_has_gone_is_no_endless_wait(both: LabWithAgent) -> 
         with pytest.raises(ChannelLost, match="no answer within"):
             async with channels.open(EchoWant(), agent="a1", timeout_s=1.0):
                 pass
+
+
+async def test_who_opened_and_closed_a_channel_is_on_record(both: LabWithAgent) -> None:
+    async def serve(channel: Channel, command: ServeChannel, want: ForwardWant) -> None:
+        while (piece := await channel.read()) is not None:
+            await channel.write(piece.data * 2)
+
+    both.agent.channels.serve(ForwardWant, serve)
+    client = both.lab.client
+    async with (
+        channels_of(client) as channels,
+        channels.open(ForwardWant(port=22), agent="a1") as channel,
+    ):
+        await channel.write(b"hello")
+        await channel.finish()
+        assert await channel.read() is not None
+        assert await channel.read() is None
+    asked = ListAudit(name="a1", what="forward")
+
+    async def closed() -> bool:
+        return len((await client.audit(asked)).entries) == 2
+
+    await until(closed, 30.0)
+    after, before = (await client.audit(asked)).entries
+    assert (before.phase, after.phase) == ("opened", "closed")
+    assert (after.up_bytes, after.down_bytes) == (5, 10)
+    assert (after.kind, after.name, after.agent, after.reason) == ("agent", "a1", "a1", "port 22")
+    assert before.session == after.session
+    assert (await client.audit(ListAudit(by=after.by, limit=1))).more
+    assert not (await client.audit(ListAudit(by="other"))).entries
+    assert not (await client.audit(ListAudit(since=after.at + 1))).entries

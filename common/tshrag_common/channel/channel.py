@@ -43,6 +43,7 @@ class Channel:
         self.name, self.sends_to = name, sends_to
         self.heard_at = self.told_at = 0.0  # monotonic seconds, kept by the hub
         self.was_heard = False
+        self.said_bytes = self.heard_bytes = 0
         self.greets = bool(sends_to)  # knows that the other end listens; it asks until it is heard
         self._touch = touch
         self._flow = Flow(window_bytes)
@@ -60,6 +61,7 @@ class Channel:
             piece = self._flow.take()
             if piece is not None:
                 self._touch(self)
+                self.heard_bytes += len(piece.data)
                 return None if piece.kind == "end" else piece
             over = self._closing or self._flow.over
             if over is not None:
@@ -78,7 +80,9 @@ class Channel:
         """
         for start in range(0, len(data), PIECE_BYTES):
             await self._room()
-            self._flow.push("data", data[start : start + PIECE_BYTES])
+            piece = data[start : start + PIECE_BYTES]
+            self._flow.push("data", piece)
+            self.said_bytes += len(piece)
             self._touch(self)
 
     async def say(self, word: bytes) -> None:
@@ -119,6 +123,11 @@ class Channel:
             report = ErrorReport(code="channel_lost", message=why, retryable=True)
             self._flow.over = Over(0, report)
         self._wake()
+
+    @property
+    def end(self) -> ErrorReport | None:
+        """Return the error that ended it; None: none did, so far."""
+        return self._ended.error if self._ended is not None else None
 
     @property
     def is_over(self) -> bool:

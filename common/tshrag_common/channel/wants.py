@@ -74,3 +74,23 @@ class BoardWord(msgspec.Struct, frozen=True, kw_only=True):
 AnyWant = (
     ConsoleWant | EchoWant | ForwardWant | SshFactsWant | PowerWant | BootWant | PutWant | GetWant
 )
+
+
+def name_of(want: AnyWant) -> str:
+    """Return what a channel is for in one word, as audit and CLI say it."""
+    return str(want.__struct_config__.tag)
+
+
+def detail_of(want: AnyWant) -> str:
+    """Return the particulars of a want in some words."""
+    match want:
+        case ForwardWant(port=port):
+            return f"port {port}"
+        case PowerWant(what=what):
+            return what
+        case BootWant(to=to):
+            return f"to {to}"
+        case PutWant(path=path) | GetWant(path=path):
+            return path
+        case _:
+            return ""

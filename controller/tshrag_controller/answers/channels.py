@@ -1,6 +1,9 @@
 """Channels: who may open one is decided here, and the agent is told; the bytes never come by."""
 
+from functools import partial
+
 from tshrag_common import ids
+from tshrag_common.audit_requests import AuditAnswer, ListAudit
 from tshrag_common.channel_requests import OpenChannel, OpenChannelAnswer
 from tshrag_common.commands import ServeChannel
 from tshrag_common.errors import InvalidId, shown
@@ -8,6 +11,8 @@ from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core.access import access
 from tshrag_controller.core.decision import Decision, SendChannel
 from tshrag_controller.engine import Engine
+from tshrag_controller.store.channel_rows import audit
+from tshrag_controller.store.store import Store
 
 _SESSION_DIGITS = 32
 
@@ -15,8 +20,8 @@ _SESSION_DIGITS = 32
 class ChannelAnswers:
     """Opens channels. Nothing of it lies in the LOG: a channel does not outlive its two ends."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, store: Store) -> None:
+        self._engine, self._store = engine, store
 
     async def open(self, asker: Asker, asked: OpenChannel) -> OpenChannelAnswer:
         ids.token("person", asker.name)
@@ -25,6 +30,12 @@ class ChannelAnswers:
             what = f"{shown(session)} is no session: {_SESSION_DIGITS} random digits are needed"
             raise InvalidId("channel", what)
         return await self._engine.ask(lambda decision: _open(decision, asker, asked))
+
+    async def audit(self, asker: Asker, asked: ListAudit) -> AuditAnswer:
+        """Return what was done: all of it to operators, what his own org did to another."""
+        await self._store.wait_applied(self._engine.sequence)
+        org = "" if asker.is_operator else asker.org
+        return await self._store.query(partial(audit, asked=asked, org=org))
 
 
 def _open(decision: Decision, asker: Asker, asked: OpenChannel) -> OpenChannelAnswer:

@@ -21,6 +21,7 @@ from tshrag_common.states import (
     JobState,
 )
 from tshrag_controller.core import (
+    apply_channels,
     apply_consoles,
     apply_health,
     apply_intent,
@@ -331,4 +332,5 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     **apply_teardown.APPLY,
     AttemptResolved: attempt_resolved,
     **apply_consoles.APPLY,
+    **apply_channels.APPLY,
 }

@@ -17,6 +17,7 @@ from tshrag_common.inventory import AgentFacts
 from tshrag_common.jobs import LoadRef, Plan
 from tshrag_common.reports import Ended
 from tshrag_common.states import AgentCause, JobCause, RunCause
+from tshrag_controller.core.channel_events import ChannelEvent
 from tshrag_controller.core.console_events import ConsoleEvent
 from tshrag_controller.core.event import Event
 from tshrag_controller.core.health_events import HealthEvent
@@ -209,6 +210,7 @@ AnyEvent = (
     | RoleReleased
     | AttemptResolved
     | ConsoleEvent
+    | ChannelEvent
     | LiveEvent
     | TeardownEvent
 )

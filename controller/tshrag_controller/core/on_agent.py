@@ -5,6 +5,7 @@ from tshrag_common.ids import AgentId, Fence
 from tshrag_common.reports import (
     Accepted,
     AnyReport,
+    ChannelTold,
     ConsoleSigned,
     DutChanged,
     Ended,
@@ -25,6 +26,7 @@ from tshrag_controller.core.events import (
 from tshrag_controller.core.follow import end_job
 from tshrag_controller.core.lab import Lab, set_timer
 from tshrag_controller.core.on_attempt import lose, on_accepted, on_ended, on_started
+from tshrag_controller.core.on_channel import on_told
 from tshrag_controller.core.on_console import on_signed
 from tshrag_controller.core.on_run import open_jobs
 from tshrag_controller.core.ways import AWAY, is_reachable, reaches
@@ -89,7 +91,18 @@ def _on_report(
         return
     if agent not in decision.lab.agents:
         decision.happen(ReportRefused(agent=agent, seq=seq, code="unknown_job", what="no hello"))
-        return
+    elif isinstance(report, ChannelTold):
+        on_told(decision, agent, report)
+    else:
+        _on_known(decision, agent, seq, report)
+
+
+def _on_known(
+    decision: Decision,
+    agent: AgentId,
+    seq: int,
+    report: Accepted | Started | Ended | DutChanged | ConsoleSigned | Goodbye,
+) -> None:
     match report:
         case Accepted():
             on_accepted(decision, agent, seq, report)

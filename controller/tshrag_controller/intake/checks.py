@@ -11,6 +11,7 @@ from tshrag_common.errors import shown
 from tshrag_common.reports import (
     Accepted,
     AnyReport,
+    ChannelTold,
     ConsoleSigned,
     DutChanged,
     Ended,
@@ -44,7 +45,7 @@ def _check_report(report: AnyReport) -> None:
     if isinstance(report, Ended):
         for number in (report.started_at, report.samples_upto, report.output_upto):
             _check_number("a number of an end", number)
-    elif isinstance(report, DutChanged | ConsoleSigned):
+    elif isinstance(report, DutChanged | ConsoleSigned | ChannelTold):
         _check_of_dut(report)
     elif isinstance(report, Hello):
         _check_number("slots", report.facts.slots, 1 << 20)
@@ -54,7 +55,21 @@ def _check_report(report: AnyReport) -> None:
             _check_number("fence", fence, MOST_FENCE)
 
 
-def _check_of_dut(report: DutChanged | ConsoleSigned) -> None:
+def _check_told(report: ChannelTold) -> None:
+    ids.org_id(report.org)
+    for word in (report.by, report.session, report.what, report.phase):
+        ids.token("a word of a channel", word)
+    if report.dut is not None:
+        ids.dut_id(report.dut)
+    _check_number("fence", report.fence, MOST_FENCE)
+    for count in (report.up_bytes, report.down_bytes):
+        _check_number("bytes of a channel", count)
+
+
+def _check_of_dut(report: DutChanged | ConsoleSigned | ChannelTold) -> None:
+    if isinstance(report, ChannelTold):
+        _check_told(report)
+        return
     ids.dut_id(report.dut)
     if isinstance(report, ConsoleSigned):
         _check_number("fence", report.fence, MOST_FENCE)

@@ -18,6 +18,7 @@ from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.specs import what_it_does
 from tshrag_controller.log.frames import Frame
 from tshrag_controller.store import (
+    channel_rows,
     intent_rows,
     lease_rows,
     live_rows,
@@ -323,5 +324,6 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     CheckEnded: _Writing.check_ended,
     **suspend_rows.WRITERS,
     **sign_rows.WRITERS,
+    **channel_rows.WRITERS,
     **live_rows.WRITERS,
 }

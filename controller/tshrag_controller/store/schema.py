@@ -12,7 +12,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from tshrag_common.errors import Refused
-from tshrag_controller.store import sign_rows
+from tshrag_controller.store import channel_rows, sign_rows
 
 PROJECTION, HOT = "projection.db", "hot.db"
 MOST_CHECKED_BYTES = 512 << 20
@@ -121,6 +121,11 @@ def m0004_signs(db: Database) -> None:
 @migrations()
 def m0005_gangs(db: Database) -> None:
     _execute(db, "ALTER TABLE jobs ADD COLUMN gang INTEGER NOT NULL DEFAULT 0")
+
+
+@migrations()
+def m0006_channels(db: Database) -> None:
+    _execute(db, channel_rows.TABLES)
 
 
 @hot_migrations()
