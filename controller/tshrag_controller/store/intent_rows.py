@@ -6,6 +6,13 @@ from typing import Any
 from tshrag_controller.core import intent_events as e
 from tshrag_controller.store.lease_rows import Putting
 
+TABLES = """
+    CREATE TABLE audit (
+        no INTEGER PRIMARY KEY, at INTEGER NOT NULL, by TEXT NOT NULL, what TEXT NOT NULL,
+        kind TEXT NOT NULL, name TEXT NOT NULL, reason TEXT NOT NULL, until INTEGER NOT NULL
+    );
+    CREATE INDEX audit_name ON audit (kind, name, no);
+"""
 _AUDIT = "INSERT INTO audit (at, by, what, kind, name, reason, until) VALUES (?,?,?,?,?,?,?)"
 
 

@@ -12,7 +12,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from tshrag_common.errors import Refused
-from tshrag_controller.store import channel_rows, sign_rows
+from tshrag_controller.store import channel_rows, intent_rows, sign_rows
 
 PROJECTION, HOT = "projection.db", "hot.db"
 MOST_CHECKED_BYTES = 512 << 20
@@ -101,16 +101,7 @@ def m0002_leases(db: Database) -> None:
 
 @migrations()
 def m0003_audit(db: Database) -> None:
-    _execute(
-        db,
-        """
-        CREATE TABLE audit (
-            no INTEGER PRIMARY KEY, at INTEGER NOT NULL, by TEXT NOT NULL, what TEXT NOT NULL,
-            kind TEXT NOT NULL, name TEXT NOT NULL, reason TEXT NOT NULL, until INTEGER NOT NULL
-        );
-        CREATE INDEX audit_name ON audit (kind, name, no);
-        """,
-    )
+    _execute(db, intent_rows.TABLES)
 
 
 @migrations()
