@@ -134,6 +134,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scrape: tuple[Scrape, ...] = ()  # endpoints that are asked while it runs
     retry_on: tuple[RetryOn, ...] = ()  # outcomes after which it is tried again; (): the lab's
     retry_elsewhere: bool = False  # also after a failure or a time-out
+    preemptible: bool = False  # it may be ended for somebody of higher priority, and queued again
     undo: bool = False  # it undoes the setup that its DUT carries, and does nothing else
 
     @property

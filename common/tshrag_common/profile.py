@@ -87,6 +87,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
     output: OutputSize = 64.0 * 2**20  # bytes of each output stream of a job
     disconnect: Disconnect | UnsetType = UNSET  # of a job, without the bus; unset: by what it holds
+    preemptible: bool = False  # jobs may be ended for others of much higher priority
 
 
 class ReportOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,7 +14,7 @@ from tshrag_common.ids import WHOLE, AgentId, DutId, Epoch, Fence, OrgId, Whole
 from tshrag_common.inventory import AgentFacts
 from tshrag_common.metrics import SampleBatch
 
-Outcome = Literal["passed", "failed", "error", "timeout", "cancelled", "refused"]
+Outcome = Literal["passed", "failed", "error", "timeout", "cancelled", "refused", "preempted"]
 """How an attempt ended, as its agent saw it. ``refused``: it was never started here."""
 Held = Annotated[Fence, WHOLE]
 

@@ -11,8 +11,8 @@
     {"power": "cycle"}   {"boot": "shell"}   {"shell": "dmesg"}   and more of a board: `actions`
 
 ``env``, ``cwd``, ``target``, ``timeout``, ``attempts``, ``retries``, ``on_fail``, ``disconnect``,
-``on_crash`` and ``expect_reboot`` of a step hold for all that is below it, until a step says its
-own.
+``on_crash``, ``expect_reboot`` and ``preemptible`` of a step hold for all that is below it, until a
+step says its own.
 """
 
 from collections.abc import Iterator
@@ -132,6 +132,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     disconnect: Disconnect | UnsetType = UNSET
     on_crash: OnCrash | UnsetType = UNSET
     expect_reboot: bool | UnsetType = UNSET
+    preemptible: bool | UnsetType = UNSET
     when: Criterion | UnsetType = UNSET
     until: Criterion | UnsetType = UNSET
     abort: Criterion | UnsetType = UNSET

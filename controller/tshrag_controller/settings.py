@@ -83,6 +83,9 @@ class SchedulerTable(msgspec.Struct, frozen=True, kw_only=True):
     consumables: dict[Token, policy.Consumable] = {}
     setup_points: policy.Points = policy.SETUP_POINTS
     setup_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = policy.SETUP_S
+    preempt_gap: policy.Gap = policy.PREEMPT_GAP
+    preempt_after_s: policy.After = policy.PREEMPT_AFTER_S
+    preempt_most: policy.Most = policy.PREEMPT_MOST
     linger_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = policy.LINGER_S
     teardown_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = policy.TEARDOWN_S
     teardown_failed: Literal["next", "quarantine"] = "next"
@@ -174,6 +177,9 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
             consumables=table.consumables,
             setup_points=table.setup_points,
             setup_s=table.setup_s,
+            preempt_gap=table.preempt_gap,
+            preempt_after_s=table.preempt_after_s,
+            preempt_most=table.preempt_most,
             linger_s=table.linger_s,
             teardown_s=table.teardown_s,
             teardown_failed=table.teardown_failed,

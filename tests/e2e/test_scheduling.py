@@ -21,6 +21,8 @@ from tshrag_controller.cli.processes import LabProcesses
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("scheduling")]
 
 CONTROLLER = """
+[scheduler]
+preempt_after_s = 0.2
 [scheduler.consumables]
 licence = { count = 1 }
 strip = { every_s = 0.3 }
@@ -306,3 +308,21 @@ def keep_lines(path: Path, holding: str) -> int:
     kept = [line for line in path.read_text().splitlines() if holding in line]
     path.write_text("\n".join(kept))
     return len(kept)
+
+
+async def test_a_job_that_may_gives_way_to_an_urgent_one_and_comes_to_its_end(
+    lab: LabProcesses, tmp_path: Path
+) -> None:
+    done = tmp_path / "urgent-is-done"
+    low = document(f"test -e {done} || sleep 600", kind="solo")
+    low["limits"] = {"preemptible": True}
+    async with client_of(lab) as client:
+        first = await submit(client, low, priority=0)
+        await when(client, first, lambda view: bool(view.counts.get("running")))
+        urgent = await submit(client, document(f"touch {done}", kind="solo"), priority=100)
+        assert (await final(client, urgent)).state == "passed"
+        assert (await final(client, first)).state == "passed"
+        (job,) = await jobs_of(client, first)
+        assert [each.outcome for each in job.attempts] == ["preempted", "passed"]
+        assert job.attempts[0].error is not None
+        assert "gives way to job-" in job.attempts[0].error.message

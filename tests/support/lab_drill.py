@@ -96,8 +96,13 @@ GROUPED = tuple(
     )
     for key, role, hold in (("v1", "g1", "job"), ("v2", "g2", "job"), ("v2", "g2k", "run"))
 )
-SPECS = (*SPECS, *GROUPED)
-POLICY = Policy(consumables={"licence": Consumable(count=2, every_s=1.0)})
+GIVING_WAY = (
+    a_spec(need=board(hold="job", role="any"), timeout_s=60.0, preemptible=True),
+    a_spec(need=board(), timeout_s=60.0, preemptible=True),
+    a_spec(timeout_s=60.0, preemptible=True),
+)
+SPECS = (*SPECS, *GROUPED, *GIVING_WAY)
+POLICY = Policy(consumables={"licence": Consumable(count=2, every_s=1.0)}, preempt_after_s=2.0)
 
 
 class SimAgent:

@@ -56,6 +56,8 @@ MEANINGS = {
     "Limits.output": "of each output stream of a job; what is beyond is cut and marked",
     "Limits.disconnect": "of a job without the bus, 20s at least; left out: 20 s on a shared DUT, "
     "else its own time limit; see [leases](../explanation/reliability.md#leases-and-their-times)",
+    "Limits.preemptible": "jobs may be ended for others of much higher priority, and are [queued "
+    "again](#preemption)",
     "ReportOptions.criteria": "criteria may stand here instead",
     "ReportOptions.title": "of the run report",
     "ReportOptions.formats": "to make",
@@ -109,6 +111,8 @@ MEANINGS = {
     "the DUT's console does: `mark` notes it with the attempt, `fail` ends the attempt at once",
     "Step.expect_reboot": "of each job below: with `false` a boot of the DUT meanwhile ends the "
     "attempt as failed (`dut_rebooted`); steps on the board itself may boot it",
+    "Step.preemptible": "of each job below: it may be ended for a job of much higher priority, and "
+    "is [queued again](#preemption)",
     "Step.when": "a [criterion](criteria.md#while-a-run-is-alive): the job starts when samples "
     "of the run meet it",
     "Step.until": "a criterion: the job has done enough, and passes, when it is met",

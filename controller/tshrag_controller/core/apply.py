@@ -27,22 +27,16 @@ from tshrag_controller.core import (
     apply_intent,
     apply_leases,
     apply_live,
+    apply_preempt,
     apply_suspend,
     apply_teardown,
     events as e,
 )
+from tshrag_controller.core.apply_preempt import note_preemptible
 from tshrag_controller.core.groups import count_open, note_end, set_carried
 from tshrag_controller.core.holds import attempt_resolved, release, release_role, take
 from tshrag_controller.core.idle import note_agent, note_dut
-from tshrag_controller.core.lab import (
-    Agent,
-    Attempt,
-    Job,
-    Lab,
-    Run,
-    is_kept,
-    set_timer,
-)
+from tshrag_controller.core.lab import PREEMPTED, Agent, Attempt, Job, Lab, Run, is_kept, set_timer
 from tshrag_controller.core.queues import enqueue, index_run, leave_gang, rebind, unindex_run
 from tshrag_controller.core.resolve_events import AttemptResolved
 from tshrag_controller.core.retry import note_fault
@@ -141,6 +135,7 @@ def _job_assigned(lab: Lab, event: e.JobAssigned, at: int) -> None:
         event.fence, job.id, event.attempt, event.agent, event.dut, at, lease_s=held_s
     )
     lab.turn_fences += 1
+    note_preemptible(lab, run, job)
     run.live += 1
     take(lab, run, lab.attempts[event.fence])
 
@@ -152,6 +147,7 @@ def _job_moved(lab: Lab, event: e.JobMoved, at: int) -> None:
     job.error = event.error or job.error
     if event.cause is JobCause.REQUEUE:
         job.not_before = event.until
+        job.stop = "" if job.stop == PREEMPTED else job.stop
         enqueue(lab, run, job, at)
     elif event.cause is JobCause.START:
         job.started_at, job.not_before = at, event.until
@@ -210,7 +206,7 @@ def _attempt_ended(lab: Lab, event: e.AttemptEnded, at: int) -> None:
     if job.fence == ended.fence and not JOB.is_final(job.state):
         job.state = JOB.next(job.state, JobCause.COLLECT)
         job.started_at = job.started_at or ended.started_at
-        job.error = job.error if job.stop else ended.error
+        job.error = job.error if job.stop and job.stop != PREEMPTED else ended.error
         note_fault(job, lab.runs[job.run].spec(job), attempt, ended.outcome)
     note_end(lab, attempt, ended, at)
     release(lab, attempt, at)
@@ -327,6 +323,7 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     **apply_intent.APPLY,
     **apply_leases.APPLY,
     **apply_live.APPLY,
+    **apply_preempt.APPLY,
     **apply_suspend.APPLY,
     **SCHED,
     **apply_teardown.APPLY,

@@ -24,6 +24,7 @@ from tshrag_controller.core.health_events import HealthEvent
 from tshrag_controller.core.intent_events import IntentEvent
 from tshrag_controller.core.lease_events import LeaseEvent
 from tshrag_controller.core.live_events import LiveEvent
+from tshrag_controller.core.preempt_events import AttemptPreempted as AttemptPreempted
 from tshrag_controller.core.resolve_events import AttemptResolved as AttemptResolved
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.suspend_events import SuspendEvent
@@ -213,4 +214,5 @@ AnyEvent = (
     | ChannelEvent
     | LiveEvent
     | TeardownEvent
+    | AttemptPreempted
 )

@@ -26,6 +26,8 @@ QueueKey = tuple[NeedKey, OrgId]
 """Equal needs of one org wait in one queue."""
 BindingKey = tuple[tuple[NeedKey, ...], OrgId]
 """Runs of one org that need the same DUTs, all at once, wait in one queue."""
+PREEMPTED = "preempted"
+"""How an attempt ends that gives way, and why the job of one that has to is stopped."""
 NO_FENCE = Fence(0)
 NO_EPOCH = Epoch(0)
 
@@ -50,8 +52,9 @@ class Job:
     error: ErrorReport | None = None
     held: str = ""  # why a person holds it back
     avoid: tuple[str, ...] = ()  # agents and DUTs where it went wrong: others come first
-    stop: str = ""  # pass, fail or skip: how it ends as soon as its attempt has
+    stop: str = ""  # pass, fail or skip: how it ends as soon as its attempt has; or `PREEMPTED`
     is_open: bool = False  # what it waited for on samples (``when``) has come about
+    preempted: int = 0  # how often an attempt of it was ended for somebody else
 
 
 @dataclass(slots=True)
@@ -273,6 +276,7 @@ class Indexes:
     idle: Idle = field(default_factory=Idle)
     gang_jobs: dict[tuple[RunId, int], list[int]] = field(default_factory=dict)  # serials
     gangs: dict[tuple[RunId, int], set[JobId]] = field(default_factory=dict)  # members that wait
+    preemptible: set[Fence] = field(default_factory=set)  # attempts, some of which have ended
     looks: set[int] = field(default_factory=set)  # instants at which a timer makes a pass
     group_open: dict[str, int] = field(default_factory=dict)  # setup -> jobs that have not ended
     undo_look: set[DutId] = field(default_factory=set)  # a teardown may be due, or not any more

@@ -1,5 +1,7 @@
 """PURE: what agents report of attempts, and what comes of it."""
 
+import msgspec
+
 from tshrag_common import ids
 from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import AgentId, Fence, JobId
@@ -18,7 +20,7 @@ from tshrag_controller.core.events import (
 from tshrag_controller.core.follow import end_job, forget_if_over
 from tshrag_controller.core.freeze import freeze
 from tshrag_controller.core.gangs import is_spoilt, mates_of
-from tshrag_controller.core.lab import Attempt, Job, Lab, Marks, is_kept, set_timer
+from tshrag_controller.core.lab import PREEMPTED, Attempt, Job, Lab, Marks, is_kept, set_timer
 from tshrag_controller.core.sched_events import RoleReleased
 
 SETTLE_US = 60_000_000
@@ -59,10 +61,12 @@ def on_ended(decision: Decision, agent: AgentId, seq: int, report: Ended) -> Non
     attempt = holder(decision, agent, seq, report.fence, AttemptCause.END)
     if attempt is None:
         return
-    decision.happen(AttemptEnded(ended=report))
     lab = decision.lab
     job = lab.jobs[attempt.job]
-    is_last = job.stop or _pause_s(lab, job, attempt) is None
+    if job.stop == PREEMPTED and job.fence == report.fence and report.outcome == "cancelled":
+        report = msgspec.structs.replace(report, outcome=PREEMPTED, error=job.error)
+    decision.happen(AttemptEnded(ended=report))
+    is_last = job.stop in STOPS or _pause_s(lab, job, attempt) is None
     if is_last and not is_kept(lab.runs[job.run].spec(job).need):
         freeze(decision, job, attempt)  # else the DUT is the run's until the job has ended
     if job.state is not JobState.COLLECTING or job.fence != report.fence:
@@ -134,6 +138,7 @@ _CAUSES = {
     "timeout": JobCause.TIME_OUT,
     "cancelled": JobCause.CANCEL,
     "refused": JobCause.BREAK,
+    PREEMPTED: JobCause.BREAK,  # where nobody had asked for it
 }
 
 
@@ -202,13 +207,24 @@ def _end_member(decision: Decision, job: Job, attempt: Attempt, spoilt: list[Job
 
 
 def _conclude(decision: Decision, job: Job, attempt: Attempt) -> None:
-    may_retry = attempt.outcome in RETRIABLE and not job.stop
+    if attempt.outcome == PREEMPTED:
+        _queue_again(decision, job)
+        return
+    may_retry = attempt.outcome in RETRIABLE and job.stop not in STOPS
     if not may_retry or not try_again(decision, job, attempt):
         _finish(decision, job, attempt)
 
 
+def _queue_again(decision: Decision, job: Job) -> None:
+    """Put a job that gave way back to its place in the line; its DUT is for others."""
+    decision.happen(
+        JobMoved(job=job.id, cause=JobCause.REQUEUE, until=decision.now, error=job.error)
+    )
+    try_elsewhere(decision, job, shun=False)
+
+
 def _finish(decision: Decision, job: Job, attempt: Attempt) -> None:
-    if job.stop and attempt.outcome not in ("passed", "failed"):
+    if job.stop in STOPS and attempt.outcome not in ("passed", "failed"):
         end_job(decision, job, STOPS[job.stop], job.error)
         return
     end_job(decision, job, _CAUSES[attempt.outcome], _exhausted(decision.lab, job, attempt))
@@ -297,6 +313,6 @@ def after_loss(decision: Decision, job: Job, attempt: Attempt, reason: str) -> N
     if mates := mates_of(decision.lab, job):
         conclude_gang(decision, mates)
         return
-    if job.stop or not try_again(decision, job, attempt):
+    if job.stop in STOPS or not try_again(decision, job, attempt):
         code = ErrorReport(code="lost", message=f"attempts exhausted: {reason}")
         end_job(decision, job, JobCause.BREAK, code)

@@ -137,6 +137,7 @@ class _Builder:
             retry_elsewhere=bool(profile.retries.elsewhere),
             on_fail="continue" if profile.tolerant else "stop",
             disconnect_s=profile.limits.disconnect or 0.0,
+            preemptible=profile.limits.preemptible,
         )
         last: Jobs = ()
         if profile.distribution:

@@ -15,6 +15,9 @@ HALF_LIFE_S = 4 * 3600.0
 
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Points = Annotated[float, Meta(ge=0, le=1000)]
+Gap = Annotated[int, Meta(ge=1, le=100)]
+After = Annotated[float, Meta(ge=0, le=86_400)]
+Most = Annotated[int, Meta(ge=0, le=100)]
 Span = Annotated[float, Meta(ge=1, le=30 * 86_400)]
 
 
@@ -34,6 +37,9 @@ class Consumable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 SETUP_POINTS = 10.0
+PREEMPT_GAP = 50
+PREEMPT_AFTER_S = 60.0
+PREEMPT_MOST = 3
 SETUP_S = 10.0
 LINGER_S = 30.0
 TEARDOWN_S = 600.0
@@ -53,6 +59,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     linger_s: Annotated[float, Meta(ge=0, le=86_400)] = LINGER_S  # of a setup behind its last job
     teardown_s: Annotated[float, Meta(ge=1, le=86_400)] = TEARDOWN_S  # the most that one may take
     teardown_failed: Literal["next", "quarantine"] = "next"  # who deals with it
+
+    preempt_gap: Gap = PREEMPT_GAP  # so far above in priority who has others give way
+    preempt_after_s: After = PREEMPT_AFTER_S  # nothing gives way before it ran so long
+    preempt_most: Most = PREEMPT_MOST  # how often a job gives way; 0: never
 
     def weight(self, org: str) -> float:
         return self.weights.get(org, self.weights.get("*", 1.0))

@@ -6,6 +6,7 @@ from tshrag_common import ids
 from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
 from tshrag_common.states import JOB, RUN, AgentState, JobState
 from tshrag_controller.core.apply import count_role
+from tshrag_controller.core.apply_preempt import note_preemptible
 from tshrag_controller.core.idle import reindex
 from tshrag_controller.core.lab import (
     Agent,
@@ -105,6 +106,8 @@ def _index(lab: Lab, run: Run, now: int) -> None:
 
 def _index_job(lab: Lab, run: Run, job: Job, now: int) -> None:
     attempt = lab.attempts.get(job.fence)
+    if attempt is not None and not attempt.outcome:
+        note_preemptible(lab, run, job)
     if job.state is JobState.WAITING and not job.missing:
         enqueue(lab, run, job, now)
     elif job.state is JobState.RUNNING and attempt is None:

@@ -30,6 +30,7 @@ from tshrag_controller.core.line import serve_line
 from tshrag_controller.core.on_reserve import serve_reservations
 from tshrag_controller.core.order import Shares, order_of
 from tshrag_controller.core.places import Places, is_free, may_fit
+from tshrag_controller.core.preemption import preempt
 from tshrag_controller.core.quotas import over_quota
 from tshrag_controller.core.seating import seat
 from tshrag_controller.core.starting import (
@@ -61,6 +62,8 @@ def schedule(decision: Decision) -> None:
     indexes = decision.lab.indexes
     if indexes.ready or indexes.binding or indexes.gangs:
         _Pass(decision).run()
+    if indexes.preemptible:
+        preempt(decision)
     serve_checks(decision)
 
 

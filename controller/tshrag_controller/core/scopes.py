@@ -35,6 +35,7 @@ class Core:
     expect_reboot: bool = True
     retry_on: tuple[RetryOn, ...] = ()
     retry_elsewhere: bool = False
+    preemptible: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ def _overlaid(step: Step, around: Scope) -> Core:
         expect_reboot=_or(step.expect_reboot, core.expect_reboot),
         retry_on=core.retry_on if isinstance(retries.on, msgspec.UnsetType) else retries.on,
         retry_elsewhere=_or(retries.elsewhere, core.retry_elsewhere),
+        preemptible=_or(step.preemptible, core.preemptible),
     )
 
 

@@ -169,6 +169,7 @@ class Specs:
             expect_reboot=core.expect_reboot,
             retry_on=core.retry_on,
             retry_elsewhere=core.retry_elsewhere,
+            preemptible=core.preemptible,
         )
 
     def _inline(self, step: Step) -> str | tuple[str, ...]:

@@ -5,6 +5,7 @@ import msgspec
 from tshrag_common import ids
 from tshrag_common.inventory import Dut
 from tshrag_common.states import JOB, JobState
+from tshrag_controller.core import preemption
 from tshrag_controller.core.binding import match_roles
 from tshrag_controller.core.consumables import scarce
 from tshrag_controller.core.follow import is_shut
@@ -59,11 +60,12 @@ def explain(lab: Lab, job: Job, now: int) -> Explanation:
         reason, sentence = _of_gang(lab, run, mates, now)
     elif is_waiting_for_binding(run, job):
         sentence = _together(lab, run, now) or sentence
+    giving = preemption.note_of(lab, job, now) if reason == "capacity" and not mates else ""
     return Explanation(
         job=job.id,
         state=job.state,
         reason=reason,
-        sentence=sentence,
+        sentence=f"{sentence}; {giving}" if giving else sentence,
         places=places,
         ahead=ahead,
     )

@@ -1,0 +1,24 @@
+"""PURE: what preemption does to the Lab. Part of `apply`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tshrag_common.errors import ErrorReport
+from tshrag_controller.core import preempt_events as e
+from tshrag_controller.core.lab import PREEMPTED, Job, Lab, Run
+
+
+def note_preemptible(lab: Lab, run: Run, job: Job) -> None:
+    """List the attempt of a job that may be ended; one of a gang would take all along."""
+    if run.spec(job).preemptible and not run.plan.jobs[job.serial - 1].gang:
+        lab.indexes.preemptible.add(job.fence)
+
+
+def _attempt_preempted(lab: Lab, event: e.AttemptPreempted, at: int) -> None:
+    job = lab.jobs[event.job]
+    job.stop, job.preempted = PREEMPTED, job.preempted + 1
+    job.error = ErrorReport(code="preempted", message=event.said)
+    lab.count("preempted")
+
+
+APPLY: dict[type, Callable[[Lab, Any, int], None]] = {e.AttemptPreempted: _attempt_preempted}
