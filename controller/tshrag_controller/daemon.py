@@ -43,6 +43,8 @@ GC_EVERY = 20_000
 """Objects between two collections: frames and reports are many and hold no cycles (at 700, the
 default, the collector took an eighth of the time of a busy controller)."""
 AGAIN_S = 1.0
+START_S = 60.0
+"""How long a bus of others may take to be one: it may be starting up, like us."""
 
 
 class _Stop(Exception):
@@ -93,7 +95,9 @@ async def serve(
     """
     held = await asyncio.to_thread(lock, settings.state)
     try:
-        broker = await open_broker(settings, say)
+        broker = await _opened(settings, say, stop)
+        if broker is None:
+            return
         is_last = False
         try:
             is_last = await _serve_again(settings, broker, stop, on_ready)
@@ -101,6 +105,26 @@ async def serve(
             await broker.close(stop_server=stop_server and is_last)
     finally:
         held.close()
+
+
+async def _opened(settings: ControllerSettings, say: Say, stop: asyncio.Event) -> Broker | None:
+    """Open the bus; one that is not ours may be starting up like us. None: we are told to stop.
+
+    Raises:
+        LabError: it cannot be used, or has become no bus within a minute.
+
+    """
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + (START_S if settings.nats.url else 0.0)
+    while not stop.is_set():
+        try:
+            return await open_broker(settings, say)
+        except Unavailable as error:
+            if loop.time() > ends:
+                raise
+            say(error.line)
+            await asyncio.sleep(AGAIN_S)
+    return None
 
 
 async def _serve_again(
@@ -190,6 +214,7 @@ class Terms:
         self._log = JetStream(broker.bus)
         self._boot = secrets.token_hex(6)
         self._stood = False
+        self._patient_until = clock.monotonic() + (START_S if broker.server is None else 0.0)
         self.is_last = True
 
     async def serve(self) -> None:
@@ -199,7 +224,8 @@ class Terms:
                 await self._term()
             except* (Fenced, Unavailable) as errors:
                 error = _first(errors)
-                may_try = self._stood or isinstance(error, LogGap)
+                is_early = self._clock.monotonic() < self._patient_until
+                may_try = self._stood or is_early or isinstance(error, LogGap)
                 if not may_try or self._broker.bus.closed.is_set():
                     raise error from None
                 logger.warning("standing by anew", extra={"why": error.line})

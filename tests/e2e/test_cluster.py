@@ -15,6 +15,7 @@ import pytest
 from tests.support.controllers import Controllers, a_document
 from tests.support.nats_cluster import NAMES, Cluster
 from tests.support.served_lab import until
+from tests.support.waiting import wait_until
 from tshrag_common import ids, requests as r
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.clock import SystemClock
@@ -69,9 +70,9 @@ async def test_a_server_of_a_cluster_may_be_killed(tmp_path: Path) -> None:
         await cluster.healthy()
         await both.meet()
         both.start("c0", config)
-        assert await both.leader(within_s=60) == "c0"
+        assert await both.leader(within_s=120) == "c0"
         both.start("c1", config)
-        await both.stands_by("c1", within_s=60)
+        await both.stands_by("c1", within_s=120)
         await asyncio.to_thread(agents.start_agent, "rack", "", 1)
         await until(lambda: has_agent(both), 40)
         await passes(both)
@@ -105,3 +106,24 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
             if not error.retryable:
                 raise
             await asyncio.sleep(0.5)
+
+
+async def test_a_controller_that_is_up_before_its_cluster_waits_for_it(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path / "nats")
+    both = Controllers(tmp_path, cluster.url)
+    first, *others = NAMES
+    await asyncio.to_thread(cluster.start, first)
+    config = f'replicas = 3\nmonitor = "{cluster.monitor}"\nmax_file_store = {256 << 20}\n'
+    try:
+        await both.meet()
+        both.start("c0", config)
+        tries = ("no answer within", "temporarily unavailable", "does not answer")
+        await wait_until(lambda: any(each in both.said("c0") for each in tries), 60)
+        assert both.processes["c0"].poll() is None, both.said("c0")
+        for name in others:
+            await asyncio.to_thread(cluster.start, name)
+        assert await both.leader(within_s=120) == "c0"
+    finally:
+        both.end_all()
+        await both.bus.close()
+        cluster.end()

@@ -56,23 +56,32 @@ class _Told(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """One server. ``sickness`` is empty where it is well."""
+    """One server. ``sickness`` is empty where it is well; without ``answers`` nothing is known."""
 
     name: str
     config: Config
     flags: dict[str, bool]
     sickness: str = ""
+    answers: bool = True
 
 
 async def by_monitor(urls: str) -> tuple[Facts, ...]:
-    """Ask the monitoring ports in `urls`, a list with commas.
+    """Ask the monitoring ports in `urls`, a list with commas; one that is away is a sick server.
 
     Raises:
-        Unreachable: one does not answer.
+        Unreachable: none answers.
 
     """
     places = [url.strip().rstrip("/") for url in urls.split(",") if url.strip()]
-    return tuple([await asyncio.to_thread(_look, place) for place in places])
+    looking = [asyncio.to_thread(_looked, place) for place in places]
+    found = await asyncio.gather(*looking)
+    away = [each for each in found if isinstance(each, Unreachable)]
+    if away and len(away) == len(found):
+        raise away[0]
+    return tuple(
+        _away(place) if isinstance(each, Unreachable) else each
+        for place, each in zip(places, found, strict=True)
+    )
 
 
 async def by_system(url: str, keys: LabKeys, node: str) -> tuple[Facts, ...]:
@@ -106,7 +115,7 @@ def check(found: tuple[Facts, ...], *, unsafe_sync: bool, replicas: int) -> bool
         if each.flags.get("js_ack_fc_v2"):
             fix = 'set "feature_flags": {"js_ack_fc_v2": false} in its configuration'
             raise Refused(each.name, "js_ack_fc_v2 is on", fix, code="nats_feature")
-    lazy = [each for each in found if not each.config.sync_always]
+    lazy = [each for each in found if each.answers and not each.config.sync_always]
     if lazy and not unsafe_sync and replicas == 1:
         what = (
             f"sync_interval {lazy[0].config.sync_interval // 10**9}s loses the LOG in a power cut"
@@ -114,6 +123,18 @@ def check(found: tuple[Facts, ...], *, unsafe_sync: bool, replicas: int) -> bool
         fix = "set jetstream.sync_interval to 'always' there, or [nats] unsafe_sync here"
         raise Refused(lazy[0].name, what, fix, code="nats_unsafe_sync")
     return not lazy
+
+
+def _away(place: str) -> Facts:
+    said = "its monitoring port does not answer"
+    return Facts(name=place, config=Config(), flags={}, sickness=said, answers=False)
+
+
+def _looked(place: str) -> Facts | Unreachable:
+    try:
+        return _look(place)
+    except Unreachable as error:
+        return error
 
 
 def _look(place: str) -> Facts:

@@ -10,7 +10,7 @@ from tshrag_common.errors import Refused, Unreachable
 from tshrag_common.ids import DEFAULT_ORG
 from tshrag_common.labkeys import new_lab
 from tshrag_controller.broker import open_broker
-from tshrag_controller.nats_server.facts import by_monitor, by_system
+from tshrag_controller.nats_server.facts import by_monitor, by_system, check
 from tshrag_controller.settings import ControllerSettings, ControllerTable, NatsTable
 
 LAZY = {"store_dir": "", "sync_interval": "2m", "max_file_store": 1 << 30}
@@ -77,6 +77,19 @@ async def test_the_system_account_of_the_lab_tells_too(tmp_path: Path) -> None:
         assert (facts.name, facts.config.sync_always, facts.sickness) == ("test", True, "")
         assert facts.flags["js_ack_fc_v2"] is False
         assert await by_system(server.url, new_lab(DEFAULT_ORG), "ctl-0") == ()
+    finally:
+        server.stop()
+
+
+async def test_one_of_several_servers_that_is_away_is_sick_and_stops_nobody(
+    tmp_path: Path,
+) -> None:
+    server = NatsServer(tmp_path / "nats").start()
+    try:
+        there, away = await by_monitor(f"{server.monitor_url},http://127.0.0.1:1")
+        assert (there.answers, there.sickness) == (True, "")
+        assert (away.answers, away.sickness) == (False, "its monitoring port does not answer")
+        assert check((there, away), unsafe_sync=False, replicas=1), "of it nothing is known"
     finally:
         server.stop()
 
