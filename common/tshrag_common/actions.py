@@ -7,13 +7,14 @@
     {"bootloader": "printenv"}      {"bootloader": ["setenv a b", "saveenv"]}
     {"shell": "dmesg | tail"}
     {"upload": {"load": "firmware", "path": "image.bin", "to": "/tmp/image.bin"}}
+    {"upload": {"load": "firmware", "path": "uImage", "to": "0x40200000", "via": "loady"}}
     {"download": {"path": "/var/log/messages", "to": "messages"}}
     {"flash": {"load": "firmware", "path": "image.bin"}}
 
 A ``shell`` is a command on the DUT; all the others are an `Action`.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -35,6 +36,13 @@ LocalPath = Annotated[
     str, Meta(min_length=1, max_length=4096, extra={"code": "path", "check": _below})
 ]
 """A path in a load, or below the artifacts of a job."""
+
+
+SerialVia = Literal["base64", "xmodem", "ymodem"]
+"""How a file goes through the shell on a console."""
+
+LoaderVia = Literal["loadx", "loady"]
+"""How U-Boot takes one into its memory, by XMODEM or YMODEM."""
 
 
 class Boot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,18 +70,24 @@ class Expect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Copy a file or folder of a load to the DUT; without a path all of the load."""
+    """Copy a file or folder of a load to the DUT; without a path all of the load.
+
+    ``via`` says how it goes over a console; by ``loadx`` and ``loady`` `to` is an address of the
+    memory of U-Boot, which must be at its prompt.
+    """
 
     load: Token
     to: RemotePath
     path: LocalPath = "."
+    via: SerialVia | LoaderVia | Literal[""] = ""
 
 
 class Download(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Copy a file or folder of the DUT to the artifacts of the job."""
+    """Copy a file or folder of the DUT to the artifacts of the job; ``via``: over a console."""
 
     path: RemotePath
     to: LocalPath
+    via: SerialVia | Literal[""] = ""
 
 
 class Flash(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -137,6 +151,10 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 return ("bootloader",)
             case "flash":
                 return ("flash",)
+            case "upload" if self.upload and self.upload.via:
+                return ("bootloader",) if self.upload.via.startswith("load") else ("console",)
+            case "download" if self.download and self.download.via:
+                return ("console",)
             case _:
                 return ()
 

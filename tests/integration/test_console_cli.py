@@ -18,6 +18,7 @@ import pytest
 import serial
 
 from tests.support.command_line import TSHRAG, environment_of, run_cli
+from tests.support.debian import need_program
 from tests.support.serial_pty import board
 from tests.support.waiting import wait_for
 from tests.support.wrong_speed import misread
@@ -214,6 +215,32 @@ def test_a_file_is_sent_as_it_is(lab: Path, tmux: Tmux, tmp_path: Path) -> None:
     tmux.keys("C-]", "q")
 
 
+def test_a_file_is_sent_by_ymodem_to_a_board_that_waits(
+    lab: Path, tmux: Tmux, tmp_path: Path
+) -> None:
+    need_program("rb", package="lrzsz")
+    data = bytes(range(256)) * 20
+    (tmp_path / "image").write_bytes(data)
+    (tmp_path / "there").mkdir()
+    start_console(tmux)
+    tmux.keys(f"cd {tmp_path}/there; rb; cd /; echo rb-$((1+1))-over", "Enter")
+    tmux.keys("C-]", "y")
+    tmux.sees("send file by YMODEM:")
+    tmux.keys(str(tmp_path / "image"), "Enter")
+    tmux.sees("by YMODEM: 5 KiB")
+    tmux.sees("rb-2-over")
+    assert (tmp_path / "there" / "image").read_bytes() == data
+    tmux.keys("cat > /dev/null", "Enter")
+    tmux.keys("C-]", "x")
+    tmux.sees("send file by XMODEM:")
+    tmux.keys(str(tmp_path / "image"), "Enter")
+    tmux.sees("any key stops it")
+    tmux.keys("q")
+    tmux.sees("cancelled here")
+    tmux.keys("C-c")
+    tmux.keys("C-]", "q")
+
+
 def test_who_comes_second_watches_and_says_so(lab: Path, tmux: Tmux) -> None:
     with tshrag(lab, "expose", "b1", "console", "--tcp", "0") as first:
         assert "tcp://127.0.0.1:" in said_by(first)
@@ -281,6 +308,17 @@ PTY_TOOLS = {
 }
 
 
+def answers(tmux: Tmux, tool: str) -> bool:
+    """Ask the board once more: a tool flushes what was typed before it had the terminal."""
+    tmux.keys(f"echo {tool}-$((50+5))", "Enter")
+    ends = time.monotonic() + 2.0
+    while time.monotonic() < ends:
+        if f"{tool}-55" in tmux.screen():
+            return True
+        time.sleep(0.05)
+    return False
+
+
 @pytest.mark.parametrize("tool", PTY_TOOLS)
 def test_serial_tools_open_the_pty(lab: Path, tool: str, tmp_path: Path, tmux: Tmux) -> None:
     if not shutil.which(tool):
@@ -289,9 +327,8 @@ def test_serial_tools_open_the_pty(lab: Path, tool: str, tmp_path: Path, tmux: T
     with tshrag(lab, "console", "b1", "--pty", str(path)) as serving:
         assert str(path) in said_by(serving)
         tmux.keys(" ".join(PTY_TOOLS[tool]).format(path=path), "Enter")
-        time.sleep(1.0)  # the tool flushes what was typed before it was there
-        tmux.keys(f"echo {tool}-$((50+5))", "Enter")
-        tmux.sees(f"{tool}-55")
+        answered = partial(answers, tmux, tool)
+        wait_for(answered, PATIENCE_S)
     assert not path.is_symlink()
 
 

@@ -18,6 +18,7 @@ tio tio
 ser2net ser2net
 ipmitool ipmitool
 ipmi_sim openipmi
+rb lrzsz
 unshare util-linux
 systemd-analyze systemd
 prometheus prometheus

@@ -22,6 +22,7 @@ from tshrag_agent.reports.logpump import LogPump
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.transport.base import DutTransport, TransportFailed
 from tshrag_agent.transport.host_command import run_command
+from tshrag_agent.transport.serial_shell import SerialTransport
 from tshrag_common.actions import Action
 from tshrag_common.errors import Refused
 from tshrag_common.ids import DutId
@@ -131,23 +132,44 @@ class BoardSteps:
         work = asking.bootloader(board, self._attempt.start.fence, self._action.bootloader)
         await guarded(board.parts.console, work, hear=self._hear, death=board.death)
 
-    async def _upload(self, _board: Board) -> None:
+    async def _upload(self, board: Board) -> None:
         upload = self._action.upload
-        if upload is not None:
-            source = await self._file(upload.path)
-            await self._transport.upload(source, upload.to, timeout_s=COPY_S)
-            self._hear(f"{upload.load}/{upload.path} -> {upload.to}\n".encode())
+        if upload is None:
+            return
+        source = await self._file(upload.path)
+        match upload.via:
+            case "":
+                await self._transport.upload(source, upload.to, timeout_s=COPY_S)
+            case "loadx" | "loady":
+                data = await asyncio.to_thread(source.read_bytes)
+                work = asking.load(board, self._attempt.start.fence, upload, data, self._hear)
+                await guarded(board.parts.console, work, hear=_nothing, death=board.death)
+            case via:
+                console = self._console(board)
+                await console.upload(source, upload.to, timeout_s=COPY_S, via=via)
+        self._hear(f"{upload.load}/{upload.path} -> {upload.to}\n".encode())
 
-    async def _download(self, _board: Board) -> None:
+    async def _download(self, board: Board) -> None:
         download = self._action.download
         if download is None:
             return
         target = self._dir.artifacts / download.to
         await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
-        size = await self._transport.download(
-            download.path, target, most_bytes=BACK_BYTES, timeout_s=COPY_S
-        )
+        if download.via:
+            size = await self._console(board).download(
+                download.path, target, most_bytes=BACK_BYTES, timeout_s=COPY_S, via=download.via
+            )
+        else:
+            size = await self._transport.download(
+                download.path, target, most_bytes=BACK_BYTES, timeout_s=COPY_S
+            )
         self._hear(f"{download.path} -> artifacts/{download.to}: {size} bytes\n".encode())
+
+    def _console(self, board: Board) -> SerialTransport:
+        serial = board.parts.serial
+        if serial is None:
+            raise TransportFailed("no_console", self._dut, "it has no console", "add [dut.serial]")
+        return serial
 
     async def _flash(self, board: Board) -> None:
         flash, way = self._action.flash, self._boards.table(self._dut).flash
@@ -175,6 +197,10 @@ class BoardSteps:
         if not await asyncio.to_thread(found.exists):
             raise Refused(load.name, f"{path!a} is not in the load", code="entry_missing")
         return found
+
+
+def _nothing(_data: bytes) -> None:
+    """Leave out what is said: it is a protocol."""
 
 
 def _filled(word: str, values: dict[str, str]) -> str:

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import re
+from collections.abc import AsyncIterator, Sequence
 
 from tshrag_agent.boards.board import Board
 from tshrag_agent.boards.guard import DutFailed, Hear, death_of
@@ -10,10 +11,11 @@ from tshrag_agent.transport.base import TransportFailed
 from tshrag_agent.transport.bootloader import Bootloader
 from tshrag_agent.transport.dialogue import Dialogue
 from tshrag_agent.transport.expect import Literal, Match, Matcher, Regex
-from tshrag_common.actions import Expect, Send
+from tshrag_common.actions import Expect, Send, Upload
 from tshrag_common.errors import shown
 from tshrag_common.ids import Fence
 
+_ADDRESS = re.compile(r"(?:0x)?[0-9a-fA-F]{1,16}|\$\{?\w{1,64}\}?")
 ENTER = "\r"
 _DEATH = "death: "
 
@@ -55,6 +57,33 @@ async def bootloader(board: Board, fence: Fence, commands: Sequence[str]) -> Non
         DutFailed: ``bootloader``: one did not, or the prompt is not there.
 
     """
+    async with _at_prompt(board, fence) as prompt:
+        for command in commands:
+            answer = await prompt.run(command)
+            if answer.status:
+                said = f"{shown(command)} ended with {answer.status}"
+                raise DutFailed(board.where, said, code="bootloader")
+
+
+async def load(board: Board, fence: Fence, what: Upload, data: bytes, hear: Hear) -> None:
+    """Bring a file into the memory of the bootloader.
+
+    Raises:
+        DutFailed: ``bootloader``: it is not an address, or the prompt is not there.
+        TransportFailed: ``transfer_failed``.
+
+    """
+    if not _ADDRESS.fullmatch(what.to):
+        said = f"{shown(what.to)} is no address, as 0x40200000 or $loadaddr"
+        raise DutFailed(board.where, said, code="bootloader")
+    async with _at_prompt(board, fence) as prompt:
+        checked = await prompt.load(what.via, what.to, data)
+    how = "crc32 is right" if checked else "not checked: the bootloader has no crc32"
+    hear(f"\r\n[tshrag: {len(data)} bytes at {what.to}; {how}]\r\n".encode())
+
+
+@contextlib.asynccontextmanager
+async def _at_prompt(board: Board, fence: Fence) -> AsyncIterator[Bootloader]:
     way = board.parts.way.bootloader
     if way is None:
         fix = "add [dut.boot.bootloader]"
@@ -63,11 +92,7 @@ async def bootloader(board: Board, fence: Fence, commands: Sequence[str]) -> Non
         prompt = Bootloader(talk, way)
         try:
             await prompt.settle()
-            for command in commands:
-                answer = await prompt.run(command)
-                if answer.status:
-                    said = f"{shown(command)} ended with {answer.status}"
-                    raise DutFailed(board.where, said, code="bootloader")
+            yield prompt
         except TransportFailed as error:
             if error.code != "boot_failed":
                 raise

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,14 +10,17 @@ from dataclasses import dataclass
 from tshrag_agent.transport.base import TransportFailed
 from tshrag_agent.transport.boot_way import BootloaderWay
 from tshrag_agent.transport.dialogue import Dialogue
+from tshrag_agent.transport.exchange import exchange
 from tshrag_agent.transport.expect import Literal, Match, Matcher, Regex
 from tshrag_common.errors import shown
+from tshrag_common.xymodem import Sender
 
 MOST_ANSWER_BYTES = 1 << 20
 _KEY_S = 0.25
 _SETTLE_S = 0.2
 _ANSWER_S = 3.0
 _TRIES = 3
+_CRC = re.compile(rb"==>\s*([0-9a-fA-F]{8})\b")
 _NUMBER = re.compile(rb"^\s*(\d{1,9})\s*$", re.MULTILINE)
 
 
@@ -98,6 +102,35 @@ class Bootloader:
                 said = answer.output.strip()[-200:].decode("utf-8", "replace")
                 what = f"{shown(command, 80)} ended with {answer.status}: {shown(said, 200)}"
                 raise TransportFailed("boot_failed", self._talk.where, what)
+
+    async def load(self, command: str, address: str, data: bytes) -> bool:
+        """Bring `data` into its memory by ``loadx`` or ``loady``; tell whether it could be checked.
+
+        Raises:
+            TransportFailed: ``transfer_failed``: it did not arrive, or not whole.
+
+        """
+        machine = Sender(data, "tshrag" if command == "loady" else "")
+        await self._talk.type(f"{command} {address}".encode() + self._enter)
+        prompt, last = Matcher([self._prompt]), [b""]
+
+        def through(heard: bytes) -> bytes:
+            last[0] = heard
+            return heard
+
+        await exchange(self._talk, machine, through)
+        async with self._limited("the prompt after the file", prompt):
+            if prompt.feed(last[0]) is None:
+                await self._talk.expect(prompt, self._way.timeout_s)
+        await self.settle()
+        answer = await self.run(f"crc32 {address} {len(data):x}")
+        found = _CRC.search(answer.output)
+        if found is None:
+            return False
+        if int(found[1], 16) != zlib.crc32(data):
+            what = f"{len(data)} bytes at {shown(address)} are not those that were sent"
+            raise TransportFailed("transfer_failed", self._talk.where, what, "try once more")
+        return True
 
     @property
     def _prompt(self) -> Regex:

@@ -36,6 +36,11 @@ class Cut:
         self.end: str | None = None
         """What the end mark says, once it has come: a status, perhaps more words."""
 
+    @property
+    def held(self) -> bytes:
+        """Return what is held back of an output that has begun."""
+        return self._held if self.began and self.end is None else b""
+
     def feed(self, data: bytes) -> bytes:
         """Return what of `data`, and of what was held back, is output."""
         if self.end is not None:

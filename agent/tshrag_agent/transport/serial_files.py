@@ -1,7 +1,8 @@
 """Small files over a console: lines of base64, or of octal digits where a DUT has no base64.
 
 Each line is answered before the next but one is typed, so that no buffer of a slow board runs
-over; what has arrived is checked by a digest, and sent again more slowly when it differs.
+over; what has arrived is checked by a digest, and sent again more slowly when it differs. Where a
+step says so they go by XMODEM or YMODEM instead, with the programs of lrzsz.
 """
 
 import asyncio
@@ -15,10 +16,13 @@ from pathlib import Path, PurePosixPath
 
 from tshrag_agent.transport.base import TransportFailed
 from tshrag_agent.transport.dialogue import Dialogue
+from tshrag_agent.transport.exchange import exchange
 from tshrag_agent.transport.expect import Literal, Matcher
 from tshrag_agent.transport.launch import quote
-from tshrag_agent.transport.marks import RECORD, cksum
+from tshrag_agent.transport.marks import RECORD, Cut, cksum, question
 from tshrag_agent.transport.remote_shell import RemoteShell
+from tshrag_common.actions import SerialVia
+from tshrag_common.xymodem import Receiver, Sender
 
 MOST_BYTES = 16 << 20
 """Of an upload: more of it takes hours at 115200 baud."""
@@ -35,8 +39,10 @@ _GET_S = 24 * 3600.0  # the deadline is the caller's
 class SerialFiles:
     """Uploads and downloads of a DUT that has `tools`."""
 
-    def __init__(self, shell: RemoteShell, tools: Mapping[str, str]) -> None:
-        self._shell, self._tools = shell, tools
+    def __init__(
+        self, shell: RemoteShell, tools: Mapping[str, str], via: SerialVia = "base64"
+    ) -> None:
+        self._shell, self._tools, self._via = shell, tools, via
 
     async def upload(self, source: Path, target: str) -> None:
         """Copy a file or a directory with its modes."""
@@ -91,7 +97,10 @@ class SerialFiles:
         await self._do(f'_ts_f={_word(target)};(:>"$_ts_f")')
         while True:
             try:
-                await self._send(data)
+                if self._via == "base64":
+                    await self._send(data)
+                else:
+                    await self._send_by_modem(data)
                 if await self._arrived(data):
                     return
             except TimeoutError:
@@ -121,6 +130,45 @@ class SerialFiles:
             end.add(answer.unread)
             await self._await(talk, end, _DECODE_S)
 
+    async def _send_by_modem(self, data: bytes) -> None:
+        """Let ``rb`` or ``rx`` write a file beside the target, then give it its name."""
+        program = await self._program("rb" if self._via == "ymodem" else "rx")
+        name = f"tshrag-{secrets.token_hex(8)}"
+        named = self._via == "ymodem"
+        take = f'cd "$(dirname "$_ts_f")"&&{program}' + ("" if named else f" {name}")
+        await self._exchanged(f"({take})", Sender(data, name if named else ""))
+        cut = f"head -c {len(data)} <{name} >{name}.cut&&mv {name}.cut {name}"
+        keep = f'cat {name} >"$_ts_f"&&rm -f {name}'
+        await self._do(f'cd "$(dirname "$_ts_f")"&&{keep if named else cut + "&&" + keep}')
+
+    async def _exchanged(self, command: str, machine: Sender | Receiver) -> None:
+        """Start `command` on the DUT, and let `machine` talk to it until both are over."""
+        nonce = secrets.token_hex(8)
+        cut = Cut(nonce)
+
+        def through(data: bytes) -> bytes:
+            had_begun = cut.began
+            heard = cut.feed(data)
+            return data if had_begun else heard + cut.held  # nothing may wait here: it is binary
+
+        with self._shell.talk() as talk:
+            await self._shell.type_line(talk, question(nonce, f"{command} 2>/dev/null"))
+            await exchange(talk, machine, through, lambda: cut.end is not None)
+            async with asyncio.timeout(_DECODE_S):
+                while cut.end is None:
+                    cut.feed(await talk.hear(_DECODE_S) or b"")
+
+    async def _program(self, name: str) -> str:
+        """Return how `name` of lrzsz is called on the DUT."""
+        if name == "rx":  # that of lrzsz begins without CRC, and has to be told
+            status, _ = await self._shell.ask("rx --help 2>&1|grep -q -e --with-crc")
+            if status == 0:
+                return "rx -c"
+        status, _ = await self._shell.ask(f"command -v {name} >/dev/null 2>&1")
+        if status:
+            raise self._failed(f"the DUT has no {name}", "install lrzsz there, or leave out via")
+        return name
+
     async def _await(self, talk: Dialogue, matcher: Matcher, within_s: float) -> None:
         if await talk.expect(matcher, within_s) is None:
             raise TimeoutError
@@ -138,6 +186,8 @@ class SerialFiles:
         if not said.strip().isdigit() or int(said) > most_bytes:
             what = f"it has {said.strip().decode('ascii', 'replace')} bytes, longer than"
             raise self._failed(f"{what} {most_bytes} bytes")
+        if self._via != "base64":
+            return await self._get_by_modem(int(said))
         octal = "base64" not in self._tools
         encode = 'od -An -v -to1 <"$_ts_f"' if octal else 'base64 <"$_ts_f"'
         most = int(said) * 6 + 4096
@@ -145,6 +195,17 @@ class SerialFiles:
             _, coded = await self._shell.ask(encode, timeout_s=_GET_S, most_bytes=most)
             data = _decode(coded, octal=octal)
             if data is not None and await self._arrived(data):
+                return data
+        raise self._failed("a file does not come back whole", "see what else uses the console")
+
+    async def _get_by_modem(self, size: int) -> bytes:
+        named = self._via == "ymodem"
+        program = await self._program("sb" if named else "sx")
+        for _ in range(_GETS):
+            machine = Receiver(named=named, most_bytes=size + 1024)
+            await self._exchanged(f'{program} "$_ts_f"', machine)
+            data = bytes(machine.data[:size])
+            if await self._arrived(data):
                 return data
         raise self._failed("a file does not come back whole", "see what else uses the console")
 

@@ -33,6 +33,7 @@ from tshrag_agent.transport.remote_shell import ANSWER_S, RemoteShell
 from tshrag_agent.transport.serial_facts import facts_script
 from tshrag_agent.transport.serial_files import SerialFiles
 from tshrag_agent.transport.serial_way import SerialWay
+from tshrag_common.actions import SerialVia
 from tshrag_common.errors import StaleFence, shown
 from tshrag_common.ids import DutId, Fence
 
@@ -104,10 +105,12 @@ class SerialTransport:
             mark = f"tree:{base}:{fence:021d}:{self._holder}:{self._serial}:"
             return await self._attend(mark, _Running(fence, timeout_s), on_output)
 
-    async def upload(self, source: Path, target: str, *, timeout_s: float) -> None:
+    async def upload(
+        self, source: Path, target: str, *, timeout_s: float, via: SerialVia = "base64"
+    ) -> None:
         async with self._turn:
             self._drive()
-            files = SerialFiles(self._shell, (await self._facts()).tools)
+            files = SerialFiles(self._shell, (await self._facts()).tools, via)
             try:
                 async with asyncio.timeout(timeout_s):
                     await files.upload(source, target)
@@ -115,11 +118,17 @@ class SerialTransport:
                 raise await self._cut_off(f"the upload took longer than {timeout_s:g} s") from None
 
     async def download(
-        self, source: str, target: Path, *, most_bytes: int, timeout_s: float
+        self,
+        source: str,
+        target: Path,
+        *,
+        most_bytes: int,
+        timeout_s: float,
+        via: SerialVia = "base64",
     ) -> int:
         async with self._turn:
             self._drive()
-            files = SerialFiles(self._shell, (await self._facts()).tools)
+            files = SerialFiles(self._shell, (await self._facts()).tools, via)
             try:
                 async with asyncio.timeout(timeout_s):
                     return await files.download(source, target, most_bytes)

@@ -1,7 +1,7 @@
 """PURE: what a person types at a console -> bytes for the board, and orders by an escape key.
 
 The escape key (Ctrl-]) is followed by one letter; twice it is itself. Everything else is the
-board's, byte by byte. After ``s`` a path is typed, to the end of its line.
+board's, byte by byte. After ``s``, ``x`` or ``y`` a path is typed, to the end of its line.
 """
 
 from typing import Literal
@@ -20,7 +20,12 @@ _ORDERS: dict[int, Order] = {
     ord("h"): "help",
     ord("w"): "size",
 }
-_ASKS: dict[int, str] = {ord("s"): "send file", ord("r"): "baud rate"}
+_ASKS: dict[int, str] = {
+    ord("s"): "send file",
+    ord("x"): "send file by XMODEM",
+    ord("y"): "send file by YMODEM",
+    ord("r"): "baud rate",
+}
 _ENTER, _ERASE, _STOP = (10, 13), (8, 127), (3, 27)
 
 HELP = (
@@ -28,6 +33,7 @@ HELP = (
     "p       power-cycle the board (asks first)",
     "b       send a break",
     "s       send a file, as it is",
+    "x or y  send a file by XMODEM (rx, loadx) or YMODEM (rb, loady), once the board waits for it",
     "r       set the baud rate",
     "w       tell the board's shell the size of this window",
     "i       show how the console is",

@@ -27,6 +27,7 @@ from tshrag_controller.cli.console_keys import (
     Typed,
     key_name,
 )
+from tshrag_controller.cli.console_modem import FileSend
 from tshrag_controller.cli.console_seat import Seat, Wishes, seated
 from tshrag_controller.cli.terminal import raw_terminal, show, stdout_fd, typed, window_size
 from tshrag_controller.reports.text import clean, instant, size
@@ -73,6 +74,7 @@ class Screen:
         self._seat, self._dut = seat, dut
         self._keys, self._escape = Keys(escape), key_name(escape)
         self._out = stdout_fd()
+        self._file: FileSend | None = None
 
     async def greet(self) -> None:
         """Say where one is, before the terminal is raw."""
@@ -87,12 +89,29 @@ class Screen:
             await self._note(f"the line is not open: {status.trouble}")
 
     async def show_all(self) -> None:
-        while (said := await self._seat.next()) is not None:
-            if isinstance(said, bytes):
-                await show(self._out, said)
-            else:
+        while True:
+            try:
+                async with asyncio.timeout(self._file.silence_s if self._file else None):
+                    said = await self._seat.next()
+            except TimeoutError:
+                if self._file is not None:
+                    await self._end_file(await self._file.silence())
+                continue
+            if said is None:
+                raise _Left
+            if not isinstance(said, bytes):
                 await self._tell(said)
-        raise _Left
+            elif self._file is not None:
+                await self._end_file(await self._file.hear(said))
+            else:
+                await show(self._out, said)
+
+    async def _end_file(self, told: str) -> None:
+        """Give the screen back where a file has come to its end."""
+        if told and self._file is not None:
+            unread, self._file = self._file.unread, None
+            await self._note(told)
+            await show(self._out, unread)
 
     async def hear(self, fd: int) -> None:
         async for data in typed(fd):
@@ -102,6 +121,8 @@ class Screen:
 
     async def _do(self, key: Key) -> None:
         match key:
+            case Typed() if self._file is not None:
+                await self._end_file(await self._file.stop())
             case Typed(data=data):
                 if self._seat.watching:
                     await self._note(f"you only watch: {self._seat.watching}")
@@ -140,7 +161,7 @@ class Screen:
         elif what == "baud rate":
             await self._set_baud(text)
         elif text:
-            await self._send(text)
+            await self._send(text, what.rpartition(" by ")[2] if " by " in what else "")
 
     async def _set_baud(self, text: str) -> None:
         if text.isdecimal() and 50 <= int(text) <= 20_000_000:
@@ -148,11 +169,18 @@ class Screen:
         else:
             await self._note("a baud rate is a number, as 115200")
 
-    async def _send(self, name: str) -> None:
+    async def _send(self, name: str, how: str) -> None:
         try:
             data = await asyncio.to_thread(_content, name)
         except OSError as error:
             await self._note(f"{name}: {error.strerror}")
+            return
+        if self._seat.watching:
+            await self._note(f"you only watch: {self._seat.watching}")
+            return
+        if how:
+            await self._note(f"sending {name} by {how}; any key stops it")
+            self._file = FileSend(name, data, how, self._seat.type)
             return
         await self._seat.type(data)
         await self._note(f"sent {name}: {size(len(data))}")

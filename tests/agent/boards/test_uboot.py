@@ -1,12 +1,15 @@
 """A real U-Boot under a real QEMU, through its power and its prompt."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from tests.support.qemu_boards import BOARD, boards_of, need_uboot, uboot_toml
+from tshrag_agent.boards import asking
 from tshrag_agent.boards.guard import DutFailed
 from tshrag_agent.transport.bootloader import Bootloader
+from tshrag_common.actions import Upload
 from tshrag_common.errors import Refused
 from tshrag_common.ids import Fence
 
@@ -49,3 +52,21 @@ async def test_a_boot_that_dies_is_told_with_what_the_console_said(tmp_path: Pat
         with pytest.raises(DutFailed, match="Kernel panic") as caught:
             await boards.board(BOARD).to("shell", Fence(1), said.extend)
         assert caught.value.code == "console_death"
+
+
+@pytest.mark.parametrize("via", ["loadx", "loady"])
+async def test_a_file_comes_into_the_memory_of_uboot(
+    tmp_path: Path, via: Literal["loadx", "loady"]
+) -> None:
+    need_uboot()
+    data = bytes(index * 7 & 0xFF for index in range(9001))
+    said = bytearray()
+    async with boards_of(tmp_path, uboot_toml()) as boards:
+        board = boards.board(BOARD)
+        await board.to("bootloader", Fence(7), said.extend)
+        upload = Upload(load="firmware", path="image", to="0x40200000", via=via)
+        await asking.load(board, Fence(7), upload, data, said.extend)
+        assert said.endswith(b"[tshrag: 9001 bytes at 0x40200000; crc32 is right]\r\n")
+        elsewhere = Upload(load="firmware", path="image", to="0x4; reset", via=via)
+        with pytest.raises(DutFailed, match="is no address"):
+            await asking.load(board, Fence(7), elsewhere, data, said.extend)

@@ -1,3 +1,4 @@
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from tshrag_agent.transport.console import SerialConsole
 from tshrag_agent.transport.login import Login
 from tshrag_agent.transport.serial_shell import SerialTransport
 from tshrag_agent.transport.serial_way import SerialWay
+from tshrag_common.actions import SerialVia
 from tshrag_common.ids import DutId
 
 
@@ -121,3 +123,30 @@ async def test_an_upload_that_takes_too_long_leaves_a_shell_behind(tmp_path: Pat
         with pytest.raises(TransportFailed, match=r"the upload took longer than 0\.5 s"):
             await dut.upload(tmp_path / "source", str(tmp_path / "there"), timeout_s=0.5)
         assert (await dut.probe(timeout_s=20)).os == "linux"
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("via", "size"), [("xmodem", 1500), ("ymodem", 0), ("ymodem", 40_000)])
+async def test_lrzsz_takes_and_gives_a_file(tmp_path: Path, via: SerialVia, size: int) -> None:
+    need_program("rb", package="lrzsz")
+    data = os.urandom(size)
+    source, there = tmp_path / "source", tmp_path / "the re's"
+    source.write_bytes(data)
+    source.chmod(0o750)
+    async with dut_on(tmp_path / "board") as dut:
+        await dut.upload(source, str(there), timeout_s=120, via=via)
+        assert there.read_bytes() == data
+        assert there.stat().st_mode & 0o777 == 0o750
+        got = await dut.download(
+            str(there), tmp_path / "got", most_bytes=100_000, timeout_s=120, via=via
+        )
+    assert got == size and (tmp_path / "got").read_bytes() == data
+    left = await asyncio.to_thread(os.listdir, tmp_path)
+    assert not [each for each in left if each.startswith("tshrag-")]
+
+
+async def test_a_dut_without_lrzsz_says_so(tmp_path: Path) -> None:
+    (tmp_path / "source").touch()
+    async with dut_on(tmp_path / "board", "--path", str(bare_tools(tmp_path / "tools"))) as dut:
+        with pytest.raises(TransportFailed, match="the DUT has no rb"):
+            await dut.upload(tmp_path / "source", "/tmp/x", timeout_s=55, via="ymodem")
