@@ -149,4 +149,4 @@ async def test_a_dut_without_lrzsz_says_so(tmp_path: Path) -> None:
     (tmp_path / "source").touch()
     async with dut_on(tmp_path / "board", "--path", str(bare_tools(tmp_path / "tools"))) as dut:
         with pytest.raises(TransportFailed, match="the DUT has no rb"):
-            await dut.upload(tmp_path / "source", "/tmp/x", timeout_s=55, via="ymodem")
+            await dut.upload(tmp_path / "source", str(tmp_path / "x"), timeout_s=55, via="ymodem")
