@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 
 from tshrag_agent.transport.base import (
-    Cause,
     Completed,
     DutProbe,
     OutputSink,
@@ -28,8 +27,9 @@ from tshrag_agent.transport.base import (
 from tshrag_agent.transport.board_time import QUESTION, ClockReading, read_answer
 from tshrag_agent.transport.console import HOUSEKEEPING, Driver, SerialConsole
 from tshrag_agent.transport.dut_facts import Answers, proc_reading, proc_script
-from tshrag_agent.transport.launch import exit_of, launch_script
+from tshrag_agent.transport.launch import launch_script
 from tshrag_agent.transport.remote_shell import ANSWER_S, RemoteShell
+from tshrag_agent.transport.running import Running, completed
 from tshrag_agent.transport.serial_facts import facts_script
 from tshrag_agent.transport.serial_files import SerialFiles
 from tshrag_agent.transport.serial_way import SerialWay
@@ -45,23 +45,6 @@ _PIDS = re.compile(r"[0-9\s]*")
 _FENCE = re.compile(r"([0-9]{21} \S+)?")
 _ASKED_MOST = 8  # where answers are not plain ones
 _KILLED = 137  # what a shell says of SIGKILL
-_NOTE = "no lease on the DUT: what runs goes on while the line is lost"
-
-
-class _Running:
-    """The command that executes now, for those who want it to end."""
-
-    def __init__(self, fence: Fence, timeout_s: float) -> None:
-        self.fence = fence
-        self.cause: Cause = "deadline"
-        self.limit = asyncio.timeout(timeout_s)
-        self.over = asyncio.Event()
-        self.may_stop = False  # while it is inside its limit
-
-    def stop(self, cause: Cause) -> None:
-        if self.may_stop:
-            self.cause, self.may_stop = cause, False
-            self.limit.reschedule(asyncio.get_running_loop().time())
 
 
 class SerialTransport:
@@ -71,7 +54,7 @@ class SerialTransport:
         self._dut, self._console, self._way = dut, console, way
         self._shell = RemoteShell(console, way.login, way.pace)
         self._turn = asyncio.Lock()  # a console has one shell, and a shell does one thing
-        self._running: _Running | None = None
+        self._running: Running | None = None
         self._answers: Answers | None = None
         self._logins = 0  # of the shell, when it was asked for its facts
         self._held: Fence | None = None
@@ -103,7 +86,7 @@ class SerialTransport:
             await self._shell.keep(script)
             self._serial += 1
             mark = f"tree:{base}:{fence:021d}:{self._holder}:{self._serial}:"
-            return await self._attend(mark, _Running(fence, timeout_s), on_output)
+            return await self._attend(mark, Running(fence, timeout_s), on_output)
 
     async def upload(
         self, source: Path, target: str, *, timeout_s: float, via: SerialVia = "base64"
@@ -293,7 +276,7 @@ class SerialTransport:
                 break
         return answer
 
-    async def _attend(self, mark: str, running: _Running, on_output: OutputSink) -> Completed:
+    async def _attend(self, mark: str, running: Running, on_output: OutputSink) -> Completed:
         self._running = running
         began_at = time.monotonic()
         try:
@@ -305,7 +288,7 @@ class SerialTransport:
                 running.may_stop = False
         except TimeoutError:
             await self._break_off(mark)
-            return _completed(_KILLED, running.cause, began_at)
+            return completed(_KILLED, running.cause, began_at)
         except asyncio.CancelledError:
             running.may_stop = False
             await self._break_off(mark)
@@ -316,7 +299,7 @@ class SerialTransport:
             running.over.set()
         if left:  # or the mark was damaged: look again
             await self._break_off(mark)
-        return _completed(status, "exit", began_at)
+        return completed(status, "exit", began_at)
 
     async def _break_off(self, mark: str) -> None:
         """Take the shell back and end the tree; where both fail the DUT is not fit for use."""
@@ -345,11 +328,3 @@ class SerialTransport:
     def _not_ended(self, what: str) -> TransportFailed:
         fix = "power-cycle the DUT before it is used again"
         return TransportFailed("not_ended", self._console.name, what, fix)
-
-
-def _completed(status: int, cause: Cause, began_at: float) -> Completed:
-    code, signal = exit_of(status)
-    took_s = time.monotonic() - began_at
-    return Completed(
-        exit_code=code, signal=signal, cause=cause, guarded=False, duration_s=took_s, note=_NOTE
-    )
