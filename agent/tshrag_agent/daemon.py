@@ -131,6 +131,7 @@ class Daemon:
             beat_s=settings.agent.beat_s,
             attend=self._attend,
             renew=self._contact.renew,
+            jobs=settings.store / "jobs",
         )
         blobs = BlobClient(self.agent, lambda: self._online.bus)
         self._loads = LoadCache(

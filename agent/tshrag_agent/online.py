@@ -6,6 +6,7 @@ Nothing here touches an attempt: without the bus they go on, and the journal kee
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Protocol
 
 from tshrag_agent.attempts.roster import Roster
@@ -71,12 +72,13 @@ class Online:
         attend: Callable[[Bus], Awaitable[None]] | None = None,
         connect: Connect = connect,
         renew: Callable[[float], None] = lambda sent_at: None,
+        jobs: Path | None = None,
     ) -> None:
         self.facts, self._bundle = facts, bundle
         self._journal, self._roster, self._intake = journal, roster, intake
         self._clock, self._beat_s, self._connect = clock, beat_s, connect
         self._attend = attend
-        self._renew = renew
+        self._renew, self._jobs = renew, jobs
         self.bus: Bus | None = None
         self.outbounds: dict[SpoolName, Outbound] = {}
         self._saw_hello = False
@@ -227,6 +229,7 @@ class Online:
             clock=self._clock,
             beat_s=self._beat_s,
             renew=self._renew,
+            jobs=self._jobs,
         )
         self._pulse = pulse
         bus.on_reconnect(pulse.soon)

@@ -76,6 +76,9 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     num_replicas: int | None = None
 
 
+CHECKPOINT_BYTES = 16 << 20
+
+
 class StreamSizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many bytes each stream may hold; the server reserves them all at once."""
 
@@ -87,9 +90,9 @@ class StreamSizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     artifacts: int = 4 * GIB
 
     def within(self, total_bytes: int) -> "StreamSizes":
-        """Return sizes in the same proportions whose sum is at most `total_bytes`."""
+        """Return sizes in the same proportions; with the checkpoints at most `total_bytes`."""
         sizes = msgspec.structs.asdict(self)
-        ratio = min(1.0, total_bytes / sum(sizes.values()))
+        ratio = min(1.0, (total_bytes - CHECKPOINT_BYTES) / sum(sizes.values()))
         return StreamSizes(**{name: int(size * ratio) for name, size in sizes.items()})
 
 
@@ -115,7 +118,9 @@ def all_streams(sizes: StreamSizes | None = None, replicas: int = 1) -> tuple[St
             max_age=7 * 24 * 3600 * _S,
             compression="s2",
         ),
-        StreamConfig(name=CHECKPOINT, subjects=(subjects.checkpoint(),), max_bytes=16 << 20),
+        StreamConfig(
+            name=CHECKPOINT, subjects=(subjects.checkpoint(),), max_bytes=CHECKPOINT_BYTES
+        ),
         bucket(LOADS, sizes.loads),
         bucket(ARTIFACTS, sizes.artifacts),
     )

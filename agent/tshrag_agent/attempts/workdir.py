@@ -63,6 +63,16 @@ def place(store: Path, start: StartAttempt) -> Workdir:
     return Workdir(run_dir=run_dir, path=run_dir / name)
 
 
+def free_bytes(folder: Path) -> int:
+    """Return how much room there is for jobs; where no job has been there is nothing to fill."""
+    try:
+        return shutil.disk_usage(folder).free
+    except FileNotFoundError:
+        return 1 << 62
+    except OSError:
+        return 0
+
+
 def make(workdir: Workdir, spec: JobSpec) -> None:
     """Make the directories and the params; what an earlier try has left is replaced."""
     path = workdir.path

@@ -4,8 +4,10 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from tshrag_agent.attempts.roster import Roster
+from tshrag_agent.attempts.workdir import free_bytes
 from tshrag_agent.intake import Intake
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import SPOOLS, Append, Confirm, Heard, SpoolName
@@ -48,11 +50,12 @@ class Pulse:
         clock: Clock,
         beat_s: float = BEAT_S,
         renew: Callable[[float], None] = lambda sent_at: None,
+        jobs: Path | None = None,
     ) -> None:
         self._facts = facts
         self._bus, self._journal, self._roster = bus, journal, roster
         self._intake, self._outbounds, self._clock = intake, outbounds, clock
-        self._beat_s, self._renew = beat_s, renew
+        self._beat_s, self._renew, self._jobs = beat_s, renew, jobs
         self._soon = asyncio.Event()
         self._epoch = 0
         self._refused_at = 0.0  # since when another agent has our name, monotonic
@@ -177,6 +180,8 @@ class Pulse:
             return f"storage_full: {self._journal.fault}"[:_TROUBLE_MOST]
         if self._journal.free_bytes() < _LEAST_FREE_BYTES:
             return "storage_full: the disk of the journal; make room on it"
+        if self._jobs is not None and free_bytes(self._jobs) < _LEAST_FREE_BYTES:
+            return "storage_full: the disk of the folders of jobs; make room on it"
         refusals = (outbound.refusal for outbound in self._outbounds.values())
         said = next((refusal for refusal in refusals if refusal), "") or self._journal.damage
         return said[:_TROUBLE_MOST]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.images import a_small_disk
 from tests.support.builders import facts
 from tests.support.waiting import wait_until
 from tshrag_agent.attempts.fences import Fences
@@ -81,11 +82,18 @@ async def test_an_agent_whose_disk_takes_nothing_beats_on(tmp_path: Path, nats_u
             outbounds={},
             clock=clock,
             beat_s=0.05,
+            jobs=tmp_path / "jobs",
         )
         journal.fault = "no space left"
         beating = group.create_task(pulse.beat())
         await wait_until(lambda: len(heard) > 1, 20)
         assert wire.HEARTBEAT.decode(heard[-1]).trouble == "storage_full: no space left"
+        journal.fault = ""
+        await wait_until(lambda: not wire.HEARTBEAT.decode(heard[-1]).trouble, 20)
+        with a_small_disk(tmp_path / "jobs", 1):  # of its own, and too small
+            await wait_until(
+                lambda: "folders of jobs" in wire.HEARTBEAT.decode(heard[-1]).trouble, 20
+            )
         beating.cancel()
     await bus.close()
     await journal.close()
