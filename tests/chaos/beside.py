@@ -43,6 +43,23 @@ class Beside:
         self.runs.append(run)
         return run
 
+    async def submit_on_host(self, script: str) -> str:
+        """Submit a job for the host of this agent; return its run."""
+        host = {"hosts": [NAME], "runtime": "host"}
+        document: dict[str, Any] = {
+            "name": "beside",
+            "targets": {"here": host},
+            "schedule": {"command": ["sh", "-c", script], "target": "here", "timeout": "60s"},
+        }
+        run = await load.submit(self.lab, document)
+        self.runs.append(run)
+        return run
+
+    async def lines(self, run: str) -> int:
+        """Return how many lines of a job are stored."""
+        job = (await self.lab.client.jobs(r.ListJobs(id=run))).jobs[0].id
+        return (await self.lab.client.logs(r.GetLogs(job=job))).data.count(b"\n")
+
     async def said(self, run: str, text: bytes) -> None:
         """Return when the job has said `text`: it is running before the board has heard of it."""
         job = (await self.lab.client.jobs(r.ListJobs(id=run))).jobs[0].id
@@ -93,12 +110,12 @@ class Beside:
     # what the agent uses meanwhile
 
     async def watch_memory(self) -> None:
-        self._rss = self._most = _rss_mib(self.lab.processes.pid(NAME))
+        self._rss = self._most = rss_mib(self.lab.processes.pid(NAME))
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:
-            self._most = max(self._most, _rss_mib(self.lab.processes.pid(NAME)))
+            self._most = max(self._most, rss_mib(self.lab.processes.pid(NAME)))
             await asyncio.sleep(0.1)
 
     async def grown_mib(self) -> float:
@@ -114,7 +131,8 @@ def _told(attempts: Sequence[AttemptView]) -> list[str]:
     return [code or each.outcome for code, each in zip(codes, attempts, strict=True)]
 
 
-def _rss_mib(pid: int) -> float:
+def rss_mib(pid: int) -> float:
+    """Return how much memory a process holds; 0: it is gone."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except OSError:

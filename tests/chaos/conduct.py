@@ -17,12 +17,18 @@ from tests.chaos import (
     faults_controller,
     faults_disk,
     faults_dut,
+    faults_full,
     faults_gang,
     faults_keys,
+    faults_link,
     faults_load,
     faults_log,
     faults_serial,
+    faults_slow,
     faults_streams,
+    faults_stuck,
+    faults_upgrade,
+    faults_upload,
 )
 from tests.chaos.checker import check
 from tests.chaos.faults import Fault
@@ -40,12 +46,18 @@ FAULTS: tuple[Fault, ...] = (
     *faults_controller.FAULTS,
     *faults_disk.FAULTS,
     *faults_dut.FAULTS,
+    *faults_full.FAULTS,
     *faults_gang.FAULTS,
     *faults_keys.FAULTS,
+    *faults_link.FAULTS,
     *faults_load.FAULTS,
     *faults_log.FAULTS,
     *faults_serial.FAULTS,
+    *faults_slow.FAULTS,
     *faults_streams.FAULTS,
+    *faults_stuck.FAULTS,
+    *faults_upgrade.FAULTS,
+    *faults_upload.FAULTS,
 )
 
 
@@ -53,7 +65,12 @@ async def conduct(which: str, names: Sequence[str], repeat: int | None, out: Pat
     """Return the exit code: 0 where every bar is met."""
     began = time.monotonic()
     history.be("client")
-    reasons = {"partitions": can_partition(), "disks": can_mount()}
+    reasons = {
+        "partitions": can_partition(),
+        "disks": can_mount(),
+        "hangs": faults_stuck.can_hang(),
+        "history": faults_upgrade.can_go_back(),
+    }
     chosen = [(fault, _times(fault, which, names, repeat)) for fault in FAULTS]
     chosen = [(fault, times) for fault, times in chosen if times]
     rows, runs = await _all(chosen, reasons)

@@ -33,6 +33,8 @@ class Fault(NamedTuple):
     full: int = 20
     partitions: bool = False
     disks: bool = False
+    hangs: bool = False
+    history: bool = False
 
 
 async def under_load(
@@ -91,7 +93,7 @@ def living(recorded: Recorded, run: str) -> set[tuple[str, int]]:
     return alive
 
 
-async def one_attempt_each(lab: ChaosLab, run: str) -> list[str]:
+async def one_attempt_each(lab: load.HasClient, run: str) -> list[str]:
     """Hold that no job noticed: it passed in its first attempt."""
     from tshrag_common import requests as r
 
@@ -103,7 +105,7 @@ async def one_attempt_each(lab: ChaosLab, run: str) -> list[str]:
     return broken[:3]
 
 
-async def all_passed(lab: ChaosLab, run: str) -> list[str]:
+async def all_passed(lab: load.HasClient, run: str) -> list[str]:
     found = await load.view(lab, run)
     if found is None or found.state != "passed":
         return [f"{run} is {found.state if found else 'unknown'}, not passed"]

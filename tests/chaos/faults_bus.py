@@ -77,19 +77,19 @@ async def f15_replay(lab: ChaosLab) -> Once:
 
 async def _window(lab: ChaosLab, stream: str, nanoseconds: int) -> int:
     """Set how long a stream remembers ids; return what it was."""
-    config = await _config(lab, stream)
+    config = await config_of(lab, stream)
     before = int(str(config["duplicate_window"]))
-    await _update(lab, {**config, "duplicate_window": nanoseconds})
+    await change(lab, {**config, "duplicate_window": nanoseconds})
     return before
 
 
-async def _config(lab: ChaosLab, stream: str) -> dict[str, object]:
+async def config_of(lab: ChaosLab, stream: str) -> dict[str, object]:
     answer = await lab.client.bus.request(f"$JS.API.STREAM.INFO.{stream}", b"", 5)
     config: dict[str, object] = msgspec.json.decode(answer.data)["config"]
     return config
 
 
-async def _update(lab: ChaosLab, config: dict[str, object]) -> None:
+async def change(lab: ChaosLab, config: dict[str, object]) -> None:
     subject = f"$JS.API.STREAM.UPDATE.{config['name']}"
     answer = await lab.client.bus.request(subject, msgspec.json.encode(config), 5)
     error = msgspec.json.decode(answer.data).get("error")
@@ -99,14 +99,14 @@ async def _update(lab: ChaosLab, config: dict[str, object]) -> None:
 
 async def f17_full_stream(lab: ChaosLab) -> Once:
     """Let the streams of samples and reports be full for 6 s; agents keep what they have."""
-    whole = {stream: await _config(lab, stream) for stream in ("MET", "EV")}
+    whole = {stream: await config_of(lab, stream) for stream in ("MET", "EV")}
 
     async def happen(lab: ChaosLab) -> Times:
         for config in whole.values():
-            await _update(lab, {**config, "max_bytes": 2048})
+            await change(lab, {**config, "max_bytes": 2048})
         await asyncio.sleep(6.0)
         for config in whole.values():
-            await _update(lab, config)
+            await change(lab, config)
         return {"resume": await all_heard(lab, time.monotonic())}
 
     return await under_load(lab, "F17", happen, 14.0, judge=one_attempt_each)

@@ -20,6 +20,7 @@ from tests.support.nats_server import NatsServer
 from tshrag_agent.journal.journal import Journal
 from tshrag_common.bus.connection import connect
 from tshrag_common.bus.jetstream import JetStream
+from tshrag_common.client import Client
 from tshrag_common.errors import LabError
 from tshrag_common.streams import StreamConfig
 from tshrag_controller.cli.processes import LabProcesses
@@ -147,7 +148,7 @@ async def _submitted(processes: LabProcesses, cut: Callable[[], None]) -> list[s
     async with open_client(processes.bundle.url, name="power") as client:
         lab = _Only(client)
         for _ in range(random.randint(5, 25)):
-            runs.append(await load.submit(lab, document))  # type: ignore[arg-type]  # has a client
+            runs.append(await load.submit(lab, document))
         await asyncio.to_thread(cut)
     return runs
 
@@ -168,7 +169,7 @@ async def _unknown(processes: LabProcesses, runs: list[str]) -> int:
 class _Only:
     """Something that has a client."""
 
-    def __init__(self, client: object) -> None:
+    def __init__(self, client: Client) -> None:
         self.client = client
 
 

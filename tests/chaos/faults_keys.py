@@ -47,7 +47,7 @@ class KeyLab:
             "name": "keys",
             "schedule": {"command": ["sleep", str(seconds)]},
         }
-        self.run = await load.submit(self, document)  # type: ignore[arg-type]  # has a client
+        self.run = await load.submit(self, document)
         await self.until(lambda view: view.counts.get("running", 0) == 1)
 
     async def until(self, holds: Callable[[Any], bool], within_s: float = 90.0) -> Any:

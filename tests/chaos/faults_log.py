@@ -5,105 +5,22 @@ In a lab of its own, outside the history: what it loses on purpose would be a lo
 
 import asyncio
 import secrets
-import subprocess
-import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import msgspec
-
-from tests.chaos import load
 from tests.chaos.beside import wrong
 from tests.chaos.faults import Fault
-from tests.chaos.lab import ROOT, program
 from tests.chaos.outcome import Bar, Once
-from tests.support.agent_process import end_shepherd
-from tests.support.nats_server import NatsServer
+from tests.chaos.small import Small, a_small_lab
 from tests.support.process_trees import living
-from tshrag_common import ids, requests as r
-from tshrag_common.client import Client, open_client
-from tshrag_controller.cli.processes import LabProcesses
 
-JOBS, SLOTS, ENDED = 20, 24, 3
+JOBS, ENDED = 20, 3
 WIPED = ("LOG",)
-
-
-class Small:
-    """A controller and an agent on a server of their own."""
-
-    def __init__(self, processes: LabProcesses, server: NatsServer, agent: str) -> None:
-        self.processes, self.server, self.agent = processes, server, agent
-        self.client: Client
-
-    async def submit(self, jobs: int, *command: str) -> str:
-        document: dict[str, Any] = {
-            "name": "seed",
-            "schedule": {"parallel": [{"command": list(command), "timeout": "300s"}] * jobs},
-        }
-        run = ids.new_run(time.time_ns() // 1_000_000, secrets.randbits(80))
-        asked = r.Submit(run=run, profile=msgspec.Raw(msgspec.json.encode(document)))
-        # not by client.submit, which would note in the history what this lab is to lose
-        return (await self.client.ask("submit", asked, r.SubmitAnswer)).run
-
-    async def fences(self, run: str) -> list[int]:
-        jobs = (await self.client.jobs(r.ListJobs(id=run))).jobs
-        return [attempt.fence for job in jobs for attempt in job.attempts]
-
-    async def state(self, run: str) -> tuple[str, str]:
-        view = (await self.client.run(run)).run
-        return view.state, view.reason.partition(":")[0]
-
-    async def ended(self, run: str, within_s: float = 90.0) -> str:
-        return (await load.final(self, run, within_s)).state  # type: ignore[arg-type]
-
-    async def running(self, run: str, jobs: int) -> None:
-        ends = time.monotonic() + 60.0
-        while time.monotonic() < ends:
-            if (await self.client.run(run)).run.counts.get("running") == jobs:
-                return
-            await asyncio.sleep(0.1)
-        raise AssertionError(f"not {jobs} jobs of {run} are running")
-
-    def controller(self, *more: str) -> "subprocess.CompletedProcess[str]":
-        """Run the controller's program to its end, which it must come to by itself."""
-        config = str(self.processes.state / "controller.toml")
-        argv = program("tshrag_controller.daemon", "--config", config, *more)
-        environment = self.processes._environment
-        return subprocess.run(
-            argv, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
-            env=environment,
-        )  # fmt: skip
-
-
-@asynccontextmanager
-async def a_small_lab() -> AsyncIterator[Small]:
-    with tempfile.TemporaryDirectory(prefix="tshrag-log-", ignore_cleanup_errors=True) as name:
-        server = NatsServer(Path(name) / "nats")
-        await asyncio.to_thread(server.start)
-        environment = {"TSHRAG_NATS_URL": server.url, "TSHRAG_TEST_MODE": ""}
-        processes = LabProcesses(Path(name) / "lab", environment)
-        processes.state.mkdir()
-        lab = Small(processes, server, f"seed-{secrets.token_hex(3)}")
-        try:
-            await asyncio.to_thread(processes.start_controller)
-            await processes.wait_ready()
-            await asyncio.to_thread(processes.start_agent, lab.agent, "", SLOTS)
-            await processes.wait_agents(1)
-            async with open_client(processes.bundle.url, name="log") as client:
-                lab.client = client
-                yield lab
-        finally:
-            await asyncio.to_thread(processes.stop)
-            end_shepherd(processes.state / "agents" / lab.agent / "store")
-            await asyncio.to_thread(server.stop)
 
 
 async def f13_log(_lab: object) -> Once:
     """Delete the LOG while 20 jobs run and the controller is away."""
-    async with a_small_lab() as lab:
+    async with a_small_lab(recorded=False) as lab:
         before = [await lab.submit(1, "true") for _ in range(ENDED)]
         for run in before:
             wrong("a run", await lab.ended(run), "passed")

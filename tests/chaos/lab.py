@@ -54,6 +54,8 @@ class ChaosProcesses(LabProcesses):
         super().__init__(state, environment)
         self.hosts: dict[str, Host] = {}
         self.extra: dict[str, dict[str, str]] = {}
+        self.inside: dict[str, str] = {}
+        """Modules that change a process before it begins: `tests.chaos.slow`."""
 
     def start(self, name: str, *argv: str) -> "subprocess.Popen[bytes]":
         path = self.log_of(name)
@@ -62,7 +64,7 @@ class ChaosProcesses(LabProcesses):
         with path.open("ab") as log:
             self._log_from[name] = log.tell()
             process = subprocess.Popen(
-                [*(host.prefix if host else ()), *program(*argv)],
+                [*(host.prefix if host else ()), *program(*self._within(name), *argv)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -72,6 +74,9 @@ class ChaosProcesses(LabProcesses):
             )
         self._processes[name] = process
         return process
+
+    def _within(self, name: str) -> list[str]:
+        return [self.inside[name]] if name in self.inside else []
 
     def pid(self, name: str) -> int:
         return self._processes[name].pid

@@ -8,13 +8,13 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from tests.chaos.lab import AGENTS, SLOTS, ChaosLab
+from tests.chaos.lab import AGENTS, SLOTS
 from tshrag_common import ids, requests as r
-from tshrag_common.client import is_final
+from tshrag_common.client import Client, is_final
 from tshrag_common.errors import LabError
 from tshrag_common.views import RunView
 
@@ -22,6 +22,13 @@ KEY = "chaos.n"
 PERIOD_S = 0.2
 LEAST_RUNNING, LEAST_PER_S = 20, 100.0
 """A repetition counts only with so many jobs running and so many records a second."""
+
+
+class HasClient(Protocol):
+    """A lab as far as its load is concerned."""
+
+    client: Client
+
 
 SCRIPT = """
 sleep 3000 & a=$!
@@ -54,7 +61,7 @@ def count_of(seconds: float) -> int:
     return round(seconds / PERIOD_S)
 
 
-async def submit(lab: ChaosLab, document: dict[str, Any], key: str = "") -> str:
+async def submit(lab: HasClient, document: dict[str, Any], key: str = "") -> str:
     """Submit as a person does who tries again until there is an answer."""
     run = ids.new_run(time.time_ns() // 1_000_000, secrets.randbits(80))
     body = msgspec.Raw(msgspec.json.encode(document))
@@ -69,14 +76,14 @@ async def submit(lab: ChaosLab, document: dict[str, Any], key: str = "") -> str:
             await asyncio.sleep(0.2)
 
 
-async def view(lab: ChaosLab, run: str) -> RunView | None:
+async def view(lab: HasClient, run: str) -> RunView | None:
     try:
         return (await lab.client.run(run)).run
     except LabError:
         return None
 
 
-async def final(lab: ChaosLab, run: str, within_s: float) -> RunView:
+async def final(lab: HasClient, run: str, within_s: float) -> RunView:
     """Return the run when it has ended; ride over outages."""
     ends = time.monotonic() + within_s
     while time.monotonic() < ends:
@@ -88,7 +95,7 @@ async def final(lab: ChaosLab, run: str, within_s: float) -> RunView:
     raise AssertionError(f"{run} has not ended within {within_s:.0f} s: {found}")
 
 
-async def loaded(lab: ChaosLab, run: str, within_s: float = 60.0) -> tuple[int, float]:
+async def loaded(lab: HasClient, run: str, within_s: float = 60.0) -> tuple[int, float]:
     """Wait until load is on; return jobs that run and records a second."""
     ends = time.monotonic() + within_s
     count, at = 0, time.monotonic()
@@ -105,7 +112,7 @@ async def loaded(lab: ChaosLab, run: str, within_s: float = 60.0) -> tuple[int, 
         count, at = stored, now
 
 
-async def samples(lab: ChaosLab, run: str) -> int:
+async def samples(lab: HasClient, run: str) -> int:
     try:
         answer = await lab.client.metrics(r.ListMetrics(run=run, key=KEY))
     except LabError:  # none has come yet
@@ -113,7 +120,7 @@ async def samples(lab: ChaosLab, run: str) -> int:
     return sum(series.count for series in answer.series)
 
 
-async def lost_and_doubled(lab: ChaosLab, run: str, seconds: float) -> tuple[int, int]:
+async def lost_and_doubled(lab: HasClient, run: str, seconds: float) -> tuple[int, int]:
     """Compare what is stored with what was said: all of a passed job, a beginning of the others."""
     passed: dict[str, int] = {}
     for job in (await lab.client.jobs(r.ListJobs(id=run))).jobs:
@@ -136,7 +143,7 @@ async def lost_and_doubled(lab: ChaosLab, run: str, seconds: float) -> tuple[int
     return lost + count_of(seconds) * len(passed.keys() - found), doubled
 
 
-async def _exactly(lab: ChaosLab, run: str, job: str, attempt: int, most: int) -> tuple[int, int]:
+async def _exactly(lab: HasClient, run: str, job: str, attempt: int, most: int) -> tuple[int, int]:
     """Count each value of one job; of several attempts the page holds all, each once."""
     answer = await lab.client.series(r.GetSeries(run=run, key=KEY, job=job))
     values = [round(value) for value in answer.value]
