@@ -71,6 +71,15 @@ class PlaceFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_day: str = ""
 
 
+class StoreDeed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an operator had done, and what came of it."""
+
+    at: int
+    by: str
+    what: str
+    told: str = ""
+
+
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The samples of the whole lab, place by place; ``trouble``: why they are not moved."""
 
@@ -80,13 +89,14 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     cold_days: int
     trouble: str = ""
     counters: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    deeds: tuple[StoreDeed, ...] = ()  # by operators, newest first
 
 
 class StoreDo(msgspec.Struct, frozen=True, kw_only=True):
     """Do at once what is else done in time.
 
     ``seal``: all that is open; ``gc``: what the rules say is due; ``verify``: read every segment
-    and compare; ``import``: take up segments that the registry does not know.
+    and compare; ``import``: take up segments that the registry does not know. An operator's.
     """
 
     what: Literal["seal", "gc", "verify", "import"]

@@ -219,7 +219,7 @@ class Leading:
             **data_verbs(DataAnswers(engine, store)),
             **channel_verbs(ChannelAnswers(engine, store)),
             **store_verbs(
-                SampleAnswers(engine, store, self.queries), StoreAnswers(store, self.keeper)
+                SampleAnswers(engine, store, self.queries), StoreAnswers(engine, store, self.keeper)
             ),
             **console_verbs(ConsoleAnswers(engine, store)),
             **judge_verbs(JudgeAnswers(engine, store)),

@@ -193,6 +193,18 @@ def test_a_rack_is_taken_out_of_service_and_back_by_an_operator(tshrag: Tshrag) 
     assert "unknown_agent: 'rack-9'" in tshrag("op", "agent", "drain", "rack-9").stderr
 
 
+def test_the_store_is_tended_by_operators_on_the_record(tshrag: Tshrag) -> None:
+    for what in ("seal", "gc", "verify", "import"):
+        refused = tshrag("jo", "store", what)
+        assert refused.returncode == 2
+        assert f"store {what}: radio/jo is no operator of this lab" in refused.stderr
+    assert tshrag("op", "store", "seal").returncode == 0
+    deeds = said(tshrag("jo", "store", "status", "--json"))["deeds"]
+    assert isinstance(deeds, list)
+    assert [(each["by"], each["what"]) for each in deeds] == [("radio/op", "seal")]
+    assert "radio/op: seal: " in tshrag("jo", "store", "status").stdout
+
+
 def test_what_is_wrong_is_said_in_one_line(tshrag: Tshrag) -> None:
     for words, expected in (
         (("lease", "take"), "dut: which board?"),

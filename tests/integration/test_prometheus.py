@@ -51,6 +51,8 @@ async def test_a_lab_is_scraped_and_queried_while_it_runs(tmp_path: Path, nats_u
             assert {each.place: each.samples for each in status.places}["tail"] == 1
             done = await lab.client.store_do(sr.StoreDo(what="verify"))
             assert done.problems == ()
+            (deed,) = (await lab.client.store_status()).deeds
+            assert (deed.what, deed.by, deed.told) == ("verify", "default/anybody", "nothing to do")
             await until(lambda: _is_pushed(server), 30)
         finally:
             server.stop()

@@ -56,6 +56,8 @@ def _print(out: Console, answer: sr.StoreStatus) -> None:
     out.print(f"hot for {answer.hot_days} days, {kept}: {clean(answer.cold_url)}")
     for name, count in sorted(answer.counters.items()):
         out.print(f"{clean(name)}: {count}")
+    for deed in answer.deeds[:5]:
+        out.print(f"{render.when(deed.at)}  {clean(deed.by)}: {deed.what}: {clean(deed.told)}")
     if answer.trouble:
         out.print(Text(clean(answer.trouble), "yellow"))
 
@@ -90,7 +92,7 @@ def _do(connection: Connection, what: str, output: str) -> None:
 @options.readable
 @options.in_lab
 def seal(connection: Connection, output: str) -> None:
-    """Seal all samples into Parquet now, those of today too."""
+    """Seal all samples into Parquet now, those of today too; an operator's."""
     _do(connection, "seal", output)
 
 
@@ -98,7 +100,7 @@ def seal(connection: Connection, output: str) -> None:
 @options.readable
 @options.in_lab
 def gc(connection: Connection, output: str) -> None:
-    """Do what is due now: merge, seal, move to the cold store, remove what has expired."""
+    """Do what is due now: merge, seal, move to the cold store, remove old ones; an operator's."""
     _do(connection, "gc", output)
 
 
@@ -106,7 +108,7 @@ def gc(connection: Connection, output: str) -> None:
 @options.readable
 @options.in_lab
 def verify(connection: Connection, output: str) -> None:
-    """Read every segment where it rests and compare; exit 1 where one is not whole."""
+    """Read every segment where it rests and compare; exit 1: one is not whole. An operator's."""
     _do(connection, "verify", output)
 
 
@@ -114,7 +116,7 @@ def verify(connection: Connection, output: str) -> None:
 @options.readable
 @options.in_lab
 def take_up(connection: Connection, output: str) -> None:
-    """Take up segments that this lab does not know, of the cold store and here: a lost hot.db."""
+    """Take up segments that this lab does not know, here and cold: a lost hot.db. An operator's."""
     _do(connection, "import", output)
 
 

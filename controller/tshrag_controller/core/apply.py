@@ -28,6 +28,7 @@ from tshrag_controller.core import (
     apply_leases,
     apply_live,
     apply_preempt,
+    apply_store,
     apply_suspend,
     apply_teardown,
     events as e,
@@ -330,4 +331,5 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     AttemptResolved: attempt_resolved,
     **apply_consoles.APPLY,
     **apply_channels.APPLY,
+    **apply_store.APPLY,
 }

@@ -27,6 +27,7 @@ from tshrag_controller.core.live_events import LiveEvent
 from tshrag_controller.core.preempt_events import AttemptPreempted as AttemptPreempted
 from tshrag_controller.core.resolve_events import AttemptResolved as AttemptResolved
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
+from tshrag_controller.core.store_events import StoreTended as StoreTended
 from tshrag_controller.core.suspend_events import SuspendEvent
 from tshrag_controller.core.teardown_events import TeardownEvent
 
@@ -215,4 +216,5 @@ AnyEvent = (
     | LiveEvent
     | TeardownEvent
     | AttemptPreempted
+    | StoreTended
 )

@@ -26,6 +26,7 @@ from tshrag_controller.store import (
     setup_rows,
     sign_rows,
     suspend_rows,
+    tended_rows,
 )
 
 _JSON = msgspec.json.Encoder()
@@ -328,4 +329,5 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     **sign_rows.WRITERS,
     **channel_rows.WRITERS,
     **live_rows.WRITERS,
+    **tended_rows.WRITERS,
 }
