@@ -13,6 +13,7 @@ from benchmarks import (
     bench_console,
     bench_growth,
     bench_jobs,
+    bench_judge,
     bench_latency,
     bench_memory,
     bench_noop,
@@ -37,6 +38,7 @@ BENCHES: dict[str, Measure] = {
     "boards": bench_boards.measure,
     "spawn": bench_spawn.measure,
     "store": bench_store.measure,
+    "judge": bench_judge.measure,
     "takeover": bench_takeover.measure,
     "tunnels": bench_tunnels.measure,
 }

@@ -92,7 +92,7 @@ def one_number(
     if not values:
         return None
     if quantile:
-        return _quantile(sorted(values), float(quantile[1]))
+        return quantile_of(sorted(values), float(quantile[1]))
     if of_values:
         return of_values(values)
     if name == "rate":
@@ -131,7 +131,8 @@ def _stdev(values: Sequence[float]) -> float | None:
     return math.sqrt(max(0.0, squares) / (len(values) - 1))
 
 
-def _quantile(ordered: Sequence[float], percent: float) -> float:
+def quantile_of(ordered: Sequence[float], percent: float) -> float:
+    """Return a quantile of values that stand in their order, between neighbours by share."""
     place = (len(ordered) - 1) * percent / 100
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)
@@ -179,7 +180,7 @@ _OF_VALUES: dict[str, Callable[[Sequence[float]], float | None]] = {
     "min": min,
     "max": max,
     "count": len,
-    "median": lambda values: _quantile(sorted(values), 50),
+    "median": lambda values: quantile_of(sorted(values), 50),
     "stdev": _stdev,
     "spread": lambda values: max(values) - min(values),
 }

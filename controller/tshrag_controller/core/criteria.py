@@ -187,15 +187,15 @@ def _refuse_missing(criterion: CompiledCriterion, sources: list[Source]) -> None
 
 
 def _with_times(evidence: Evidence, sources: list[Source]) -> Evidence:
-    times = [source.times for source in sources if len(source.times)]
-    if not times:
+    told = [source for source in sources if len(source.times)]
+    if not told:
         said = f"no samples of {evidence.metric} lie in the window ({evidence.samples} outside)"
         raise NoVerdict(said)
     return msgspec.structs.replace(
         evidence,
-        samples=sum(map(len, times)),
-        first_at_us=min(map(min, times)),
-        last_at_us=max(map(max, times)),
+        samples=sum(len(source.times) for source in told),
+        first_at_us=min(source.span[0] for source in told),
+        last_at_us=max(source.span[1] for source in told),
     )
 
 

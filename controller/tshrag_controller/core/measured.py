@@ -3,7 +3,7 @@
 import math
 from itertools import chain
 
-from tshrag_common.statistics import one_number
+from tshrag_common.statistics import one_number, quantile_of, quantile_percent
 from tshrag_controller.core.bounds import samples_text
 from tshrag_controller.core.source import NoVerdict, Source
 
@@ -42,6 +42,9 @@ def _total_rate(sources: list[Source]) -> float:
 
 def _of(name: str, source: Source) -> float:
     counter = source.type == "counter"
+    percent = quantile_percent(name)
+    if percent is not None and len(source.values):
+        return quantile_of(source.ordered, percent)
     value = one_number(name, source.times, source.values, counter=counter)
     if value is None or not math.isfinite(value):
         raise NoVerdict(

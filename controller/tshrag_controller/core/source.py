@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import msgspec
 
@@ -9,12 +10,12 @@ from tshrag_common.criteria import CompiledCriterion
 from tshrag_common.metrics import MetricType
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class Source(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Samples of one key from one attempt, in base units, in any order.
 
     ``missing`` counts samples that are known to exist and did not arrive; ``stale`` says why the
     source was given up while it should have spoken. Start and end are those of the attempt; 0:
-    those of the samples.
+    those of the samples. What many criteria ask of the same samples is found once.
     """
 
     key: str
@@ -31,6 +32,21 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     missing: int = 0
     stale: str = ""
 
+    @cached_property
+    def ordered(self) -> list[float]:
+        """Return the values, the smallest first."""
+        return sorted(self.values)
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Tell whether all values are numbers; a sum is one only then, or where it is too large."""
+        return math.isfinite(sum(self.values)) or all(map(math.isfinite, self.values))
+
+    @cached_property
+    def span(self) -> tuple[int, int]:
+        """Return the first and the last time; there must be one."""
+        return min(self.times), max(self.times)
+
 
 class NoVerdict(Exception):
     """These samples cannot be judged; the message says why."""
@@ -46,7 +62,7 @@ def refuse_gaps(key: str, sources: list[Source]) -> None:
             raise NoVerdict(f"{source.missing} samples of {key} are missing")
         if len(source.times) != len(source.values):
             raise NoVerdict(f"{key} has {len(source.times)} times, {len(source.values)} values")
-        if not all(map(math.isfinite, source.values)):
+        if not source.is_finite:
             raise NoVerdict(f"samples of {key} are not all numbers")
     kinds = {(source.unit, source.type) for source in sources}
     if len(kinds) > 1:
