@@ -11,7 +11,8 @@ A seal says who, not when: a replay is seen by ``(epoch, n)`` of commands, ``seq
 import hashlib
 import hmac
 
-from nacl.exceptions import BadSignatureError
+from nacl.exceptions import BadSignatureError, CryptoError
+from nacl.secret import SecretBox
 from nacl.signing import VerifyKey
 
 from tshrag_common.errors import Refused
@@ -90,3 +91,36 @@ def _signed(agent: AgentId, payload: bytes) -> bytes:
 
 def _mac(mac_key: bytes, agent: AgentId, payload: bytes) -> bytes:
     return hmac.digest(mac_key, b"tshrag report\0" + agent.encode() + b"\0" + payload, "sha256")
+
+
+def closed(secret: str, nonce: bytes, payload: bytes) -> bytes:
+    """Return `payload` as only those can read it who have the secret of the lab.
+
+    It answers the question that came with `nonce`, and no other.
+    """
+    return bytes(_box(secret).encrypt(_bound(nonce) + payload))
+
+
+def opened(secret: str, nonce: bytes, data: bytes) -> bytes:
+    """Return what `closed` was given.
+
+    Raises:
+        BadSeal: it was made by others, or answers another question.
+
+    """
+    try:
+        whole = _box(secret).decrypt(data)
+    except (CryptoError, ValueError, TypeError):
+        raise BadSeal("keys", "it is not sealed by this lab") from None
+    bound = _bound(nonce)
+    if not hmac.compare_digest(whole[: len(bound)], bound):
+        raise BadSeal("keys", "it answers another question")
+    return whole[len(bound) :]
+
+
+def _box(secret: str) -> SecretBox:
+    return SecretBox(hmac.digest(bytes.fromhex(secret), b"between controllers", "sha256"))
+
+
+def _bound(nonce: bytes) -> bytes:
+    return hashlib.sha256(nonce).digest()

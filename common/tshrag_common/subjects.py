@@ -4,6 +4,7 @@
     lab.v1.checkpoint          leader -> whoever leads stream CHECKPOINT, where one is
     lab.v1.ctl.hb              controllers             pulses of all of them, may be lost
     lab.v1.ctl.lead            controller -> leader    answered: does anybody lead?
+    lab.v1.ctl.keys            controller -> the first answered: the keys of the lab, sealed
     lab.v1.agent.<agent>.cmd   leader -> agent         signed, may be lost, a Sync heals
     lab.v1.agent.<agent>.hb    agent -> leader         answered: leases, confirm
     lab.v1.agent.<agent>.ev    agent -> leader         stream EV, reports, never lost
@@ -53,6 +54,10 @@ def checkpoint() -> str:
 
 def ctl_heartbeat() -> str:
     return f"{ROOT}.ctl.hb"
+
+
+def ctl_keys() -> str:
+    return f"{ROOT}.ctl.keys"
 
 
 def ctl_lead() -> str:

@@ -1,6 +1,7 @@
 """The bus of a lab: a nats-server of our own, started or adopted, or one that is there by URL."""
 
 import asyncio
+import hashlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -100,10 +101,11 @@ def keys_of(state: Path, bundle: Bundle | None = None) -> LabKeys:
     """
     path = state / KEYS
     joins = keys_in(bundle.lab.encode(), bundle.name) if bundle and bundle.lab else None
+    taken = _came_in(bundle.lab) if bundle else ""
     if not path.exists():
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         if joins is not None:
-            (state / JOINED).write_text("the keys came in a file of the first controller\n")
+            (state / JOINED).write_text(taken)
         keys = joins or new_lab(DEFAULT_ORG)
         keys.save(path)
         return keys
@@ -113,10 +115,17 @@ def keys_of(state: Path, bundle: Bundle | None = None) -> LabKeys:
     if joins.operator != keys.operator:
         fix = "give this controller another state folder, or the bundle of this lab"
         raise Refused(str(path), "these are the keys of another lab", fix, code="keys_differ")
-    if (state / JOINED).exists():  # what is issued elsewhere comes by a newer file
+    joined = state / JOINED
+    if joined.exists() and joined.read_text() != taken:  # another file; what comes by the bus stays
         joins.save(path)
+        joined.write_text(taken)
         return joins
     return keys
+
+
+def _came_in(lab: str) -> str:
+    digest = hashlib.sha256(lab.encode()).hexdigest()
+    return f"the keys came in a file of the first controller: sha256 {digest}\n"
 
 
 async def open_broker(settings: ControllerSettings, say: Callable[[str], None]) -> Broker:

@@ -31,7 +31,7 @@ from tshrag_controller.answers.runs import RunAnswers
 from tshrag_controller.answers.samples import SampleAnswers
 from tshrag_controller.answers.tending import StoreAnswers
 from tshrag_controller.blobs import ObjectBlobs
-from tshrag_controller.broker import KEYS, Broker
+from tshrag_controller.broker import JOINED, KEYS, Broker
 from tshrag_controller.broker_watch import BrokerWatch
 from tshrag_controller.condition import Condition
 from tshrag_controller.core.decision import Decision, Effect, JudgeRun, SendSync
@@ -103,7 +103,8 @@ class Leading:
         self._bus, self._log = broker.bus, JetStream(broker.bus)
         self._watch = BrokerWatch(settings, broker, lambda: self.projecting.want_checkpoint())
         self._outbox = Outbox(broker.bus, store, clock)
-        self._keys = LiveKeys(broker.keys, settings.state / KEYS)
+        issues, path = not (settings.state / JOINED).exists(), settings.state / KEYS
+        self._keys = LiveKeys(broker.keys, path, broker.bus, issues=issues)
         self._lab_clock = LabClock(clock, lab.at)
         self.feed = Feed(clock, self._outbox.publish)
         now = self._lab_clock.now

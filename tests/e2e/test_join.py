@@ -10,6 +10,7 @@ import pytest
 from tests.support.command_line import run_cli
 from tests.support.controllers import Controllers
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import wait_until
 from tshrag_common.ids import DEFAULT_ORG
 from tshrag_common.keys import Bundle, read_bundle, write_secret
 from tshrag_common.labkeys import load_lab, new_lab
@@ -46,6 +47,18 @@ async def test_a_controller_joins_by_one_file(tmp_path: Path) -> None:
         assert "keys_elsewhere" in refused.stderr
         shown = await cli("controller", "list", state=first)
         assert "standby" in shown.stdout, shown
+        rotated = await cli("keys", "rotate", state=first)
+        assert rotated.returncode == 0, rotated.stderr
+        finished = await cli("keys", "rotate", "--finish", state=first)
+        assert finished.returncode == 0, finished.stderr
+        newest = (first / "keys.json").read_bytes()
+        learned = tmp_path / "c1" / "keys.json"
+        await wait_until(lambda: learned.read_bytes() == newest, 60)
+        assert load_lab(learned).controller != keys.controller
+        assert await both.end("c1") == 0
+        both.start("c1", bundle=tmp_path / "c1.json", keys=False)
+        await both.stands_by("c1")
+        assert learned.read_bytes() == newest, "its file is older than what it has learned"
         both.kill("c0")
         assert await both.leader(but="c0") == "c1"
         assert read_bundle(tmp_path / "c1" / "me.json").kind == "person"
