@@ -1,6 +1,7 @@
 """PURE: what is judged: the samples of one key from one attempt, and which of them count."""
 
 import math
+from array import array
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -33,9 +34,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     stale: str = ""
 
     @cached_property
-    def ordered(self) -> list[float]:
-        """Return the values, the smallest first."""
-        return sorted(self.values)
+    def ordered(self) -> "array[float]":
+        """Return the values, the smallest first; as a list they would weigh four times as much."""
+        return array("d", sorted(self.values))
 
     @cached_property
     def is_finite(self) -> bool:
