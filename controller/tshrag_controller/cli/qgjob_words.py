@@ -99,6 +99,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     completed_jobs: int
     failed_jobs: int
     cancelled_jobs: int
+    total_groups: int | None  # setups that were begun; None: they are not for this org
     total_workers: int
     active_workers: int
     success_rate: float | None
@@ -119,6 +120,7 @@ def statistics_of(stats: r.StatsAnswer) -> Statistics:
         completed_jobs=completed,
         failed_jobs=failed,
         cancelled_jobs=jobs("cancelled"),
+        total_groups=stats.setups.made if stats.setups is not None else None,
         total_workers=sum(stats.agents.values()),
         active_workers=sum(stats.agents.values()) - away,
         success_rate=completed / (completed + failed) if completed + failed else None,
