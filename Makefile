@@ -3,6 +3,7 @@
 # make check  the quick half of it: lint, format, types, house rules
 # make simulate SEEDS=10000   a lab on a virtual clock under faults, seed by seed (FROM=1)
 # make chaos  real processes under real faults, in ten minutes; chaos-full: all of them, REPEAT=n
+# make soak   hours of short jobs and faults, the slope of memory and descriptors: HOURS=n
 # make boards the tests on real boards: a Linux kernel and U-Boot under QEMU
 # make cluster three nats-servers, two controllers, each server killed once while runs go on
 # make bench  the benchmarks, results into benchmarks/results/
@@ -13,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
 
-.PHONY: again packages demo demo-qemu test check simulate boards chaos chaos-full bench docs clean setup
+.PHONY: again packages demo demo-qemu test check simulate boards chaos chaos-full soak bench docs clean setup
 
 setup: $(STAMP)
 
@@ -60,6 +61,12 @@ chaos: setup packages
 
 chaos-full: setup packages
 	$(BIN)/python -m tests.chaos.run --set full $(if $(REPEAT),--repeat $(REPEAT)) --out benchmarks/results/chaos
+
+# short jobs without end, a fault every minute: does anything grow? HOURS=24 before a release
+HOURS ?= 24
+
+soak: setup packages
+	$(BIN)/python -m tests.chaos.soak $(HOURS) --out benchmarks/results/chaos
 
 # real boards: a Linux kernel and U-Boot under QEMU, pdudaemon; minutes, and 100 MB of packages once
 boards: setup

@@ -1,5 +1,6 @@
 """A raw file of output that came over a wire; bounded."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -15,11 +16,13 @@ class RawLog:
         self._cut = 0
 
     def write(self, data: bytes) -> None:
-        kept = data[: self._room]
-        if kept and self._fd >= 0:
-            os.write(self._fd, kept)
-        self._room -= len(kept)
-        self._cut += len(data) - len(kept)
+        """Keep what there is room for; a disk that is full is the pump's to tell (`LogPump`)."""
+        kept = 0
+        if self._room > 0 and self._fd >= 0:
+            with contextlib.suppress(OSError):
+                kept = os.write(self._fd, data[: self._room])
+        self._room -= kept
+        self._cut += len(data) - kept
 
     def counted(self, end: OutputEnd) -> OutputEnd:
         return OutputEnd(end.length_bytes + self._cut, end.cut_bytes + self._cut)

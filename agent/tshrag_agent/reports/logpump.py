@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tshrag_agent.attempts.attempt import Attempt
+from tshrag_agent.attempts.workdir import free_bytes
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import Append, Change, Pumped
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_common import wire
 from tshrag_common.clock import Clock
-from tshrag_common.errors import Refused
+from tshrag_common.errors import ErrorReport, Refused
 from tshrag_common.metrics import SampleBatch
 from tshrag_common.reports import OutputChunk, OutputEnd
 
@@ -32,6 +33,7 @@ OUTPUT_BYTES = 64 << 20
 TAIL_BYTES = 64 << 10
 
 _CHUNKS_A_TURN = 4
+_LEAST_ROOM_BYTES = 16 << 10
 _REST_S = (0.01, 0.08)
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
@@ -58,6 +60,7 @@ class LogPump:
         self._task: asyncio.Task[None] | None = None
         self._stopping, self._ended = asyncio.Event(), asyncio.Event()
         self._fault: Exception | None = None
+        self._folder, self._starved = paths["stdout"].parent, False
         self._sent_bytes = 0  # of samples
         self._tails = {
             name: _Tail(paths[name], offset) for name, offset in zip(STREAMS, offsets, strict=True)
@@ -75,6 +78,12 @@ class LogPump:
             await self._ended.wait()
         if self._fault is not None:
             raise self._fault
+        if self._starved:  # a program that could not write may well have ended in success
+            what = "its disk was full meanwhile: output or samples may be missing"
+            report = ErrorReport(code="storage_full", message=what, retryable=True)
+            record = self._attempt.record
+            if record.outcome in ("passed", "failed"):
+                record.outcome, record.error = "error", report
         while await self.turn():
             pass
         await self._tap.finish()
@@ -92,6 +101,7 @@ class LogPump:
             while not self._stopping.is_set():
                 await self._journal.pressure.eased(self._sent_bytes, self._stopping)
                 moved = await self.turn()
+                self._look_for_room()
                 rest_s = _REST_S[0] if moved else min(_REST_S[1], 2 * rest_s)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(rest_s):
@@ -100,6 +110,10 @@ class LogPump:
             self._fault = error
         finally:
             self._ended.set()
+
+    def _look_for_room(self) -> None:
+        with contextlib.suppress(OSError):  # the folder is gone: that is told elsewhere
+            self._starved |= free_bytes(self._folder) < _LEAST_ROOM_BYTES
 
     async def turn(self) -> bool:
         """Take what is there, up to a few chunks; false: there was nothing."""

@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.chaos.images import a_small_disk, fill
 from tests.support.builders import a_spec
+from tests.support.waiting import wait_until
 from tshrag_agent.attempts.attempt import Attempt, Office
 from tshrag_agent.attempts.metric_gate import OVERFLOW
 from tshrag_agent.attempts.roster import Roster
@@ -17,7 +19,7 @@ from tshrag_agent.journal import journal as journal_room
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import SpoolName
 from tshrag_agent.reports.early import EarlyReports
-from tshrag_agent.reports.logpump import LogPump
+from tshrag_agent.reports.logpump import STREAMS, LogPump
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.slots import Slots
 from tshrag_common.clock import SystemClock
@@ -113,3 +115,32 @@ async def stored_output(journal: Journal) -> bytes:
             found += msgspec.msgpack.decode(record.body, type=OutputChunk).data
             upto = record.seq
     return found
+
+
+async def test_a_job_whose_disk_was_full_has_not_passed(tmp_path: Path) -> None:
+    clock, run = SystemClock(), new_run(1, 1)
+    start = StartAttempt(
+        fence=Fence(7), org=OrgId("default"), run=run, job=job_of(run, 1), attempt=1, name="j",
+        spec=0,
+    )  # fmt: skip
+    journal = await Journal.open(tmp_path / "journal.db")
+    office = Office(journal, EarlyReports(journal), Roster(Slots(1, {})), clock)
+    attempt = Attempt(office, start, a_spec(), lambda _: Idle())
+    with a_small_disk(tmp_path / "job", 1) as folder:
+        paths = {name: folder / f"{name}.log" for name in STREAMS}
+        for path in paths.values():
+            path.write_bytes(b"")
+        pump = LogPump(
+            attempt, paths, journal=journal, clock=clock,
+            tap=SampleTap(start, a_spec(), clock), spawn=spawn,
+        )  # fmt: skip
+        pump.start()
+        filler = await asyncio.to_thread(fill, folder)
+        await wait_until(lambda: pump._starved, 30)
+        filler.unlink()
+        await pump.finish()
+    assert attempt.record.outcome == "error"
+    assert attempt.record.error is not None
+    assert attempt.record.error.code == "storage_full"
+    assert attempt.record.error.retryable
+    await journal.close()
