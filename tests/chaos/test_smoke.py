@@ -20,3 +20,9 @@ def test_the_smoke_set_of_faults_meets_its_bars(tmp_path: Path) -> None:
     zero = ("lost", "doubled", "survivors", "broken")
     assert [row["fault"] for row in rows] == ["F1", "panic", "checker"], told
     assert all(row["counts"][name] == 0 for row in rows for name in zero), told
+
+
+def test_a_lab_that_ends_main_processes_only_is_found_out() -> None:
+    argv = [sys.executable, "-m", "tests.chaos.run", "--unsafe", "kill-parent-only", "cancel"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=380, check=False)
+    assert "kill-parent-only: noticed" in done.stdout, f"{done.stdout}\n{done.stderr}"

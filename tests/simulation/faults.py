@@ -7,12 +7,21 @@ from dataclasses import dataclass, field
 
 from tests.simulation.broker import Broker
 from tests.simulation.history import History
-from tests.simulation.lab import AgentProcess, ControllerProcess, Process
+from tests.simulation.lab import AgentProcess, ControllerProcess, Process, lab_keys
+from tests.simulation.machines import WALL_0
 from tests.simulation.network import Network, Weather
 from tshrag_common import subjects
-from tshrag_common.ids import AgentId
+from tshrag_common.ids import AgentId, Fence
+from tshrag_common.inventory import AgentFacts
+from tshrag_common.reports import Ended, Hello, ReportBatch
+from tshrag_common.seals import seal_report
+from tshrag_common.wire import REPORTS
 
 _DAY_S = 86_400.0
+VANISHING = ("vanish",)
+"""For labs of boards that are shared; the others have shorter faults, of all kinds."""
+FORGERS = 0.15
+"""So many of the labs have an agent that lies."""
 
 
 @dataclass
@@ -25,6 +34,7 @@ class World:
     controllers: list[ControllerProcess]
     history: History
     chance: random.Random
+    seed: int = 0
     ends: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -48,9 +58,9 @@ def weather(chance: random.Random) -> Weather:
 class Nemesis:
     """Strikes at random times until it is told to stop; then `heal` undoes everything."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, only: tuple[str, ...] | None = None) -> None:
         self._world, self._chance = world, world.chance
-        faults = list(_FAULTS)
+        faults = list(only or [name for name in _FAULTS if name not in VANISHING])
         self._faults = self._chance.sample(faults, self._chance.randint(1, len(faults)))
         self._every_s = self._chance.choice((1.5, 4.0, 10.0))
 
@@ -60,6 +70,7 @@ class Nemesis:
         world.history.note(0.0, "weather", world.network.weather, tuple(self._faults))
         loop = world.network.loop
         async with asyncio.TaskGroup() as group:
+            group.create_task(forge(world, until_s))
             while True:
                 await asyncio.sleep(self._chance.expovariate(1 / self._every_s))
                 if loop.time() >= until_s:
@@ -241,6 +252,22 @@ async def _replay(world: World, until_s: float) -> None:
             broker.publish(subject, data, {}, "")
 
 
+async def _vanish(world: World, until_s: float) -> None:
+    """Let an agent that has a board be silent for about as long as its lease, cut off or frozen."""
+    chance, loop = world.chance, world.network.loop
+    busy = [each for each in world.agents if any(b.sessions for b in each.machine.boards.values())]
+    agent = chance.choice(busy or world.agents)
+    is_cut = chance.random() < 0.6
+    world.history.note(loop.time(), "vanishes", agent.name, is_cut)
+    if is_cut:
+        world.network.cut(agent.host)
+    else:
+        agent.freeze()
+    await asyncio.sleep(max(0.0, min(chance.uniform(14.0, 50.0), until_s - loop.time())))
+    world.network.heal(agent.host)
+    agent.thaw()
+
+
 _FAULTS: dict[str, Callable[[World, float], Awaitable[None]]] = {
     "partition": _partition,
     "reset": _reset,
@@ -257,4 +284,28 @@ _FAULTS: dict[str, Callable[[World, float], Awaitable[None]]] = {
     "board": _board,
     "garbage": _garbage,
     "replay": _replay,
+    "vanish": _vanish,
 }
+
+
+async def forge(world: World, until_s: float) -> None:
+    """In a few labs an agent that holds nothing tells now and then the end of what another holds.
+
+    By chances of its own: the other labs stay as they were.
+    """
+    chance, loop, name = random.Random(world.seed), world.network.loop, AgentId("mallory")
+    if chance.random() > FORGERS:
+        return
+    while loop.time() < until_s:
+        await asyncio.sleep(chance.expovariate(1 / 3.0))
+        held = [facts[1] for _, facts in world.history.of("host_began")]
+        if not held or not world.broker.is_up or loop.time() >= until_s:
+            continue
+        at = WALL_0 + round(loop.time() * 1e6)
+        hello = Hello(at=at, facts=AgentFacts(agent=name, boot="m", version="sim", slots=0))
+        ended = Ended(at=at, fence=Fence(int(str(held[-1]))), outcome="failed")
+        spool = f"m{chance.getrandbits(40)}"
+        batch = ReportBatch(agent=name, spool=spool, first_seq=1, reports=(hello, ended))
+        world.history.note(loop.time(), "forged", held[-1])
+        sealed = seal_report(lab_keys().mac_key(name), name, REPORTS.encode(batch))
+        world.broker.publish(subjects.said(name, "ev"), sealed, {}, "")

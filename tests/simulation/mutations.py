@@ -1,14 +1,22 @@
 """Broken labs, to see that the checker sees: each mutation breaks one rule in the wiring only."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import msgspec
 
 from tshrag_agent.attempts.fences import Fences
 from tshrag_agent.attempts.recover import Found
-from tshrag_common import wire
-from tshrag_common.ids import DutId
+from tshrag_common import contact, wire
+from tshrag_common.ids import AgentId, DutId, Fence
 from tshrag_common.reports import HeartbeatAnswer, SamplesMessage
+from tshrag_common.states import AttemptCause
+from tshrag_controller.core import on_attempt, queues, schedule
+from tshrag_controller.core.decision import Decision
+from tshrag_controller.core.lab import Attempt, Job, Lab, Order, Run
+from tshrag_controller.intake import beats
+from tshrag_controller.outbox import Outbox
 from tshrag_controller.store.hot import HotStore, Stored
 from tshrag_controller.store.store import Store
 
@@ -20,7 +28,22 @@ Mutation = Literal[
     "no-recover",  # an agent that starts does not look at what it left alive
     "no-term",  # no command is too old, whoever sent it; fences of DUTs hold
     "wall-clock",  # the monotonic clock jumps with the wall clock
+    "no-settle",  # a verdict does not wait for samples and output
+    "half-gang",  # jobs of a gang get places one by one
+    "last-first",  # who came last is served first
+    "no-holder",  # whoever tells the end of an attempt is believed
+    "early-grant",  # what an agent holds is given up after half of its time
+    "no-guard",  # what cannot be read is an exception
 ]
+BREAKS: dict[Mutation, str] = {
+    "no-settle": "I13",
+    "half-gang": "I17",
+    "last-first": "I27",
+    "no-holder": "I24",
+    "early-grant": "I6",
+    "no-guard": "I19",
+}
+"""What must break, and not just anything."""
 MUTATIONS: tuple[Mutation, ...] = get_args(Mutation)
 
 
@@ -81,3 +104,59 @@ class _NoDedup(HotStore):
     def store(self, message: SamplesMessage) -> Stored:
         self.set_mark(message.agent, "samples", message.spool, message.first_seq - 1)
         return super().store(message)
+
+
+@contextmanager
+def applied(mutation: Mutation | None) -> Iterator[None]:
+    """Take a rule out of the rooms of the product themselves, for as long as the block lasts."""
+    changes = _CHANGES.get(mutation or "", ())
+    kept = [(room, name, getattr(room, name)) for room, name, _ in changes]
+    for room, name, change in changes:
+        setattr(room, name, change(getattr(room, name)))
+    try:
+        yield
+    finally:
+        for room, name, was in kept:
+            setattr(room, name, was)
+
+
+def _last_first(was: Callable[..., Order]) -> Callable[..., Order]:
+    def order(lab: Lab, run: Run, job: Job) -> Order:
+        points, deadline, number, serial = was(lab, run, job)
+        return points, deadline, -number, -serial
+
+    return order
+
+
+def _believe(was: Callable[..., Attempt | None]) -> Callable[..., Attempt | None]:
+    def holder(
+        decision: Decision, agent: AgentId, seq: int, fence: Fence, cause: AttemptCause
+    ) -> Attempt | None:
+        attempt = decision.lab.attempts.get(fence)
+        return was(decision, attempt.agent if attempt else agent, seq, fence, cause)
+
+    return holder
+
+
+def _one_by_one(was: Callable[..., list[Job]]) -> Callable[..., list[Job]]:
+    return lambda *args: was(*args)[:1]
+
+
+def _throw(_: object) -> Callable[..., None]:
+    def set_aside(_self: object, subject: str, reason: str, data: bytes) -> None:
+        raise ValueError(f"{subject}: {reason}: {len(data)}")
+
+    return set_aside
+
+
+_CHANGES: dict[str, tuple[tuple[Any, str, Callable[[Any], Any]], ...]] = {
+    "no-settle": ((on_attempt, "is_stored", lambda _: lambda lab, attempt: True),),
+    "half-gang": ((schedule, "ready_of", _one_by_one),),
+    "last-first": ((queues, "order_of", _last_first),),
+    "no-holder": ((on_attempt, "holder", _believe),),
+    "early-grant": (
+        (beats, "LOST_S", lambda lost_s: lost_s / 2),
+        (contact, "GRANT_S", lambda _: -5.0),
+    ),
+    "no-guard": ((Outbox, "set_aside", _throw),),
+}

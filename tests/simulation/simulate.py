@@ -14,12 +14,12 @@ from pathlib import Path
 
 from tests.simulation.broker import Broker
 from tests.simulation.checker import Checker
-from tests.simulation.faults import Nemesis, World
+from tests.simulation.faults import VANISHING, Nemesis, World
 from tests.simulation.history import History, recorded
 from tests.simulation.lab import AgentProcess, ControllerProcess
 from tests.simulation.log_watch import LogWatch
 from tests.simulation.machines import Board, Machine
-from tests.simulation.mutations import MUTATIONS, Mutation, Rules
+from tests.simulation.mutations import MUTATIONS, Mutation, Rules, applied
 from tests.simulation.network import Connection, Network
 from tests.simulation.vloop import LIFE, VirtualLoop, run_virtual
 from tests.simulation.workload import Order, People, plan_orders
@@ -51,15 +51,21 @@ class Outcome:
         return f"seed={self.seed} commit={commit()}{mutation} digest={self.digest}: {said}"
 
 
-def simulate(seed: int, mutation: Mutation | None = None, verbose: bool = False) -> Outcome:
-    """Run a seed to its end; the same seed gives the same history."""
+def simulate(
+    seed: int, mutation: Mutation | None = None, verbose: bool = False, *, shared: bool = False
+) -> Outcome:
+    """Run a seed to its end; the same seed gives the same history.
+
+    With `shared` agents vanish again and again from boards that others reach, too.
+    """
     random.seed(seed)  # the product's own jitter
     Connection.count = 0
     folder = Path(tempfile.mkdtemp(prefix="sim-", dir=_memory()))
     level = logging.root.manager.disable
     logging.disable(logging.NOTSET if verbose else logging.CRITICAL)
     try:
-        return run_virtual(lambda loop: Lab(loop, seed, mutation, folder).play(verbose))
+        with applied(mutation):
+            return run_virtual(lambda loop: Lab(loop, seed, mutation, folder, shared).play(verbose))
     finally:
         logging.disable(level)
         shutil.rmtree(folder, ignore_errors=True)
@@ -69,8 +75,14 @@ class Lab:
     """All of one simulated lab."""
 
     def __init__(
-        self, loop: VirtualLoop, seed: int, mutation: Mutation | None, folder: Path
+        self,
+        loop: VirtualLoop,
+        seed: int,
+        mutation: Mutation | None,
+        folder: Path,
+        shared: bool = False,
     ) -> None:
+        self._is_shared = shared
         self._loop, self._seed, self._mutation = loop, seed, mutation
         self._rules = Rules(mutation)
         chance = self._chance("lab")
@@ -79,7 +91,7 @@ class Lab:
         self._network = Network(loop, self._broker, self._chance("network"))
         self._log = LogWatch(self._history)
         self._broker.on_append.append(self._log.on_append)
-        self._faults_s = chance.uniform(15.0, 60.0)
+        self._faults_s = chance.uniform(15.0, 60.0) + (45.0 if shared else 0.0)
         boards = 0
         self._agents: list[AgentProcess] = []
         for number in range(chance.randint(2, 5)):
@@ -128,10 +140,15 @@ class Lab:
 
     def _share(self, chance: random.Random) -> None:
         """Let a board be reached by another agent, too; a console has one owner."""
+        often = 1.0 if self._is_shared else 0.3
         for agent in self._agents:
             others = [each.machine for each in self._agents if each is not agent]
             for board in list(agent.machine.boards.values()):
-                if board.way == "ssh" and board.machine is agent.machine and chance.random() < 0.3:
+                if (
+                    board.way == "ssh"
+                    and board.machine is agent.machine
+                    and chance.random() < often
+                ):
                     board.is_shared = True
                     chance.choice(others).boards[board.name] = board
 
@@ -147,6 +164,7 @@ class Lab:
             controllers=self._controllers,
             history=history,
             chance=self._chance("faults"),
+            seed=self._seed,
         )
         loop.set_exception_handler(self._on_exception)
         with recorded(history, loop):
@@ -166,7 +184,7 @@ class Lab:
 
     async def _live(self, world: World) -> None:
         """Let everything happen, heal it, and wait until all is quiet."""
-        nemesis = Nemesis(world)
+        nemesis = Nemesis(world, VANISHING if self._is_shared else None)
         for process in (*world.processes, self._people):
             process.start()
         await nemesis.strike(self._faults_s)

@@ -6,11 +6,13 @@ import sys
 
 import pytest
 
-from tests.simulation.mutations import MUTATIONS, Mutation
+from tests.simulation.mutations import BREAKS, MUTATIONS, Mutation
 from tests.simulation.simulate import simulate
 
 CHUNKS, SEEDS = 12, 300
 MUTANT_SEEDS = 50
+SHARED_SEEDS = (3, 5, 8, 9)
+"""Leases run out in most of them."""
 
 
 @pytest.mark.slow
@@ -22,9 +24,19 @@ def test_whatever_befalls_a_lab_it_keeps_its_promises(chunk: int) -> None:
 
 
 @pytest.mark.slow
+def test_a_board_that_several_agents_reach_is_granted_when_nobody_has_it() -> None:
+    for seed in SHARED_SEEDS:
+        outcome = simulate(seed, shared=True)
+        assert not outcome.broken, str(outcome)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_lab_with_a_broken_rule_is_found_out(mutation: Mutation) -> None:
-    assert any(simulate(seed, mutation).broken for seed in range(1, 1 + MUTANT_SEEDS))
+    wanted = BREAKS.get(mutation, "")
+    shared = mutation == "early-grant"
+    outcomes = (simulate(seed, mutation, shared=shared) for seed in range(1, 1 + MUTANT_SEEDS))
+    assert any(said.startswith(wanted) for outcome in outcomes for said in outcome.broken)
 
 
 @pytest.mark.slow
