@@ -25,6 +25,7 @@ from tshrag_common.views import (
     SeriesView,
     Stopped,
 )
+from tshrag_common.why_requests import OutlookAnswer
 
 Verb = Literal[
     "submit", "plan", "cancel", "runs", "run", "jobs", "why", "stats", "health", "agents",
@@ -89,6 +90,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     park: bool = False  # keep what nobody can serve yet
     retry_of: str = ""
     baseline: str = ""  # a run; "none"; empty: the newest of this name that passed
+    outlook: bool = False  # tell how it looks for its first job, too
 
 
 class SubmitAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,6 +101,7 @@ class SubmitAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     jobs: int
     state: str = "waiting"
     warnings: tuple[str, ...] = ()
+    outlook: OutlookAnswer | None = None  # of its first job that waits, where asked for
 
 
 class WhyAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -46,6 +46,7 @@ class WorkLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     setup_s: Instant = 0.0
     need: Need = Need()
     count: Count = 1
+    preemptible: bool = False  # it may give way, and begins anew then
 
 
 class WorkDut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

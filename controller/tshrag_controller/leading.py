@@ -210,7 +210,7 @@ class Leading:
         limits = settings.limits
         self.rates = Rates(self._clock, limits.submits_per_s, limits.submit_burst)
         self._runs = runs = RunAnswers(
-            engine, store, self.feed, resolving, self._lab_clock, self.rates
+            engine, store, self.feed, resolving, self._lab_clock, self.rates, self._people.outlook
         )
         lab = LabAnswers(engine, store, self.beats, self._clock, about)
         self.prometheus = Prometheus(settings.prometheus, store, self.keeper, engine, lab)

@@ -40,6 +40,7 @@ class PeopleSide:
         self._flaky = FlakyAnswers(engine, store, clock)
         self._work = WorkAnswers(engine, store, clock)
         self.checking = Checking(engine, health)
+        self.outlook = self._outlook.outlook
 
     async def recall(self) -> None:
         await self._durations.recall()

@@ -145,6 +145,12 @@ def test_a_job_that_waits_says_for_whom_until_when_and_what_would_help(
     path = tmp_path / "measure.json"
     path.write_text(json.dumps(profile))
     assert tshrag("bo", "lease", ALPHA, "--for", "1h", "--reason", "bring-up").returncode == 0
+    told = said(tshrag("jo", "submit", str(path), "--json"))
+    look = told["outlook"]
+    assert isinstance(look, dict)
+    assert (look["reason"], look["start"]["low"] <= look["start"]["mid"]) == ("capacity", True)
+    assert f"DUT {ALPHA} is leased by video/bo" in look["sentence"]
+    assert tshrag("jo", "cancel", str(told["run"])).returncode == 0
     accepted = tshrag("jo", "submit", str(path))
     assert f"waits: DUT {ALPHA} is leased by video/bo (bring-up)" in accepted.stderr
     why = said(tshrag("jo", "why", "last", "--json"))

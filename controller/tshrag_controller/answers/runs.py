@@ -1,6 +1,8 @@
 """Answers about runs and jobs: submit, plan, cancel, list, why, watch."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -8,12 +10,13 @@ from tshrag_common import ids, requests as r
 from tshrag_common.criteria import CompiledCriterion
 from tshrag_common.criteria_compile import compile_criteria
 from tshrag_common.documents import MAX_BYTES
-from tshrag_common.errors import Invalid, NotFound, Problem, Refused, shown
+from tshrag_common.errors import Invalid, LabError, NotFound, Problem, Refused, shown
 from tshrag_common.ids import JobId, OrgId
 from tshrag_common.profile import Profile, canonical
 from tshrag_common.reading import profile_of
 from tshrag_common.reports import Ended
 from tshrag_common.views import PlaceView, ReasonView, RunView, Stopped
+from tshrag_common.why_requests import OutlookAnswer
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.answers.held import with_holds, with_reasons
 from tshrag_controller.answers.planning import narrowed, plan_answer
@@ -47,8 +50,9 @@ class RunAnswers:
         resolving: Resolving,
         clock: LabClock,
         rates: Rates,
+        outlook: Callable[[Asker, r.Named], Awaitable[OutlookAnswer]],
     ) -> None:
-        self._rates = rates
+        self._rates, self._outlook = rates, outlook
         self._engine, self._store, self._feed = engine, store, feed
         self._resolving, self._clock = resolving, clock
         self._turns = Turns()
@@ -58,7 +62,12 @@ class RunAnswers:
         self._rates.take(asker.org)
         names = [asked.run, f"{asker.org} {asked.key}"] if asked.key else [asked.run]
         async with self._turns.of(*names):
-            return await self._submit(asker, asked)
+            answer = await self._submit(asker, asked)
+        if asked.outlook:
+            with suppress(LabError):  # it is accepted: nothing that is wrong here may hide that
+                found = await self._outlook(asker, r.Named(id=answer.run))
+                answer = msgspec.structs.replace(answer, outlook=found)
+        return answer
 
     async def _submit(self, asker: Asker, asked: r.Submit) -> r.SubmitAnswer:
         before = await self._known(asker.org, asked)

@@ -124,6 +124,7 @@ def _rows(found: Sequence[Figures]) -> list[tuple[str, ...]]:
         row("setups made", *(str(each.setups) for each in found)),
         row("setups avoided", *(str(each.setups_avoided) for each in found)),
         row("setup time saved", *(span(each.setup_saved_s) for each in found)),
+        row("preempted", *(str(each.preempted) for each in found)),
         row("fairness (Jain)", *(f"{each.fairness:.3f}" for each in found)),
     ]
 

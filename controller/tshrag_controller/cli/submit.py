@@ -3,16 +3,15 @@
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import reduce
 from typing import Any
 
 import click
 import msgspec
 
-from tshrag_common import ids, requests as r, why_requests as wr
+from tshrag_common import ids, requests as r
 from tshrag_common.client import Client
-from tshrag_common.errors import Invalid, LabError, Refused
+from tshrag_common.errors import Invalid, Refused
 from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import ask, run_named
 from tshrag_controller.cli.context import Connection
@@ -103,24 +102,9 @@ async def _submitted(lab: Client, draft: Draft, request: r.Submit, shown: Any) -
     loads = await hand_in(lab, draft, shown)
     shown.say("resolving and planning")
     try:
-        answer = await lab.submit(msgspec.structs.replace(request, loads=loads))
+        return await lab.submit(msgspec.structs.replace(request, loads=loads))
     except Invalid as invalid:
         raise draft.placed(invalid) from None
-    return await _with_outlook(lab, answer)
-
-
-async def _with_outlook(lab: Client, answer: r.SubmitAnswer) -> "_Submitted":
-    """Add how it looks for the first job of the run; nothing where it has ended already."""
-    with suppress(LabError):  # the run is accepted: whatever is wrong here must not hide that
-        found = await lab.outlook(answer.run)
-        return _Submitted(**msgspec.structs.asdict(answer), outlook=found)
-    return _Submitted(**msgspec.structs.asdict(answer))
-
-
-class _Submitted(r.SubmitAnswer, frozen=True, kw_only=True, omit_defaults=True):
-    """The run is accepted; and how it looks for its first job."""
-
-    outlook: wr.OutlookAnswer | None = None
 
 
 def _request(draft: Draft, given: dict[str, Any]) -> r.Submit:
@@ -137,6 +121,7 @@ def _request(draft: Draft, given: dict[str, Any]) -> r.Submit:
         seed=given["seed"],
         park=given.get("park", False),
         baseline=given.get("baseline") or "",
+        outlook=True,
     )
 
 
@@ -167,7 +152,7 @@ def _told(
         [answer.run],
     )
     if output == "table":
-        if isinstance(answer, _Submitted) and answer.outlook is not None:
+        if answer.outlook is not None:
             render.note(summary(answer.outlook))
         render.note(f"watch it with 'tshrag watch {answer.run}'")
 
@@ -249,5 +234,6 @@ async def submitted_again(lab: Client, name: str, duts: tuple[str, ...] = ()) ->
             seed=before.run.seed,
             loads=loads,
             retry_of=before.run.id,
+            outlook=True,
         )
     )

@@ -198,5 +198,10 @@ def _spec(line: WorkLine) -> JobSpec:
         need = replace(need, group=Group(key=line.group, digest=digest))
     limit_s = 2 * (line.seconds + line.setup_s) + 3600.0
     return JobSpec(
-        kind="command", argv=(line.name,), need=need, timeout_s=limit_s, on_fail="continue"
+        kind="command",
+        argv=(line.name,),
+        need=need,
+        timeout_s=limit_s,
+        on_fail="continue",
+        preemptible=line.preemptible,
     )

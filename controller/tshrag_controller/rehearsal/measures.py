@@ -38,6 +38,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     unfit: dict[str, int]  # why no place of the lab could serve it -> jobs
     left: int  # jobs that never got a place
     took_s: float = 0.0  # of real time
+    preempted: int = 0  # attempts that gave way: their work was lost
 
 
 def figures(policy: str, hosts: Sequence[AgentFacts], outcome: Outcome) -> Figures:
@@ -69,6 +70,7 @@ def figures(policy: str, hosts: Sequence[AgentFacts], outcome: Outcome) -> Figur
         setup_saved_s=sum(each.line.setup_s for each in found),
         unfit=dict(unfit),
         left=outcome.left,
+        preempted=outcome.preempted,
     )
 
 

@@ -15,12 +15,12 @@ from tshrag_common import ids
 from tshrag_common.errors import Invalid
 from tshrag_common.ids import AgentId, DutId, Fence, OrgId, RunId
 from tshrag_common.inventory import AgentFacts
-from tshrag_common.reports import AnyReport, Ended, Hello, ReportBatch
+from tshrag_common.reports import AnyReport, Ended, Hello, ReportBatch, Started
 from tshrag_common.work import WorkLine
 from tshrag_controller.core.apply import forget
-from tshrag_controller.core.decision import Decision, ForgetRun, SendStart
+from tshrag_controller.core.decision import Decision, Effect, ForgetRun, SendCancel, SendStart
 from tshrag_controller.core.events import RunAdmitted
-from tshrag_controller.core.lab import Lab
+from tshrag_controller.core.lab import PREEMPTED, Lab
 from tshrag_controller.core.on_agent import on_reports
 from tshrag_controller.core.on_run import on_submit
 from tshrag_controller.core.on_tick import next_due, on_tick
@@ -51,6 +51,7 @@ class Outcome(msgspec.Struct, frozen=True):
     played: tuple[Played, ...]
     unfit: tuple[str, ...]  # why, one a job
     left: int
+    preempted: int = 0  # attempts that gave way
 
 
 class _Live(msgspec.Struct, frozen=True):
@@ -81,6 +82,7 @@ class Stage:
         self._jobs = 0
         self._played: list[Played] = []
         self._unfit: list[str] = []
+        self._preempted = 0
         self._decision.happen(PolicySet(policy=variant.policy))
         for facts in hosts:
             self._report(facts.agent, Hello(at=self._now, facts=facts))
@@ -101,7 +103,7 @@ class Stage:
             if steps % 256 == 0:
                 tell(len(self._played))
         left = self._jobs - len(self._played) - len(self._unfit)
-        return Outcome(tuple(self._played), tuple(self._unfit), left)
+        return Outcome(tuple(self._played), tuple(self._unfit), left, self._preempted)
 
     def _next(self) -> int | None:
         """Return the next instant at which something happens; None: nothing ever will."""
@@ -141,16 +143,46 @@ class Stage:
             schedule(decision)
             self._lab.sequence += 1
             self._lab.turn_fences = 0
-            given = 0
-            for effect in decision.effects:
-                if isinstance(effect, SendStart):
-                    self._begin(effect.agent, effect.fence)
-                    given += 1
-                elif isinstance(effect, ForgetRun) and effect.run in self._lab.runs:
-                    forget(self._lab, effect.run)
+            begun, stopped = self._carry_out(decision.effects)
             self._decision = Decision(self._lab, self._now)
-            if not given:
+            for fence in begun:
+                if self._live[fence].line.preemptible:
+                    self._report(self._live[fence].agent, Started(at=self._now, fence=fence))
+            for fence in stopped:
+                self._stop(fence)
+            if not begun and not stopped:
                 return
+
+    def _carry_out(self, effects: Sequence[Effect]) -> tuple[list[Fence], list[Fence]]:
+        """Return which attempts have begun, and which have to give way."""
+        begun: list[Fence] = []
+        stopped: list[Fence] = []
+        for effect in effects:
+            if isinstance(effect, SendStart):
+                self._begin(effect.agent, effect.fence)
+                begun.append(effect.fence)
+            elif isinstance(effect, SendCancel) and self._gives_way(effect.fence):
+                stopped.append(effect.fence)
+            elif isinstance(effect, ForgetRun) and effect.run in self._lab.runs:
+                forget(self._lab, effect.run)
+        return begun, stopped
+
+    def _gives_way(self, fence: Fence) -> bool:
+        attempt = self._lab.attempts.get(fence)
+        is_stopped = attempt is not None and self._lab.jobs[attempt.job].stop == PREEMPTED
+        return is_stopped and fence in self._live
+
+    def _stop(self, fence: Fence) -> None:
+        """End what gives way: its work is lost, its job begins anew later."""
+        live = self._live.pop(fence)
+        self._preempted += 1
+        if live.dut is not None:
+            self._carried.pop(live.dut, None)
+        ended = Ended(
+            at=self._now, fence=fence, outcome="cancelled", started_at=live.began,
+            carries=() if live.dut is not None else None,
+        )  # fmt: skip
+        self._report(live.agent, ended)
 
     def _begin(self, agent: AgentId, fence: Fence) -> None:
         attempt = self._lab.attempts[fence]
@@ -169,7 +201,9 @@ class Stage:
         heappush(self._ends, (self._now + round((line.seconds + extra_s) * 1e6), fence))
 
     def _finish(self, fence: Fence) -> None:
-        live = self._live.pop(fence)
+        live = self._live.pop(fence, None)
+        if live is None:
+            return  # it gave way meanwhile
         ended = Ended(
             at=self._now, fence=fence, outcome=live.line.outcome, started_at=live.began,
             carries=(live.digest,) if live.digest else () if live.dut is not None else None,

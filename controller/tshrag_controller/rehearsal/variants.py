@@ -51,15 +51,15 @@ def variant_of(text: str, lab: Policy) -> Variant:
 
 def _weight(word: str) -> tuple[str, float]:
     key, _, value = word.partition("=")
-    known = [field.name for field in fields(Policy) if field.type is not dict and _is_number(field)]
+    known = {field.name: field.default for field in fields(Policy) if _is_number(field)}
     if key not in known:
         fix = did_you_mean(key, known) or f"known: {', '.join(known)}"
         raise Refused("--policy", f"no weight {key!r}", fix, code="policy")
     try:
-        return key, float(value)
+        return key, int(value) if isinstance(known[key], int) else float(value)
     except ValueError:
         raise Refused("--policy", f"{key} is {value!r}, no number", code="policy") from None
 
 
 def _is_number(field: object) -> bool:
-    return isinstance(getattr(field, "default", None), float)
+    return type(getattr(field, "default", None)) in (int, float)

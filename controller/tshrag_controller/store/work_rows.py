@@ -66,5 +66,6 @@ def _row(row: tuple[Any, ...], since: int) -> WorkRow:
         what="job" if spec.is_placed else "sleep",
         outcome="passed" if state == "passed" else "failed",
         need=spec.need if spec.is_placed else WorkLine(at=0, seconds=0).need,
+        preemptible=spec.preemptible,
     )
     return WorkRow(line=line, ran=bool(ran_us) or not spec.is_placed)

@@ -81,6 +81,32 @@ def test_two_gangs_for_the_same_boards_go_one_after_the_other() -> None:
     assert states(lab, two) == ["assigned"] * 2
 
 
+@pytest.mark.parametrize("hold", ["job", "run"])
+@pytest.mark.parametrize("seed", range(10))
+def test_gangs_that_name_the_same_boards_in_opposite_order_never_wait_for_each_other(
+    hold: str, seed: int
+) -> None:
+    chance = random.Random(seed)
+    lab = TestLab()
+    kinds = [f"kind{number}" for number in range(4)]
+    lab.hello("a1", duts=[a_dut(f"b{kind}", kind) for kind in kinds[:2]])
+    lab.hello("a2", duts=[a_dut(f"b{kind}", kind, agent="a2") for kind in kinds[2:]])
+    runs = []
+    for number in range(1, 7):
+        order = kinds if number % 2 else kinds[::-1]
+        specs = [on_board(f"r{kind}", kind, hold) for kind in order]
+        runs.append(lab.submit(a_gang(*specs), number))
+    for _ in range(200):
+        lab.pass_time(1)
+        live = [fence for agent in lab.lab.agents.values() for fence in agent.fences]
+        assert len({lab.lab.jobs[lab.lab.attempts[each].job].run for each in live}) <= 1
+        assert live or all(set(states(lab, run)) == {"passed"} for run in runs), "all stand still"
+        if not live:
+            return
+        lab.ended(chance.choice(sorted(live)))
+    raise AssertionError([states(lab, run) for run in runs])
+
+
 def test_a_stream_of_single_jobs_does_not_starve_a_gang() -> None:
     lab = a_lab(3)
     number = 1

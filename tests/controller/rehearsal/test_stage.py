@@ -65,6 +65,20 @@ def test_priority_counts_but_not_for_fifo() -> None:
         assert outcome.played[1].line.name == second
 
 
+def test_what_may_gives_way_and_begins_anew_under_each_policy() -> None:
+    work = [board_job(0, 500, name="low", priority=0, preemptible=True)]
+    work += [board_job(100, 10, name="urgent", priority=100)]
+    for policy, began, preempted in (
+        ("lab", 100, 1), ("preempt_gap=100", 100, 1), ("preempt_most=0", 500, 0),
+        ("preempt_after_s=200", 200, 1), ("fifo", 500, 0),
+    ):  # fmt: skip
+        outcome, found = rehearsed(work, policy=policy)
+        starts = {each.line.name: round(each.began_s) for each in outcome.played}
+        assert starts["urgent"] == began, policy
+        assert found.preempted == preempted
+        assert len(outcome.played) == 2, "both come to their end"
+
+
 def test_jobs_of_a_run_keep_their_order_and_gangs_start_together() -> None:
     work: list[dict[str, object]] = [
         board_job(0, 5, run="r", serial=1),
@@ -123,6 +137,7 @@ LINE = st.fixed_dictionaries(
         "setup_s": st.integers(0, 20),
         "group": st.sampled_from(["v1", "v2"]),
         "count": st.integers(1, 3),
+        "preemptible": st.booleans(),
     },
 )
 
