@@ -12,6 +12,7 @@ _KINDS = (
     ("broker", ("nats-server",)),
     ("controller", ("tshrag_controller.daemon",)),
     ("agent", ("tshrag_agent", "run")),
+    ("fleet", ("benchmarks.fleet",)),
 )
 
 

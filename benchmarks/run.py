@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import (
     bench_boards,
     bench_console,
+    bench_fleet,
     bench_growth,
     bench_jobs,
     bench_judge,
@@ -33,6 +34,7 @@ BENCHES: dict[str, Measure] = {
     "latency": bench_latency.measure,
     "samples": bench_samples.measure,
     "memory": bench_memory.measure,
+    "fleet": bench_fleet.measure,
     "growth": bench_growth.measure,
     "schedule": bench_schedule.measure,
     "boards": bench_boards.measure,

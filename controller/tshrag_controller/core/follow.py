@@ -44,6 +44,8 @@ def after_end(decision: Decision, job: Job) -> None:
 
 def skip_shut(decision: Decision, run: Run) -> None:
     """Skip jobs whose gates nobody can open any more: everything else of the run has ended."""
+    if run.open_jobs > decision.lab.indexes.gated.get(run.id, 0):
+        return  # one that is open has no gate: no look at all the others at each end
     jobs = _open_jobs(decision.lab, run)
     if not jobs or any(not is_shut(run, job) or job.missing for job in jobs):
         return

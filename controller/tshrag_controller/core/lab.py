@@ -277,6 +277,7 @@ class Indexes:
     gang_jobs: dict[tuple[RunId, int], list[int]] = field(default_factory=dict)  # serials
     gangs: dict[tuple[RunId, int], set[JobId]] = field(default_factory=dict)  # members that wait
     preemptible: set[Fence] = field(default_factory=set)  # attempts, some of which have ended
+    gated: dict[RunId, int] = field(default_factory=dict)  # jobs of it that wait for samples
     looks: set[int] = field(default_factory=set)  # instants at which a timer makes a pass
     group_open: dict[str, int] = field(default_factory=dict)  # setup -> jobs that have not ended
     undo_look: set[DutId] = field(default_factory=set)  # a teardown may be due, or not any more

@@ -29,6 +29,9 @@ def index_run(lab: Lab, run: Run) -> None:
         for before in planned.after:
             children.setdefault(before, []).append(planned.serial)
     lab.indexes.children[run.id] = children
+    gates = {number for number, spec in enumerate(run.plan.specs) if spec.when is not None}
+    if gates:
+        lab.indexes.gated[run.id] = sum(planned.spec in gates for planned in run.plan.jobs)
     for planned in run.plan.jobs:
         if planned.gang:
             gang = lab.indexes.gang_jobs.setdefault((run.id, planned.gang), [])
@@ -39,6 +42,7 @@ def unindex_run(lab: Lab, run: Run) -> None:
     """Drop what `index_run` added; a need that nobody else has goes with it."""
     indexes = lab.indexes
     indexes.children.pop(run.id, None)
+    indexes.gated.pop(run.id, None)
     for gang in {planned.gang for planned in run.plan.jobs if planned.gang}:
         indexes.gang_jobs.pop((run.id, gang), None)
         indexes.gangs.pop((run.id, gang), None)

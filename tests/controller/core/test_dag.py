@@ -1,7 +1,10 @@
 import pytest
 from hypothesis import given, strategies as st
 
+from tests.support.builders import TestLab, a_plan
+from tshrag_common.ids import JobId
 from tshrag_controller.core.dag import Progress, is_ordered, order
+from tshrag_controller.core.lab import Job
 
 graphs = st.integers(1, 12).flatmap(
     lambda size: st.tuples(*(st.sets(st.integers(0, max(node - 1, 0))) for node in range(size)))
@@ -56,3 +59,22 @@ def test_a_failure_takes_along_a_chain_of_any_length(size: int) -> None:
     progress = Progress({node: [node - 1] if node else [] for node in range(size)})
     assert progress.failed(0) == list(range(1, size))
     assert progress.is_over
+
+
+class CountedJobs(dict[JobId, Job]):
+    """Jobs of a Lab, and how often one was looked up."""
+
+    looks = 0
+
+    def __getitem__(self, name: JobId) -> Job:
+        self.looks += 1
+        return super().__getitem__(name)
+
+
+def test_the_end_of_a_job_is_no_look_at_all_the_others() -> None:
+    lab = TestLab()
+    lab.hello(slots=4)
+    run = lab.submit(a_plan(*[()] * 1000))
+    lab.lab.jobs = jobs = CountedJobs(lab.lab.jobs)
+    lab.ended(lab.fence(run, 1))
+    assert jobs.looks < 100
