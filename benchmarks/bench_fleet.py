@@ -116,14 +116,14 @@ class _Running:
         await self.mark()
         before, began = self._measured.costs(), time.perf_counter()
         answers: list[float] = []
-        submitted = 0
-        while (gone := time.perf_counter() - began) < window_s:
-            if submitted < gone * jobs_per_s:
-                submitted += await self._submit()
-            asked = time.perf_counter()
-            await self._client.health()
-            answers.append((time.perf_counter() - asked) * 1e3)
-            await asyncio.sleep(0.02 if jobs_per_s else 0.2)
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(self._work(began, jobs_per_s))
+            while time.perf_counter() - began < window_s:
+                asked = time.perf_counter()
+                await self._client.health()
+                answers.append((time.perf_counter() - asked) * 1e3)
+                await asyncio.sleep(0.1)
+            work.cancel()
         took, after, seen = time.perf_counter() - began, self._measured.costs(), await self.mark()
         health = await self._client.health()
         cpu = {kind: 100 * (after[kind] - before[kind]).all_s / took for kind in before}
@@ -139,6 +139,15 @@ class _Running:
             online=await self.online(),
             seen=seen,
         )
+
+    async def _work(self, began: float, jobs_per_s: float) -> None:
+        """Submit at that rate and no faster, for ever."""
+        submitted = 0
+        while jobs_per_s:
+            if submitted < (time.perf_counter() - began) * jobs_per_s:
+                submitted += await self._submit()
+            else:
+                await asyncio.sleep(0.02)
 
     async def _submit(self) -> int:
         nop = {"command": "true"}

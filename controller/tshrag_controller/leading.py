@@ -42,7 +42,7 @@ from tshrag_controller.engine import Engine, LabClock
 from tshrag_controller.feed import Feed
 from tshrag_controller.hearing import Hearing
 from tshrag_controller.ingest import Ingest
-from tshrag_controller.intake.beat_messages import BeatMessages, StoredMarks
+from tshrag_controller.intake.beat_messages import BeatMessages, StoredMarks, serve_beats
 from tshrag_controller.intake.beats import Beats
 from tshrag_controller.intake.rates import Rates
 from tshrag_controller.intake.reports import ReportIntake
@@ -161,7 +161,7 @@ class Leading:
         verbs, plain = self._verbs(), self._bus.plain
         self._requests = Verbs(verbs, plain, self._broker.durable, aside, self._node)
         self._beat_messages = BeatMessages(self.beats, aside)
-        self._beats_served = Served(self._bus, "beat", self._beat_messages.answer, 64)
+        self._beats_served = serve_beats(self._bus, self._beat_messages)
         self._blobs_served = Served(self._bus, "blob", agent_blobs.answer, 16)
         self._requests_served = Served(self._bus, "request", self._answer_request, AT_ONCE)
         self._lead_served = Served(self._bus, "lead", self._answer_lead, 1)

@@ -9,6 +9,12 @@ from tshrag_common.ids import AgentId
 from tshrag_common.reports import Heartbeat, SpoolState
 from tshrag_controller.ingest import Mark
 from tshrag_controller.intake.beats import Beats, Confirmed
+from tshrag_controller.intake.served import Answering, Served
+
+AT_ONCE = 1024
+"""Of a turn: those that come while a frame is stored wait for the next one, all together."""
+STALE_S = 3.0
+"""An agent waits no longer for the answer of a beat; its next one comes soon."""
 
 SetAside = Callable[[str, str, bytes], None]
 
@@ -42,6 +48,11 @@ class BeatMessages:
             self._set_aside(message.subject, error.line, message.data)
             return None
         return beat
+
+
+def serve_beats(bus: Answering, messages: BeatMessages) -> Served:
+    """Return what answers beats on a bus."""
+    return Served(bus, "beat", messages.answer, AT_ONCE, STALE_S)
 
 
 class StoredMarks:

@@ -28,15 +28,18 @@ class Served:
         name: str,
         answer: Callable[[Message], Awaitable[bytes | None]],
         at_once: int,
+        stale_s: float = 0.0,
     ) -> None:
+        """Serve so many at once; after `stale_s` (0: never) nobody waits for an answer any more."""
         self._bus, self.name, self._answer, self._at_once = bus, name, answer, at_once
-        self._waiting: asyncio.Queue[Message] = asyncio.Queue(MOST_WAITING)
+        self._stale_s = stale_s
+        self._waiting: asyncio.Queue[tuple[float, Message]] = asyncio.Queue(MOST_WAITING)
         self.dropped = 0
 
     def hear(self, message: Message) -> None:
         """Queue a message; one too many is dropped and counted, and its asker asks again."""
         try:
-            self._waiting.put_nowait(message)
+            self._waiting.put_nowait((asyncio.get_running_loop().time(), message))
         except asyncio.QueueFull:
             self.dropped += 1
 
@@ -48,7 +51,10 @@ class Served:
 
     async def _serve_one_by_one(self) -> None:
         while True:
-            message = await self._waiting.get()
+            heard_at, message = await self._waiting.get()
+            if 0 < self._stale_s < asyncio.get_running_loop().time() - heard_at:
+                self.dropped += 1  # a backlog of what is late already would make all late
+                continue
             try:
                 data = await self._answer(message)
                 if data is not None:
