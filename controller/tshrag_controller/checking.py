@@ -16,6 +16,7 @@ from tshrag_common.errors import LabError, NotFound
 from tshrag_common.ids import DEFAULT_ORG, DutId
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core import events as e
+from tshrag_controller.core.console_events import DutSigned
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.health import Rules, due, on_check
 from tshrag_controller.engine import Engine
@@ -40,6 +41,7 @@ class Checking:
         self._rules = Rules(
             every_s=table.every_s,
             after_errors=table.after_errors,
+            after_crashes=table.after_crashes,
             recheck_s=table.recheck_s,
             profiles=table.profiles,
         )
@@ -48,7 +50,7 @@ class Checking:
     def on_commit(self, frame: Frame) -> None:
         """Look at once where something went wrong, came or was taken out of service."""
         for event in frame.events:
-            if isinstance(event, e.AgentSeen) or (
+            if isinstance(event, e.AgentSeen | DutSigned) or (
                 isinstance(event, e.AttemptEnded) and event.ended.outcome == "error"
             ):
                 self._soon.set()

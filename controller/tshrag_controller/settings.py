@@ -100,6 +100,7 @@ class HealthTable(msgspec.Struct, frozen=True, kw_only=True):
 
     every_s: Annotated[float, msgspec.Meta(ge=0, le=366 * 86_400)] = 0.0
     after_errors: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 3
+    after_crashes: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     recheck_s: Annotated[float, msgspec.Meta(ge=1, le=366 * 86_400)] = 600.0
     profiles: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 

@@ -202,7 +202,7 @@ def _attempt_ended(lab: Lab, event: e.AttemptEnded, at: int) -> None:
     attempt.outcome, attempt.setup = ended.outcome, ended.setup
     attempt.samples_upto, attempt.output_upto = ended.samples_upto, ended.output_upto
     if attempt.dut is not None:
-        apply_health.note_outcome(lab, attempt.dut, ended.outcome)
+        apply_health.note_outcome(lab, attempt.dut, ended.outcome, ended.fence)
     job = lab.jobs[attempt.job]
     if job.fence == ended.fence and not JOB.is_final(job.state):
         job.state = JOB.next(job.state, JobCause.COLLECT)

@@ -30,6 +30,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     every_s: float = 0.0
     after_errors: int = 0
+    after_crashes: int = 0
     recheck_s: float = 600.0
     profiles: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
 
@@ -67,6 +68,8 @@ def _why(lab: Lab, rules: Rules, row: DutRow, now: int) -> str:
         return "it is quarantined" if health.at + wait_us <= now else ""
     if rules.after_errors and health.faults >= rules.after_errors:
         return f"{health.faults} infrastructure errors in a row"
+    if rules.after_crashes and len(health.crashed) >= rules.after_crashes:
+        return f"it crashed under {len(health.crashed)} runs in a row"
     if rules.every_s and (health.at or now) + round(rules.every_s * S) <= now:
         return "it is time"
     return "it is new" if rules.every_s and not health.at else ""

@@ -86,6 +86,10 @@ class Health:
     run: str = ""
     state: str = ""  # how the newest that has ended did so
     faults: int = 0  # infrastructure errors in a row
+    crashed: tuple[str, ...] = ()  # runs in a row under which its console told of a crash
+    crash: int = 0  # the fence of the newest such attempt
+    before: tuple[str, ...] = ()  # what `crashed` was before attempt `ended`, which told of none
+    ended: int = 0
 
 
 @dataclass(slots=True)

@@ -3,12 +3,14 @@
 import pytest
 
 from tests.support.builders import ORG, TestLab, a_dut, a_plan, a_run_id, a_spec, board
-from tshrag_common.ids import DutId
+from tshrag_common.ids import AgentId, DutId, Fence
 from tshrag_common.jobs import Need, Target
-from tshrag_common.reports import Outcome
+from tshrag_common.reports import ConsoleSigned, Outcome
+from tshrag_common.signs import SignKind
 from tshrag_controller.core.events import RunAdmitted
 from tshrag_controller.core.health import Rules, due, on_check
 from tshrag_controller.core.intent_events import IntentSet
+from tshrag_controller.core.on_console import on_signed
 from tshrag_controller.core.on_intent import on_set
 from tshrag_controller.core.revive import recorded, revive
 
@@ -104,6 +106,36 @@ def test_infrastructure_errors_in_a_row_order_a_check_and_a_success_ends_the_row
     run = lab.submit(a_plan((), spec=ANY), 9)
     lab.ended(lab.fence(run), "error")
     assert reasons(lab, rules) == ["2 infrastructure errors in a row"]
+
+
+def crash(lab: TestLab, fence: Fence, sign: SignKind = "panic") -> None:
+    report = ConsoleSigned(at=1, dut=B1, sign=sign, text="x", fence=fence)
+    on_signed(lab.begin(), AgentId("a1"), report)
+    lab.end()
+
+
+def test_crashes_under_several_runs_in_a_row_order_a_check() -> None:
+    rules = Rules(after_crashes=2, profiles={"pi": "pi.yaml"})
+    lab = a_lab()
+
+    def run_once(number: int, *signs: SignKind, late: bool = False) -> None:
+        fence = lab.fence(lab.submit(a_plan((), spec=ANY), number))
+        for sign in () if late else signs:
+            crash(lab, fence, sign)
+        lab.ended(fence, "failed")
+        for sign in signs if late else ():
+            crash(lab, fence, sign)
+
+    run_once(1, "panic", "oops")
+    run_once(2, "login")
+    run_once(3, "oops")
+    assert reasons(lab, rules) == [], "a run without a crash has ended the row"
+    run_once(4, "kasan", late=True)
+    assert reasons(lab, rules) == ["it crashed under 2 runs in a row"]
+    assert reasons(lab, Rules(profiles={"pi": "pi.yaml"})) == []
+    checked(lab, "failed")
+    assert lab.lab.duts[B1].intent is not None
+    assert lab.lab.people.health[B1].crashed == ()
 
 
 def test_what_an_operator_has_taken_out_is_neither_checked_nor_taken_back() -> None:
