@@ -33,6 +33,7 @@ from tshrag_common.channel.console_words import (
 from tshrag_common.channel.wants import ConsoleWant
 from tshrag_common.commands import ServeChannel
 from tshrag_common.errors import ErrorReport, LabError, NotFound, PolicyDenied
+from tshrag_common.escapes import shown_again
 from tshrag_common.ids import DutId, Fence, OrgId
 
 TYPE_S = 20.0
@@ -193,7 +194,8 @@ class _Attached:
         await self._tell(self._server.status(self._dut, self._console))
         most = min(self._want.scrollback_bytes, SCROLLBACK_MOST)
         if most > 0:
-            await self._channel.write(self._console.ring.tail(most))
+            tail = self._console.ring.tail(most)
+            await self._channel.write(tail if self._want.exact else shown_again(tail))
 
     async def _show(self, watcher: Watcher) -> None:
         while True:
@@ -275,4 +277,4 @@ def author_of(command: ServeChannel) -> str:
 
 
 def _without_take(want: ConsoleWant) -> ConsoleWant:
-    return ConsoleWant(scrollback_bytes=want.scrollback_bytes)
+    return replace(want, take=False)

@@ -301,10 +301,35 @@ def test_pyserial_sets_speed_and_break_by_rfc2217(lab: Path) -> None:
     assert "-- stop_bits 2 (default/owner-" in found
 
 
+def answers_typed(lab: Path) -> bool:
+    """Tell whether a terminal has answered to the board, since the last line was typed."""
+    shown = run_cli("console", "b1", "--log", "--since", "5m", state=lab).stdout
+    typed = [line for line in shown.splitlines() if " >> " in line]
+    return any(r">> \x1b[" in line or r"\x1b[?" in line for line in typed)
+
+
+def test_what_a_board_said_before_is_not_answered_by_the_terminal(lab: Path, tmux: Tmux) -> None:
+    """Questions in the scrollback would be answered by tmux, and the answers typed to the board."""
+    raw(lab, "printf 'quest-%s\\033[c\\033[6n\\033[5n\\033]2;evil\\007' ion\r")
+    start_console(tmux)
+    tmux.sees("quest-ion")
+    tmux.keys("echo asked-$((1+1))", "Enter")
+    tmux.sees("asked-2")
+    assert not answers_typed(lab)
+    tmux.keys("C-]", "q")
+    raw(lab, "printf 'quest-%s\\033[c' again\r")
+    start_console(tmux, "--exact")
+    wait_for(partial(answers_typed, lab), PATIENCE_S)  # as every terminal does with what is said
+    tmux.keys("C-c")
+    tmux.keys("C-]", "q")
+
+
 PTY_TOOLS = {
     "picocom": ["picocom", "-q", "-b", "115200", "--noreset", "{path}"],
     "tio": ["tio", "-b", "115200", "{path}"],
     "socat": ["socat", "-", "{path},rawer"],
+    "minicom": ["minicom", "-o", "-b", "115200", "-D", "{path}"],
+    "screen": ["screen", "{path}", "115200"],
 }
 
 

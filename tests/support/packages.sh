@@ -14,6 +14,8 @@ busybox busybox
 socat socat
 tmux tmux
 picocom picocom
+minicom minicom
+screen screen
 tio tio
 ser2net ser2net
 ipmitool ipmitool

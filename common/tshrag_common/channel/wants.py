@@ -13,6 +13,7 @@ class ConsoleWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, ta
 
     scrollback_bytes: int = 4096
     take: bool = False  # the right to write, from another who shares the lease
+    exact: bool = False  # the scrollback too: else what a terminal answers or obeys is left out
 
 
 class EchoWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="echo"):

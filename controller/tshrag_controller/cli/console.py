@@ -33,6 +33,7 @@ from tshrag_controller.cli.context import Connection
 @click.option("--for", "for_s", type=options.Seconds(), default="2h", help="Lease, renewed.")
 @click.option("--linger", type=options.Seconds(), default="2s", help="--raw: after stdin's end.")
 @click.option("--scrollback", metavar="SIZE", default="4KiB", help="Of what was said before.")
+@click.option("--exact", is_flag=True, help="Scrollback with all its escape sequences.")
 @click.option("--escape", default="^]", show_default=True, help="The key for orders.")
 @click.option("--log", "shows_log", is_flag=True, help="Show the record instead.")
 @click.option("--grep", "pattern", metavar="PATTERN", help="Lines of the record it finds.")
@@ -76,6 +77,7 @@ def _wishes(dut: str, given: dict[str, object]) -> Wishes:
         writes=not given["watch"],
         must_write=programs and not given["watch"],
         take=bool(given["take"]),
+        exact=bool(given["exact"]),
         for_s=float(str(given["for_s"])),
         scrollback_bytes=0 if programs else int(quantity(str(given["scrollback"]), "size").value),
     )

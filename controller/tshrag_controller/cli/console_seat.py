@@ -29,6 +29,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     take: bool = False
     for_s: float = 7200.0
     scrollback_bytes: int = 4096
+    exact: bool = False  # scrollback as it was said
 
 
 class Seat:
@@ -74,7 +75,9 @@ async def seated(lab: Client, wishes: Wishes) -> AsyncIterator[Seat]:
 
     """
     async with channels_of(lab) as channels, AsyncExitStack() as stack:
-        want = ConsoleWant(scrollback_bytes=wishes.scrollback_bytes, take=wishes.take)
+        want = ConsoleWant(
+            scrollback_bytes=wishes.scrollback_bytes, take=wishes.take, exact=wishes.exact
+        )
         watching = "" if wishes.writes else "as asked"
 
         async def opened(write: bool) -> Channel:
