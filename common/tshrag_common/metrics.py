@@ -200,20 +200,23 @@ def check_size(batch: SampleBatch) -> None:
         raise BadMetric("batch", f"{said}, at most {MAX_SERIES} with {MAX_SAMPLES}", code="limit")
 
 
-def check_series(series: Series) -> None:
-    """Refuse a series with a bad key, columns, times or values."""
+def check_series(series: Series) -> tuple[int, int]:
+    """Refuse a series with a bad key, columns, times or values; return its first and last time."""
     if len(series.key) > MAX_KEY or not _KEY.fullmatch(series.key):
         raise BadMetric("batch", f"{shown(series.key)} is no metric key")
     sizes = {len(series.times), len(series.values), len(series.durations or series.times)}
     if len(sizes) != 1 or len(series.times) % 8 or not series.times:
         raise BadMetric(series.key, f"columns of {sorted(sizes)} bytes", code="metric_value")
     times, values = series.columns()
-    if not MIN_TIME_US <= min(times) <= max(times) < MAX_TIME_US:
+    first, last = min(times), max(times)
+    if not MIN_TIME_US <= first <= last < MAX_TIME_US:
         raise BadMetric(series.key, "a time outside 2000..2100", code="metric_time")
-    if not all(map(math.isfinite, values)) or max(max(values), -min(values)) > MAX_VALUE:
+    # a NaN or an infinity is in the sum too, and numbers below 2^64 do not add up to one
+    if not math.isfinite(sum(values)) or max(max(values), -min(values)) > MAX_VALUE:
         raise BadMetric(series.key, "NaN, infinite or beyond 2^64", code="metric_value")
     if series.durations and min(unpack_ints(series.durations)) < 0:
         raise BadMetric(series.key, "a negative duration", code="metric_time")
+    return first, last
 
 
 def _bytes(column: "array[T]") -> bytes:

@@ -22,7 +22,6 @@ from tshrag_common.metrics import (
     check_series,
     check_size,
     conflict,
-    unpack_ints,
 )
 from tshrag_common.reports import SamplesMessage
 from tshrag_controller.store import partitions
@@ -176,8 +175,7 @@ class HotStore:
         for series in batch.series:
             place = (run, series.key, serial, batch.attempt, agent, batch.dut)
             try:
-                check_series(series)
-                self._store_series(place, series)
+                self._store_series(place, series, *check_series(series))
             except LabError as error:
                 refused.append(error.line)
                 key = REST if error.code == "series_cap" else series.key[:MAX_KEY]
@@ -189,16 +187,17 @@ class HotStore:
             return batch
         return msgspec.structs.replace(batch, series=tuple(taken))
 
-    def _store_series(self, place: tuple[object, ...], series: Series) -> None:
+    def _store_series(
+        self, place: tuple[object, ...], series: Series, first_at: int, last_at: int
+    ) -> None:
         known = self._series.get(place)
         if known is None:
             known = self._find_series(place, series)
         if (known.unit, known.type) != (series.unit, series.type):
             _refuse_conflict(known, series)
-        times = unpack_ints(series.times)
         chunk = Chunk(series.times, series.values, series.durations)
         part = self._partition or self._open_partition()
-        partitions.add(self._connection, part.no, known.id, chunk, min(times), max(times))
+        partitions.add(self._connection, part.no, known.id, chunk, first_at, last_at)
         if len(self._series) > 50_000:
             self._series.clear()
         self._series[place] = known

@@ -5,7 +5,6 @@ one of them. Chunks are unpacked into place: a sample costs 20 bytes, 28 with a 
 """
 
 import sqlite3
-import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import msgspec
 from tshrag_common import ids
 from tshrag_common.ids import RunId
 from tshrag_controller.store import partitions, segments
+from tshrag_controller.store.chunks import planes_of
 from tshrag_controller.store.parquet import Label
 from tshrag_controller.store.segments import Segment
 
@@ -147,9 +147,10 @@ class Unpacked:
 def _plain(data: bytes, kind: str) -> Any:
     import numpy as np
 
-    if data[:1] != b"z":
+    planes = planes_of(data)
+    if planes is None:
         return np.frombuffer(data, kind, offset=1)
-    shuffled = np.frombuffer(zlib.decompress(memoryview(data)[1:]), "u1").reshape(8, -1)
+    shuffled = np.frombuffer(planes, "u1").reshape(8, -1)
     return np.ascontiguousarray(shuffled.T).view(kind)[:, 0]
 
 
