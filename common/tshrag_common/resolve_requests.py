@@ -8,11 +8,15 @@ MOST_REASON = 500
 
 
 class Resolve(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Give up an attempt: a job, ``JOB.N`` or a fence. Without ``lost`` only tell what it means."""
+    """Give up an attempt: a job, ``JOB.N`` or a fence. Without ``lost`` only tell what it means.
+
+    With ``power_cycle`` the controller first switches its DUT off and on, and sees both.
+    """
 
     attempt: str
     lost: bool = False
     reason: Annotated[str, msgspec.Meta(max_length=MOST_REASON)] = ""
+    power_cycle: bool = False
 
 
 class ResolveAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

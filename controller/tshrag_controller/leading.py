@@ -226,7 +226,7 @@ class Leading:
             **judge_verbs(JudgeAnswers(engine, store)),
             **blob_verbs(BlobAnswers(self._loads)),
             **self._people.verbs(),
-            **resolve_verbs(ResolveAnswers(engine)),
+            **resolve_verbs(ResolveAnswers(engine, settings.outlet)),
             **drill_verbs(
                 DrillAnswers(engine, settings.controller.node, settings.controller.drills)
             ),

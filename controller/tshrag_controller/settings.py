@@ -5,6 +5,7 @@ of ``[nats]``. Without a URL the controller runs a nats-server of its own.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -134,6 +135,35 @@ class PrometheusTable(msgspec.Struct, frozen=True, kw_only=True):
     max_age_s: Annotated[int, msgspec.Meta(ge=60, le=86_400)] = 3600
 
 
+def _regex_fault(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        return f"no regular expression: {error}"
+    return ""
+
+
+Regex = Annotated[str, msgspec.Meta(min_length=1, extra={"code": "config", "check": _regex_fault})]
+Argv = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+
+
+class OutletTable(msgspec.Struct, frozen=True, kw_only=True):
+    """``[outlet.DUT]``: how the controller's host switches a board whose agent is away.
+
+    Commands without a shell. ``status`` prints how it is: `status_off` and `status_on` are searched
+    in it, in this order.
+    """
+
+    on: Argv
+    off: Argv
+    status: Argv
+    status_on: Regex = "(?i)\\bon\\b"
+    status_off: Regex = "(?i)\\boff\\b"
+    off_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 5.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 20.0
+    confirm_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 10.0
+
+
 class LimitsTable(msgspec.Struct, frozen=True, kw_only=True):
     """``[limits]``: what one org may ask, so that none is kept waiting by another.
 
@@ -164,6 +194,7 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     scheduler: SchedulerTable = SchedulerTable()
     limits: LimitsTable = LimitsTable()
+    outlet: dict[Token, OutletTable] = msgspec.field(default_factory=dict[str, OutletTable])
 
     @property
     def scheduling(self) -> policy.Policy:

@@ -106,6 +106,14 @@ MEANINGS: dict[str, tuple[str, str]] = {  # where the texts in the code say too 
     "nats_claims": ("nats-server does not take the JWT of an account", "see its log"),
     "params": ("params that a load inside the agent does not take", "see its message"),
     "path": ("a path that leads outside the job directory or the load", "write it relative"),
+    "no_outlet": (
+        "the controller knows no outlet of this board",
+        "`[outlet.NAME]` in controller.toml, or `--lost` with a reason",
+    ),
+    "power_unconfirmed": (
+        "the outlet does not say that the board was off, or is on again; nothing was given up",
+        "look at the outlet, try its commands by hand",
+    ),
     "power_failed": ("a power command is missing or failed; its output is shown", "try it by hand"),
     "serial_busy": (
         "another process holds the device; named where it can be found",

@@ -16,26 +16,34 @@ from tshrag_controller.cli.context import Connection
     examples=(
         "tshrag resolve last:2                                  # what would it mean?",
         "tshrag resolve last:2 --lost --reason 'rpi4-1 powered off by hand'",
+        "tshrag resolve last:2 --power-cycle                    # the controller sees to it",
     )
 )
 @click.argument("name", metavar="ATTEMPT")
 @click.option("--lost", is_flag=True, help="Give it up: you know that nothing of it is alive.")
+@click.option("--power-cycle", is_flag=True, help="Switch its board off and on first, and see it.")
 @click.option("--reason", metavar="TEXT", default="", help="Why you know; kept with your name.")
 @options.readable
 @options.in_lab
-def resolve(connection: Connection, output: str, name: str, lost: bool, reason: str) -> None:
+def resolve(
+    connection: Connection, output: str, name: str, lost: bool, power_cycle: bool, reason: str
+) -> None:
     """Give up an ATTEMPT whose agent is away; without --lost only say what that means.
 
     ATTEMPT is a job (its newest attempt), JOB.N, or a fence. An agent that is silent may well be
     working on: a board that only it reaches stays its own until it is back, until the time limit
-    of the job is over, or until you say here that nothing is alive.
+    of the job is over, or until you say here that nothing is alive. With --power-cycle the
+    controller switches the board off and on by its [outlet] and gives the attempt up only when the
+    outlet has said both.
     """
-    if lost and not reason.strip():
+    if lost and not power_cycle and not reason.strip():
         fix = "add --reason 'powered off by hand', or what else you have done"
         raise Refused("--reason", "it is missing", fix, code="reason_missing")
 
     async def resolved(lab: Client) -> ResolveAnswer:
-        return await lab.resolve(await _attempt(lab, name), lost=lost, reason=reason)
+        return await lab.resolve(
+            await _attempt(lab, name), lost=lost, reason=reason, power_cycle=power_cycle
+        )
 
     answer = ask(connection, resolved)
     render.emit(output, answer, lambda out: _print(out, answer), [answer.job])

@@ -74,6 +74,22 @@ def resolving(lab: Lab, org: OrgId, name: str) -> Resolving:
     )
 
 
+def may_resolve(lab: Lab, org: OrgId, name: str) -> Resolving:
+    """Return what giving up an attempt means, where a person may do it now.
+
+    Raises:
+        NotFound, Refused: there is no such attempt, it has ended, or its agent answers.
+
+    """
+    found = resolving(lab, org, name)
+    attempt = found.attempt
+    state = lab.agents[attempt.agent].state
+    if state not in AWAY:  # a command may still be on its way to one that is only suspect
+        fix = f"end it in order: tshrag cancel {attempt.job}"
+        raise Refused(name, f"its agent {attempt.agent} is {state}", fix, code="agent_answers")
+    return found
+
+
 def on_resolve(decision: Decision, org: OrgId, name: str, by: str, reason: str) -> Resolving:
     """Give up an attempt because a person says that nothing of it is alive.
 
@@ -81,13 +97,8 @@ def on_resolve(decision: Decision, org: OrgId, name: str, by: str, reason: str) 
         NotFound, Refused: there is no such attempt, it has ended, or its agent answers.
 
     """
-    lab = decision.lab
-    found = resolving(lab, org, name)
+    found = may_resolve(decision.lab, org, name)
     attempt = found.attempt
-    state = lab.agents[attempt.agent].state
-    if state not in AWAY:  # a command may still be on its way to one that is only suspect
-        fix = f"end it in order: tshrag cancel {attempt.job}"
-        raise Refused(name, f"its agent {attempt.agent} is {state}", fix, code="agent_answers")
     decision.happen(AttemptResolved(fence=attempt.fence, by=by, reason=reason))
     lose(decision, attempt.fence, f"resolved by {by}: {reason}")
     decision.then(SendCancel(attempt.agent, attempt.fence, "lost"))
