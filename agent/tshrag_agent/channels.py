@@ -17,7 +17,7 @@ from tshrag_common.bus.connection import Bus
 from tshrag_common.bus.messages import Message
 from tshrag_common.channel.channel import Channel
 from tshrag_common.channel.hub import Hub
-from tshrag_common.channel.wants import AnyWant, EchoWant, SshFactsWant
+from tshrag_common.channel.wants import AnyWant, EchoWant, ExecActWant, SshFactsWant
 from tshrag_common.commands import ServeChannel
 from tshrag_common.errors import ErrorReport, LabError, Refused
 from tshrag_common.ids import AgentId
@@ -132,7 +132,7 @@ class Channels:
         error: ErrorReport | None = None,
     ) -> None:
         """Put it on record, where it touches a board or a host."""
-        if self._audit is None or isinstance(command.want, _UNRECORDED):
+        if self._audit is None or _only_looks(command.want):
             return
         if channel is None:
             self._audit.opened(command)
@@ -142,6 +142,12 @@ class Channels:
 
 def _name(org: str, person: str, session: str) -> str:
     return f"{org}.{person}.{session}"
+
+
+def _only_looks(want: AnyWant) -> bool:
+    if isinstance(want, ExecActWant):
+        return want.what in ("list", "status", "wait")
+    return isinstance(want, _UNRECORDED)
 
 
 async def _flushed(channel: Channel) -> None:

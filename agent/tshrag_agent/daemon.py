@@ -39,6 +39,7 @@ from tshrag_agent.leases import Leases
 from tshrag_agent.loads.cache import LoadCache
 from tshrag_agent.online import Online
 from tshrag_agent.reload import Reloads
+from tshrag_agent.remote.server import remote_of
 from tshrag_agent.reports.early import EarlyReports
 from tshrag_agent.reports.facts import gather, with_carried
 from tshrag_agent.reports.metric_sockets import MetricSockets
@@ -178,6 +179,7 @@ class Daemon:
         boards = Boards(settings.dut, self._duts, settings.boards, settings.agent.inrush_s)
         self.consoles.power = boards.power
         files = Files(settings.state / "transfers")
+        remote_of(settings.state / "exec", settings.agent.exec).open_to(self.channels)
         BoardServer(boards, self._duts, self.leases, files).open_to(self.channels)
         return boards
 

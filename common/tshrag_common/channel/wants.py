@@ -3,7 +3,7 @@
 The agent serves a want by a handler of its own; a new want is a struct here and a handler there.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -57,6 +57,55 @@ class GetWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="g
     most_bytes: int = 1 << 30
 
 
+class ExecWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="exec"):
+    """Start a process on the lab host; one `ExecView` as a word. It goes on without a channel."""
+
+    argv: tuple[str, ...]
+    cwd: str = ""  # empty: the home of the agent's user
+    env: dict[str, str] = {}
+    stdin: bool = False  # false: it reads nothing
+
+
+class ExecActWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="exec_act"):
+    """Ask for a process, wait for its end, signal its group, forget it; `ExecView` as words."""
+
+    what: Literal["list", "status", "wait", "signal", "remove"]
+    id: str = ""
+    signal: int = 15
+
+
+class ExecOutputWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="exec_output"):
+    """What a process has said, from an offset; with ``follow`` up to its end."""
+
+    id: str
+    stream: Literal["stdout", "stderr"] = "stdout"
+    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
+    follow: bool = False
+
+
+class ExecInputWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="exec_input"):
+    """The stdin of a process: what comes on the channel, and its end."""
+
+    id: str
+
+
+class ExecView(msgspec.Struct, frozen=True, kw_only=True):
+    """A process on a lab host. ``lost``: what kept it died, how it ended is not known."""
+
+    id: str
+    argv: tuple[str, ...]
+    by: str
+    state: Literal["running", "ended", "failed", "lost"]
+    pid: int = 0
+    code: int | None = None  # negative: the signal that ended it
+    error: str = ""  # why it could not be started
+    started_at: int = 0
+    ended_at: int = 0
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    cut_bytes: int = 0  # of its output that was not stored
+
+
 class SshFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Of a DUT. ``host_keys`` are the pinned keys, as OpenSSH writes them."""
 
@@ -73,8 +122,22 @@ class BoardWord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 AnyWant = (
-    ConsoleWant | EchoWant | ForwardWant | SshFactsWant | PowerWant | BootWant | PutWant | GetWant
+    ConsoleWant
+    | EchoWant
+    | ForwardWant
+    | SshFactsWant
+    | PowerWant
+    | BootWant
+    | PutWant
+    | GetWant
+    | ExecWant
+    | ExecActWant
+    | ExecOutputWant
+    | ExecInputWant
 )
+
+
+OPERATORS_ONLY = (ExecWant, ExecActWant, ExecOutputWant, ExecInputWant)
 
 
 def name_of(want: AnyWant) -> str:
@@ -93,5 +156,11 @@ def detail_of(want: AnyWant) -> str:
             return f"to {to}"
         case PutWant(path=path) | GetWant(path=path):
             return path
+        case ExecWant(argv=argv):
+            return " ".join(argv)
+        case ExecActWant(what=what, id=name):
+            return f"{what} {name}".strip()
+        case ExecOutputWant(id=name) | ExecInputWant(id=name):
+            return name
         case _:
             return ""

@@ -4,6 +4,7 @@ from functools import partial
 
 from tshrag_common import ids
 from tshrag_common.audit_requests import AuditAnswer, ListAudit
+from tshrag_common.channel.wants import OPERATORS_ONLY
 from tshrag_common.channel_requests import OpenChannel, OpenChannelAnswer
 from tshrag_common.commands import ServeChannel
 from tshrag_common.errors import InvalidId, shown
@@ -29,6 +30,8 @@ class ChannelAnswers:
         if len(session) != _SESSION_DIGITS:
             what = f"{shown(session)} is no session: {_SESSION_DIGITS} random digits are needed"
             raise InvalidId("channel", what)
+        if isinstance(asked.want, OPERATORS_ONLY):
+            asker.must_operate("exec")
         return await self._engine.ask(lambda decision: _open(decision, asker, asked))
 
     async def audit(self, asker: Asker, asked: ListAudit) -> AuditAnswer:

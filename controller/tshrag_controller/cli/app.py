@@ -57,6 +57,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "agent": ("agents:agent", "Agents: list, show, enroll, revoke, drain, return."),
     "dut": ("lab:dut", "DUTs: list, show, quarantine, return."),
     "lease": ("leases:lease", "Leases: take a board for yourself, renew, share, give back."),
+    "exec": ("remote:exec_", "Start a process on a lab host, and follow it."),
+    "process": ("remote:process", "Processes on a lab host: list, output, stdin, signal, wait."),
     "audit": ("audit:audit", "Show who did what to boards and hosts."),
     "power": ("boards:power", "Switch the power of a board, or ask for it."),
     "boot": ("boards:boot", "Bring a board to its bootloader, a shell, or off."),
