@@ -62,7 +62,10 @@ class Channels:
         self._handlers[want] = handler
 
     async def run(self) -> None:
-        await self._hub.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._hub.run(), name="hub of channels")
+            if self._audit is not None:
+                group.create_task(self._audit.run(), name="audit")
 
     async def attend(self, bus: Bus) -> None:
         """Hear channels on a new connection."""

@@ -107,10 +107,8 @@ class Daemon:
         self._contact = Contact(self.roster.live, shepherd, self._clock)
         self._early = EarlyReports(journal)
         self._office = Office(journal, self._early, self.roster, self._clock)
-        self.audit = Audit(journal, self._clock)
-        self.channels = Channels(
-            self.agent, lambda: self._online.bus, self._spawn, audit=self.audit
-        )
+        audit = Audit(journal, self._clock)
+        self.channels = Channels(self.agent, lambda: self._online.bus, self._spawn, audit=audit)
         self.intake = Intake(
             self.agent,
             verifier=CommandVerifier(self.agent, bundle.controller_key),
@@ -215,7 +213,6 @@ class Daemon:
                 group.create_task(self._duts.run(), name="consoles")
                 group.create_task(self.leases.watch(), name="leases")
                 group.create_task(self.channels.run(), name="channels")
-                group.create_task(self.audit.run(), name="audit")
                 group.create_task(self._gangs.run(), name="gangs")
                 group.create_task(self.consoles.run(), name="console records")
                 group.create_task(self.reloads.run(), name="reloads")
