@@ -9,12 +9,13 @@ import pytest
 from tests.support.board_kernel import PASSWORD, linux_toml, need_kernel
 from tests.support.qemu_boards import boards_of
 from tests.support.ssh_server import free_port
+from tshrag_agent.attempts.capture import capture
 from tshrag_agent.boards import asking
 from tshrag_agent.boards.board import Board
 from tshrag_agent.boards.boards import Boards
 from tshrag_agent.boards.guard import DutFailed
 from tshrag_agent.transport.base import ShellCommand
-from tshrag_common.actions import Expect, Send
+from tshrag_common.actions import Capture, Expect, Send
 from tshrag_common.ids import DutId, Fence
 from tshrag_common.jobs import Way
 
@@ -92,3 +93,16 @@ async def test_a_file_goes_over_the_console_and_comes_back(tmp_path: Path) -> No
         back = tmp_path / "back"
         await transport.download("/tmp/file", back, most_bytes=1 << 20, timeout_s=300.0)
         assert back.read_bytes() == (tmp_path / "file").read_bytes()
+
+
+async def test_a_failed_board_is_asked_by_its_shell_and_by_sysrq(tmp_path: Path) -> None:
+    """What `freeze` captures, from a real kernel: QEMU sends the break that a socket cannot."""
+    said = bytearray()
+    async with board_of(tmp_path) as (boards, board):
+        await board.to("shell", FENCE, said.extend)
+        asked = (Capture(shell="uname -s"), Capture(sysrq="h"), Capture(bootloader="printenv"))
+        await capture(board, boards.transport(NAME, "serial"), FENCE, asked, tmp_path / "freeze")
+    found = {path.name: path.read_bytes() for path in (tmp_path / "freeze").iterdir()}
+    assert found["01-shell.txt"].split() == [b"Linux"]
+    assert b"sysrq: HELP" in found["02-sysrq.txt"]
+    assert b"[tshrag: " in found["03-bootloader.txt"]

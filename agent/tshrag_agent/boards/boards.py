@@ -103,7 +103,10 @@ class Boards:
         console = self._duts.consoles.get(dut)
         port = table.ssh.port if table.ssh is not None else 0
         folder = self._folder / dut
-        return QemuBoard(dut, table.qemu, folder, console.opened if console else None, port)
+        made = QemuBoard(dut, table.qemu, folder, console.opened if console else None, port)
+        if console is not None:
+            console.breaker = made.send_break
+        return made
 
     def _made(self, table: DutTable) -> Board:
         dut = DutId(table.id)

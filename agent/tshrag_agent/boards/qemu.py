@@ -60,6 +60,19 @@ class QemuBoard:
         async with self._turn:
             return await self._status()
 
+    async def send_break(self) -> None:
+        """Let the board's UART see a break: no socket carries one.
+
+        Raises:
+            TransportFailed: ``serial_lost``: it has no power, or QEMU refuses.
+
+        """
+        order: qmp.Command = {"execute": "chardev-send-break", "arguments": {"id": "console"}}
+        try:
+            await qmp.ask(self._folder, order)
+        except (OSError, TimeoutError, qmp.QmpFailed) as error:
+            raise TransportFailed("serial_lost", self._dut, f"no break: {error}") from None
+
     async def close(self) -> None:
         """End it: the board goes with its agent."""
         await self.off()

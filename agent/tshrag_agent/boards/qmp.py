@@ -14,7 +14,11 @@ class QmpFailed(Exception):
     """QEMU has refused a command, or said something that is no answer."""
 
 
-async def ask(folder: Path, *commands: str) -> object:
+Command = str | dict[str, object]
+"""The name of a command, or all of it as QMP has it."""
+
+
+async def ask(folder: Path, *commands: Command) -> object:
     """Do `commands` on the QEMU whose socket ``qmp`` is in `folder`; return the last answer.
 
     Raises:
@@ -35,7 +39,8 @@ async def ask(folder: Path, *commands: str) -> object:
             await reader.readline()  # its greeting
             answer: object = None
             for command in ("qmp_capabilities", *commands):
-                writer.write(msgspec.json.encode({"execute": command}) + b"\n")
+                whole = {"execute": command} if isinstance(command, str) else command
+                writer.write(msgspec.json.encode(whole) + b"\n")
                 answer = await _answer(reader)
             return answer
         finally:

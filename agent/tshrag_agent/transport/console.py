@@ -124,6 +124,8 @@ class SerialConsole:
         self.ring = Ring(ring_bytes)
         self.rx_bytes = self.tx_bytes = 0
         self._typing = asyncio.Lock()
+        self.breaker: Callable[[], Awaitable[None]] | None = None
+        """What sends a break where the line itself cannot."""
 
     async def run(self) -> None:
         """Hold the line open until this is cancelled."""
@@ -244,7 +246,7 @@ class SerialConsole:
             line = await self._settled_for(driver)
             self.note("break", driver.author)
             async with asyncio.timeout(duration_s + 5.0):
-                await line.send_break(duration_s)
+                await (self.breaker() if self.breaker else line.send_break(duration_s))
 
     async def configure(self, driver: Driver, state: PortState) -> None:
         """Set the line, for now and whenever it is opened again.
