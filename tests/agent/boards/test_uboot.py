@@ -70,3 +70,47 @@ async def test_a_file_comes_into_the_memory_of_uboot(
         elsewhere = Upload(load="firmware", path="image", to="0x4; reset", via=via)
         with pytest.raises(DutFailed, match="is no address"):
             await asking.load(board, Fence(7), elsewhere, data, said.extend)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "kept"),
+    [("never", (True, True)), ("run", (True, False)), ("attempt", (False, False))],
+)
+async def test_what_a_board_writes_to_its_disk_lasts_as_its_settings_say(
+    tmp_path: Path, fresh: str, kept: tuple[bool, bool]
+) -> None:
+    """U-Boot writes a block; the next attempt of the run looks for it, then one of another run."""
+    need_uboot()
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    text = uboot_toml().replace(
+        "network = false",
+        f"""network = false
+disk = "{disk}"
+fresh = "{fresh}"
+""",
+    )
+    said = bytearray()
+    async with boards_of(tmp_path, text) as boards:
+        board = boards.board(BOARD)
+
+        async def do(user: str, *commands: str) -> bool:
+            boards.used_by(BOARD, user)
+            await board.to("bootloader", Fence(7), said.extend, fresh=True)
+            before = len(said)
+            async with board.talk(Fence(7)) as talk:
+                loader = board.parts.way.bootloader
+                assert loader is not None
+                prompt = Bootloader(talk, loader)
+                await prompt.settle()
+                for command in ("virtio scan", *commands):
+                    answer = await prompt.run(command)
+                    assert answer.status in (None, 0), answer
+            assert before
+            return b"5a5a5a5a" in answer.output
+
+        write = ("mw.l 0x40400000 0x5a5a5a5a 0x80", "virtio write 0x40400000 1 1")
+        look = ("mw.l 0x40400000 0 0x80", "virtio read 0x40400000 1 1", "md.l 0x40400000 1")
+        await do("run-1/1", *write)
+        assert (await do("run-1/2", *look), await do("run-2/1", *look)) == kept
+    assert disk.read_bytes() == bytes(1 << 20)
