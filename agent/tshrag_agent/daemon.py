@@ -252,7 +252,7 @@ class Daemon:
             self.roster.end(fence, seq)
         for left in found.left:
             self.roster.slots.take(left.start, left.spec)
-            attempt = Attempt(self._office, left.start, left.spec, self._ways.steps, left=left.row)
+            attempt = Attempt(self._office, left.start, left.spec, self._ways.steps, left=left)
             self.roster.enter(attempt)
             logger.info("adopted" if left.adoptable else "ended by a restart", extra=attempt.facts)
             if not left.adoptable:

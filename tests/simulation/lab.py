@@ -232,7 +232,7 @@ class AgentProcess(Process):
             self.roster.end(fence, seq)
         for left in found.left:
             self.roster.slots.take(left.start, left.spec)
-            attempt = Attempt(self._office, left.start, left.spec, self._steps, left=left.row)
+            attempt = Attempt(self._office, left.start, left.spec, self._steps, left=left)
             self.roster.enter(attempt)
             if not left.adoptable:
                 message = "its agent was started again in the middle of it"

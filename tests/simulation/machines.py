@@ -149,7 +149,13 @@ class Machine:
 
     def listing(self) -> Listing:
         alive = tuple(
-            AliveHost(key=work.name, pid=1, started_at=work.started_at, ending=work.is_ending)
+            AliveHost(
+                key=work.name,
+                pid=1,
+                started_at=work.started_at,
+                ending=work.is_ending,
+                age_us=round((self.loop.time() - work.began) * 1e6),
+            )
             for work in self._works.values()
             if work.ended is None
         )

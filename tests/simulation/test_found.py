@@ -1,5 +1,6 @@
 """What the simulation has found, small: each failed before it was mended."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,16 +11,23 @@ import pytest
 from tests.simulation.broker import Broker
 from tests.simulation.client import URL, SimClient
 from tests.simulation.disk import JournalDisk
+from tests.simulation.history import History
 from tests.simulation.lab import lab_keys
-from tests.simulation.machines import WallClock
+from tests.simulation.machines import Machine, WallClock
 from tests.simulation.network import Network, Weather
 from tests.simulation.simulate import simulate
+from tests.simulation.steps import SimShepherd
 from tests.simulation.vloop import VirtualLoop, run_virtual
 from tests.support.builders import a_run_id, a_spec, facts
+from tshrag_agent.attempts.attempt import Attempt, Office, Steps
 from tshrag_agent.attempts.fences import Fences
+from tshrag_agent.attempts.host import HostStart
+from tshrag_agent.attempts.recover import look
 from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.intake import Intake
 from tshrag_agent.journal.journal import Journal
+from tshrag_agent.journal.records import AttemptRow
+from tshrag_agent.reports.early import EarlyReports
 from tshrag_agent.reports.heartbeat import Pulse
 from tshrag_agent.reports.outbound import Outbound
 from tshrag_agent.slots import Slots
@@ -229,5 +237,33 @@ def test_a_channel_that_the_answer_to_a_beat_overtook_is_served(tmp_path: Path) 
         assert [each.session for each in bench.channels] == ["late"]
         assert bench.intake.counters["commands_late"] == 2
         obey.cancel()
+
+    on_a_bench(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, 86_400.0])
+def test_an_adopted_job_keeps_its_time_where_the_wall_clock_has_jumped(
+    tmp_path: Path, jump_s: float
+) -> None:
+    """An agent that began behind a jump ended what it adopted at once, or a whole limit later."""
+
+    async def scenario(bench: Bench) -> None:
+        chance, folder = random.Random(4), tmp_path / "m"
+        machine = Machine("m", bench.loop, chance, History(), folder, 1, honest_clock=True)
+        argv = ("sim", "seconds=60", "ends=pass", "lines=0")
+        spec = a_spec(argv=argv, timeout_s=30.0)
+        start = StartAttempt(fence=Fence(5), org=ids.DEFAULT_ORG, run=a_run_id(1),
+                             job=ids.job_of(a_run_id(1), 1),
+                             attempt=1, name="j", spec=0)  # fmt: skip
+        host = HostStart(key="5.main", argv=argv, cwd="/", env={}, stdout_path="", stderr_path="")
+        started = machine.start(host, 5, start.job)
+        row = AttemptRow(fence=Fence(5), start=wire.body(start), spec=wire.body(spec),
+                         started_at=started.started_at)  # fmt: skip
+        await asyncio.sleep(12.0)
+        machine.clock.offset_s = jump_s
+        left = (await look([row], SimShepherd(machine), lambda *_: True)).left[0]
+        office = Office(bench.journal, EarlyReports(bench.journal), bench.roster, machine.clock)
+        attempt = Attempt(office, start, spec, lambda _: cast(Steps, None), left=left)
+        assert attempt._limit_s() == pytest.approx(18.0, abs=0.1)
 
     on_a_bench(tmp_path, scenario)

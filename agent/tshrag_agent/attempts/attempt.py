@@ -13,9 +13,10 @@ from typing import Protocol
 
 from tshrag_agent.attempts.contact import CODE as LEASE_OVER
 from tshrag_agent.attempts.record import AttemptRecord
+from tshrag_agent.attempts.recover import Left
 from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.journal.journal import Journal
-from tshrag_agent.journal.records import Append, AttemptRow, End
+from tshrag_agent.journal.records import Append, End
 from tshrag_agent.reports.early import EarlyReports
 from tshrag_agent.transport.signs import Sign
 from tshrag_common import history, wire
@@ -65,17 +66,18 @@ class Attempt:
         steps: Callable[["Attempt"], Steps],
         older: Living | None = None,
         *,
-        left: AttemptRow | None = None,
+        left: Left | None = None,
     ) -> None:
-        """Make an attempt; `left` is what the journal says of one that another agent has begun."""
+        """Make an attempt; `left` is one that another agent has begun, as it was found."""
         self.start, self.spec = start, spec
         self.record = AttemptRecord()
         self.adopted = left is not None
-        self.left = left
-        if left is not None:
-            self.record.started_at = left.started_at
-            self.record.samples_upto = left.samples_upto
-            self.record.output_upto = left.output_upto
+        self.left = left.row if left is not None else None
+        self._age_s = left.age_s if left is not None else 0.0
+        if self.left is not None:
+            self.record.started_at = self.left.started_at
+            self.record.samples_upto = self.left.samples_upto
+            self.record.output_upto = self.left.output_upto
         self._office, self._older = office, older
         self._steps = steps(self)
         self._gone = asyncio.Event()
@@ -195,8 +197,10 @@ class Attempt:
     def _limit_s(self) -> float:
         """Return what is left of its time."""
         limit_s = self.spec.timeout_s
-        if self.record.started_at:  # adopted: the wall clock is all that both agents share
-            gone_s = (self._office.clock.now() - self.record.started_at) / 1e6
+        if self.record.started_at:  # adopted
+            gone_s = self._age_s
+            if not gone_s:  # the wall clock is all that both agents share
+                gone_s = (self._office.clock.now() - self.record.started_at) / 1e6
             limit_s = min(limit_s, max(1.0, limit_s - gone_s))
         return limit_s
 

@@ -68,6 +68,7 @@ class AliveHost(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     started_at: int
     ending: bool = False
+    age_us: int = 0  # by its monotonic clock; 0: a shepherd of an older release
 
 
 class Stopped(msgspec.Struct, frozen=True, array_like=True):

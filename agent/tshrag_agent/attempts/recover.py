@@ -41,6 +41,7 @@ class Left(msgspec.Struct, frozen=True, kw_only=True):
     start: StartAttempt
     spec: JobSpec
     adoptable: bool
+    age_s: float = 0.0  # of its process, where that lives; wall clocks may have jumped meanwhile
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +109,9 @@ def _left(
     is_builtin = spec.load is not None and bool(spec.load.builtin)
     here = is_host(start.dut, spec.need.target.runtime) and not is_builtin
     adoptable = here and f"{row.fence}.main" in _keys(listing) and row.fence not in poison
-    return Left(row=row, start=start, spec=spec, adoptable=adoptable)
+    key = f"{row.fence}.main"
+    age_us = next((one.age_us for one in listing.alive if one.key == key), 0)
+    return Left(row=row, start=start, spec=spec, adoptable=adoptable, age_s=age_us / 1e6)
 
 
 def _keys(listing: Listing) -> set[str]:

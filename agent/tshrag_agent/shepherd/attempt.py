@@ -67,6 +67,11 @@ class Attempt:
         self.renew(now, lease_s)
 
     @property
+    def age_us(self) -> int:
+        """Return how long it has lived, by the monotonic clock."""
+        return int((time.monotonic() - self._started) * 1e6)
+
+    @property
     def due_at(self) -> float:
         """When `tick` has something to do."""
         if self._state == "running":

@@ -199,6 +199,7 @@ class Shepherd:
                 "pid": one.pid,
                 "started_at": one.started_us,
                 "ending": one.is_ending,
+                "age_us": one.age_us,
             }
             for one in self._herd.alive.values()
         ]
