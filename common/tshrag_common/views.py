@@ -196,6 +196,9 @@ class SeriesView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_at: int = 0
     stats: dict[str, object] = msgspec.field(default_factory=dict[str, object])
     spark: tuple[float, ...] = ()  # at most 40 means over equal slices of time
+    spark_low: tuple[float, ...] = ()  # least and greatest of each slice
+    spark_high: tuple[float, ...] = ()
+    spark_gaps: tuple[int, ...] = ()  # slices without samples
 
 
 class ControllerView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -10,6 +10,7 @@ from html import escape
 
 from tshrag_common.criteria import Evidence
 from tshrag_common.statistics import unit_of
+from tshrag_controller.reports.chart import chart
 from tshrag_controller.reports.evidence import (
     asked_text,
     bound_text,
@@ -43,9 +44,13 @@ pre{background:#f5f7f9;padding:.7em;white-space:pre-wrap}
 svg text{font:12px system-ui,sans-serif;fill:#1d2733}
 .course{fill:none;stroke:#1565c0;stroke-width:1.5}.dot{fill:#1565c0}
 .bound{stroke:#c62828;stroke-width:1;stroke-dasharray:4 3}
+.band{fill:#1565c0;opacity:.18}.grid{stroke:#d7dde4}.gap{fill:#8a949e;opacity:.25}
+.breach{fill:none;stroke:#c62828;stroke-width:1.8}svg text.limit{fill:#c62828}
+.chart{max-width:100%;height:auto}
 .soft{color:#66707c}
 @media (prefers-color-scheme:dark){body{background:#14191f;color:#dfe5ec}pre{background:#1e252d}
-svg text{fill:#dfe5ec}h2,th,td{border-color:#2c353f}}
+svg text{fill:#dfe5ec}.grid{stroke:#2c353f}svg text.limit{fill:#ff7b72}
+h2,th,td{border-color:#2c353f}}
 """
 
 _NUMBERS = frozenset(
@@ -154,7 +159,13 @@ def _metrics(report: RunReport) -> str:
         )
         for each in report.series
     ]
-    return _table(("metric", "count", *STATS, "course"), rows)
+    return _table(("metric", "count", *STATS, "course"), rows) + _charts(report)
+
+
+def _charts(report: RunReport) -> str:
+    """Return a chart of each metric that a criterion asked a number of."""
+    drawn = ((each, chart(each, report.run.evidence)) for each in report.series)
+    return "".join(f"<h3><code>{_t(each.key)}</code></h3>{svg}" for each, svg in drawn if svg)
 
 
 def _tails(report: RunReport) -> str:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 from tshrag_common import ids
 from tshrag_common.errors import NotFound
@@ -71,6 +72,7 @@ def _view(run: RunId, group: list[Column], stats: Sequence[str]) -> SeriesView:
     times = [at for column in group for at in column.times]
     values = [value for column in group for value in column.values]
     one = len(group) == 1
+    course = slices(times, values)
     return SeriesView(
         key=first.key,
         job=ids.job_of(run, first.serial) if one and first.serial else "",
@@ -83,7 +85,10 @@ def _view(run: RunId, group: list[Column], stats: Sequence[str]) -> SeriesView:
         first_at=min(times, default=0),
         last_at=max(times, default=0),
         stats={name: _statistic(name, first, times, values) for name in stats},
-        spark=spark(times, values),
+        spark=course.means,
+        spark_low=course.lows,
+        spark_high=course.highs,
+        spark_gaps=course.gaps,
     )
 
 
@@ -96,19 +101,32 @@ def _statistic(name: str, column: Column, times: Sequence[int], values: Sequence
     return found
 
 
-def spark(times: Sequence[int], values: Sequence[float]) -> tuple[float, ...]:
-    """Return means over at most 40 equal slices of time; an empty slice repeats the one before."""
+class Slices(NamedTuple):
+    """The course of a metric over equal slices of time; an empty one repeats the one before."""
+
+    means: tuple[float, ...] = ()
+    lows: tuple[float, ...] = ()
+    highs: tuple[float, ...] = ()
+    gaps: tuple[int, ...] = ()
+
+
+def slices(times: Sequence[int], values: Sequence[float]) -> Slices:
+    """Return means, least and greatest over at most 40 slices, and which of them are empty."""
     if not values:
-        return ()
+        return Slices()
     first, last = min(times), max(times)
     width = min(SPARK_WIDTH, len(values))
     span = max(1, last - first + 1)
-    sums, counts = [0.0] * width, [0] * width
+    parts: list[list[float]] = [[] for _ in range(width)]
     for at, value in zip(times, values, strict=True):
-        slot = (at - first) * width // span
-        sums[slot] += value
-        counts[slot] += 1
-    means: list[float] = []
-    for total, count in zip(sums, counts, strict=True):
-        means.append(total / count if count else means[-1])
-    return tuple(means)
+        parts[(at - first) * width // span].append(value)
+    told: list[tuple[float, float, float]] = []
+    for part in parts:
+        told.append((sum(part) / len(part), min(part), max(part)) if part else told[-1])
+    means, lows, highs = zip(*told, strict=True)
+    return Slices(means, lows, highs, tuple(no for no, part in enumerate(parts) if not part))
+
+
+def spark(times: Sequence[int], values: Sequence[float]) -> tuple[float, ...]:
+    """Return means over at most 40 equal slices of time; an empty slice repeats the one before."""
+    return slices(times, values).means

@@ -32,7 +32,7 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "span", "table",
     "thead", "tbody", "tr", "th", "td", "code", "pre", "svg", "rect", "text", "line", "polyline",
-    "circle",
+    "circle", "polygon",
 }  # fmt: skip
 ATTRIBUTES = {
     "lang", "charset", "http-equiv", "content", "name", "class", "width", "height", "role",
@@ -111,7 +111,7 @@ def test_html_forbids_itself_every_source_and_fetches_nothing() -> None:
 
 def test_html_draws_the_bound_that_decided() -> None:
     report = a_report(run=a_run(evidence=(evidence(),)), series=(a_series(),))
-    assert to_html(report).count('class="bound"') == 1
+    assert to_html(report).count('class="bound"') == 2, "beside the metric, and in its chart"
     assert 'class="bound"' not in to_html(a_report())
 
 
