@@ -132,7 +132,7 @@ class FdLine:
 
     async def write(self, data: bytes) -> None:
         rest = memoryview(data)
-        self._reads_in_a_row = 0  # answers to what is typed are a talk, not a flood
+        self._wake()
         while rest:
             if not self._open:
                 raise TransportFailed("serial_lost", self._url, "the line is closed")
@@ -204,6 +204,13 @@ class FdLine:
         if self._reads_in_a_row >= _FLOODS_AFTER:
             self._loop.remove_reader(self._fd)
             self._resume = self._loop.call_at(next_sip(now), self._listen_again)
+
+    def _wake(self) -> None:
+        """Read at once and on: answers to what is typed are a talk, not a flood."""
+        self._reads_in_a_row = 0
+        if self._resume and self._open:
+            self._resume.cancel()
+            self._listen_again()
 
     def _listen_again(self) -> None:
         self._resume = None

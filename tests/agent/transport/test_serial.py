@@ -4,6 +4,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ class Ears:
     def __init__(self) -> None:
         self.data = bytearray()
         self.reasons = list[str]()
+
+    def has(self, count: int) -> bool:
+        return len(self.data) >= count
 
     async def open(self, url: str, baud: int = 115200) -> Line:
         return await open_line(
@@ -139,6 +143,22 @@ async def test_a_flood_arrives_whole_and_the_loop_stays_free(ears: Ears) -> None
             await asyncio.sleep(0)
         await wait_until(lambda: len(ears.data) == 256 * 8192, within_s=30)
         assert bytes(ears.data) == bytes(range(256)) * 8192
+        line.close()
+
+
+async def test_a_key_ends_the_rest_of_a_line_that_flooded(
+    ears: Ears, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its echo would wait for the next sip."""
+    monkeypatch.setattr("tshrag_agent.transport.line.PAUSE_S", 1e6)  # a rest that never ends
+    with wire() as device:
+        line = await ears.open(device.path)
+        for number in range(1, 5):
+            device.say(b"x")
+            await wait_until(partial(ears.has, number), within_s=30)
+        device.say(b"echo")
+        await line.write(b"k")
+        await wait_until(lambda: bytes(ears.data) == b"xxxxecho", within_s=30)
         line.close()
 
 
