@@ -31,7 +31,7 @@ from tshrag_controller.cli.processes import LabProcesses
 SIZES = (1_000, 3_000, 10_000)
 QUICK_SIZES = (50,)
 SLOTS = 2
-PER_RUN = 500
+PER_RUN = 1000
 READY_S = 180.0
 CORE = 100.0
 
