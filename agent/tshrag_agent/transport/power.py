@@ -14,14 +14,8 @@ import serial
 
 from tshrag_agent.transport.base import PowerState, PowerSwitch, TransportFailed
 from tshrag_agent.transport.host_command import run_command
-from tshrag_agent.transport.power_ways import (
-    Execute,
-    PowerAct,
-    PowerWay,
-    Request,
-    Write,
-    acts_of,
-)
+from tshrag_agent.transport.power_acts import Execute, PowerAct, Request, Write
+from tshrag_agent.transport.power_ways import PowerWay, acts_of
 from tshrag_common.errors import shown
 from tshrag_common.ids import DutId
 
@@ -118,7 +112,8 @@ class ActSwitch:
                 act.url,
                 data=act.body.encode() if act.body else None,
                 method=act.method,
-                headers=_headers(act.headers_file),
+                headers=_headers(act.headers_file)
+                | ({"Content-Type": act.type} if act.type else {}),
             )
             with urllib.request.urlopen(made, timeout=self._way.timeout_s) as answer:
                 said: bytes = answer.read(_MOST_BYTES)

@@ -10,12 +10,25 @@ import msgspec
 from msgspec import Meta
 
 from tshrag_agent.transport.boot_way import Pattern
+from tshrag_agent.transport.power_acts import (
+    Argv,
+    Execute,
+    Hex,
+    PlainWord,
+    PowerActs,
+    Request,
+    Url,
+    Write,
+)
+from tshrag_agent.transport.power_plugs import (
+    HomeAssistantPower,
+    LabgridPower,
+    Plugs,
+    ShellyPower,
+    TasmotaPower,
+    plug_acts,
+)
 from tshrag_agent.transport.ways import HostName, Seconds
-
-Argv = tuple[str, ...]
-Url = Annotated[str, Meta(pattern=r"^https?://[^\s]+$", max_length=2048)]
-Hex = Annotated[str, Meta(pattern=r"^([0-9A-Fa-f]{2} ?){1,64}$")]
-PlainWord = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:/-]{1,200}$")]
 
 
 class HttpPower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +104,10 @@ class PowerWay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     uhubctl: UhubctlPower | None = None
     ipmi: IpmiPower | None = None
     relay: RelayPower | None = None
+    home_assistant: HomeAssistantPower | None = None
+    shelly: ShellyPower | None = None
+    tasmota: TasmotaPower | None = None
+    labgrid: LabgridPower | None = None
     status_on: Pattern = ""
     status_off: Pattern = ""
     off_s: Annotated[float, Meta(ge=0, le=600)] = 2.0
@@ -102,44 +119,6 @@ class PowerWay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Tell whether it can cut the power and give it back."""
         acts = acts_of(self)
         return acts.on is not None and acts.off is not None
-
-
-class Execute(msgspec.Struct, frozen=True):
-    """Execute a command of this host."""
-
-    argv: Argv
-    env: dict[str, str] = {}
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Make a request; a status of 2xx is right."""
-
-    url: str
-    method: str = "GET"
-    body: str = ""
-    headers_file: str = ""
-
-
-class Write(msgspec.Struct, frozen=True, kw_only=True):
-    """Write bytes to a serial line."""
-
-    device: str
-    data: bytes
-    baud: int
-
-
-PowerAct = Execute | Request | Write
-
-
-class PowerActs(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do; None where it cannot be done. A regex says which answer means what."""
-
-    on: PowerAct | None = None
-    off: PowerAct | None = None
-    cycle: PowerAct | None = None
-    status: PowerAct | None = None
-    status_on: str = r"^\s*(?i:on)\b"
-    status_off: str = r"^\s*(?i:off)\b"
 
 
 def acts_of(way: PowerWay) -> PowerActs:
@@ -168,7 +147,14 @@ def _known(way: PowerWay) -> PowerActs:
         return _ipmi(way.ipmi)
     if way.relay is not None:
         return _relay(way.relay)
-    return PowerActs()
+    return plug_acts(
+        Plugs(
+            home_assistant=way.home_assistant,
+            shelly=way.shelly,
+            tasmota=way.tasmota,
+            labgrid=way.labgrid,
+        )
+    )
 
 
 def _http(way: HttpPower) -> PowerActs:

@@ -1,11 +1,14 @@
 import http.server
+import json
 import os
 import pty
 import subprocess
+import sys
 import threading
 import tty
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -15,6 +18,12 @@ from tests.support.transport_contract import new_tag
 from tests.support.waiting import wait_for, wait_until
 from tshrag_agent.transport.base import TransportFailed
 from tshrag_agent.transport.power import power_switch
+from tshrag_agent.transport.power_plugs import (
+    HomeAssistantPower,
+    LabgridPower,
+    ShellyPower,
+    TasmotaPower,
+)
 from tshrag_agent.transport.power_ways import (
     HttpPower,
     IpmiPower,
@@ -144,6 +153,102 @@ async def test_a_plug_is_switched_and_asked_over_http(plug: str, tmp_path: Path)
     bare = HttpPower(on=f"{plug}/secret/on", off=f"{plug}/secret/off")
     with pytest.raises(TransportFailed, match="answers 401"):
         await power_switch(DUT, PowerWay(http=bare)).on()
+
+
+class Plugs(http.server.BaseHTTPRequestHandler):
+    """The HTTP forms of plugs: Home Assistant, Shelly of both generations, Tasmota."""
+
+    is_on = False
+    TURNS: ClassVar[dict[str, bool]] = {
+        "/api/services/homeassistant/turn_on": True, "/api/services/homeassistant/turn_off": False,
+        "/relay/1?turn=on": True, "/relay/1?turn=off": False,
+        "/rpc/Switch.Set?id=2&on=true": True, "/rpc/Switch.Set?id=2&on=false": False,
+        "/cm?cmnd=Power1+On": True, "/cm?cmnd=Power1+Off": False,
+    }  # fmt: skip
+    ASKED: ClassVar[dict[str, tuple[str, str]]] = {
+        "/api/states/switch.bench_3": ('{"state": "on"}', '{"state": "off"}'),
+        "/relay/1": ('{"ison":true}', '{"ison":false}'),
+        "/rpc/Switch.GetStatus?id=2": ('{"id":2, "output":true}', '{"id":2, "output":false}'),
+        "/cm?cmnd=Power1": ('{"POWER":"ON"}', '{"POWER":"OFF"}'),
+    }
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api") and self.headers["Authorization"] != "Bearer abc":
+            self.send_error(401)
+            return
+        if self.path in self.TURNS:
+            Plugs.is_on = self.TURNS[self.path]
+        self.send_response(200 if self.path in self.TURNS.keys() | self.ASKED.keys() else 404)
+        self.end_headers()
+        on, off = self.ASKED.get(self.path, ("", ""))
+        self.wfile.write((on if Plugs.is_on else off).encode())
+
+    def do_POST(self) -> None:
+        said = self.rfile.read(int(self.headers["Content-Length"]))
+        assert json.loads(said) == {"entity_id": "switch.bench_3"}
+        assert self.headers["Content-Type"] == "application/json"
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", ["home_assistant", "shelly", "shelly-1", "tasmota"])
+async def test_plugs_are_switched_and_asked_in_their_own_words(kind: str, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("Authorization: Bearer abc\n")
+    Plugs.is_on = False
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Plugs) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        way = {
+            "home_assistant": PowerWay(
+                home_assistant=HomeAssistantPower(
+                    url=url, entity="switch.bench_3", headers_file=str(token)
+                )
+            ),
+            "shelly": PowerWay(shelly=ShellyPower(url=url, relay=2)),
+            "shelly-1": PowerWay(shelly=ShellyPower(url=url, relay=1, generation=1)),
+            "tasmota": PowerWay(tasmota=TasmotaPower(url=url)),
+        }[kind]
+        switch = power_switch(DUT, way)
+        try:
+            assert await switch.status() == "off"
+            await switch.on()
+            assert (await switch.status(), Plugs.is_on) == ("on", True)
+            await switch.off()
+            assert (await switch.status(), Plugs.is_on) == ("off", False)
+            assert way.can_cut
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+OUTLET = """
+PORT = 23
+def power_set(host, port, index, value):
+    open(host, "w").write(f"{port} {index!r} {value}")
+def power_get(host, port, index):
+    return "True" in open(host).read()
+"""
+
+
+async def test_a_module_of_labgrid_is_called_in_a_process_of_its_own(tmp_path: Path) -> None:
+    modules = tmp_path / "labgrid" / "driver" / "power"
+    modules.mkdir(parents=True)
+    (modules / "fake.py").write_text(OUTLET)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    state = tmp_path / "state"
+    outlet = LabgridPower(model="fake", host=str(state), index="3", python=str(python))
+    switch = power_switch(DUT, PowerWay(labgrid=outlet, off_s=0.0))
+    await switch.cycle()
+    assert (await switch.status(), state.read_text()) == ("on", "23 3 True")
+    unknown = LabgridPower(model="nothing", host="x", index="3", python=str(python))
+    with pytest.raises(TransportFailed, match=r"labgrid\.driver\.power\.nothing"):
+        await power_switch(DUT, PowerWay(labgrid=unknown)).on()
 
 
 async def test_a_relay_gets_its_bytes() -> None:
