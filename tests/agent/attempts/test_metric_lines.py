@@ -130,6 +130,23 @@ def test_a_bad_row_is_counted_and_the_next_is_taken(row: bytes, reason: str) -> 
         assert read(whole[:cut], whole[cut:], csv_key="a") == (taken, notices)
 
 
+GOOD = b"::metric a.b 1\n::metric a.c 2.5ms 1790000000.5\n::metric a.d 3\n"
+
+
+@pytest.mark.parametrize("odd", [b"\x00", b"\xff", b"\n", b"\r", b" ", b":", b"9", b"\xc3"])
+def test_a_byte_that_is_wrong_anywhere_touches_no_other_line(odd: bytes) -> None:
+    """At every place of three lines, put in or in the place of one: the others are as they were."""
+    whole = samples(GOOD)
+    assert len(whole) == 3
+    for place in range(len(GOOD)):
+        hit = GOOD[:place].count(b"\n")
+        touched = {hit, hit + 1} if GOOD[place : place + 1] == b"\n" else {hit}
+        others = [row for number, row in enumerate(whole) if number not in touched]
+        for rest in (GOOD[place:], GOOD[place + 1 :]):
+            text = GOOD[:place] + odd + rest
+            assert [row for row in samples(text) if row in others] == others, (place, text)
+
+
 @given(
     st.lists(st.tuples(st.integers(-(10**9), 10**6), st.integers(-1000, 1000)), max_size=20),
     st.data(),
