@@ -28,11 +28,13 @@ async def _measure(scale: Scale, samples: int, rounds: int) -> list[Figure]:
     wires: list[float] = []
     loops: list[float] = []
     pipes: list[float] = []
+    made: list[float] = []
     async with a_lab(slots=max(JOBS)) as lab:
         wire = await limits.Wire.open(lab.processes)
         for _ in range(rounds):
             wires.append(await wire.samples_stored_per_s(scale.of(4_000_000, 32_000)))
             pipes.append(await wire.samples_piped_per_s(scale.of(4_000_000, 32_000)))
+            made.append(await wire.samples_piped_per_s(scale.of(1_000_000, 32_000), made=True))
             loops.append(await asyncio.to_thread(limits.sqlite_samples_per_s, samples))
             for jobs in JOBS:
                 whole, settled, cost = await _once(lab, jobs, samples)
@@ -60,6 +62,7 @@ async def _measure(scale: Scale, samples: int, rounds: int) -> list[Figure]:
         for jobs in JOBS
         for name, values, limit_is in (
             ("pipe", pipes, "encoded, published, pulled, decoded, dropped: the way of ours"),
+            ("made", made, "the same, but each sample is drawn first, as the load of ours does it"),
             ("wire", wires, "published into a stream and acknowledged, nobody reads"),
             ("sqlite", loops, "a plain loop of rows into SQLite, 1000 a transaction"),
         )

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import ctypes
+import random
 import shutil
 import sqlite3
 import statistics
@@ -21,12 +22,14 @@ from tshrag_common.bus.jetstream import MESSAGE_ID, JetStream
 from tshrag_common.bus.messages import Message
 from tshrag_common.bus.puller import Puller
 from tshrag_common.labkeys import load_lab
-from tshrag_common.metrics import SampleBatch, Series
+from tshrag_common.metrics import MetricInfo, SampleBatch, Series, pack
 from tshrag_common.streams import ConsumerConfig, StreamConfig
 from tshrag_controller.cli.processes import LabProcesses
 
 SPAWN_THREADS = 8
 BATCH_SAMPLES = 1000
+_MADE = MetricInfo(key="a.b")
+_chance = random.Random(1)
 
 _SPAWN_C = """
 #include <pthread.h>
@@ -194,10 +197,11 @@ class Wire:
         finally:
             await stream.delete_stream("BENCH")
 
-    async def samples_piped_per_s(self, count: int) -> float:
+    async def samples_piped_per_s(self, count: int, *, made: bool = False) -> float:
         """Return how many samples a second go the whole way of ours into nothing.
 
-        Encoded, published and acknowledged, pulled by another connection, decoded, dropped.
+        Encoded, published and acknowledged, pulled by another connection, decoded, dropped. The
+        same bytes again and again; with `made` each sample is drawn, as our load does it.
         """
         stream, reader = JetStream(self._asker), JetStream(self._answerer)
         subject = self._subject.replace("_INBOX", "PIPE")
@@ -215,6 +219,7 @@ class Wire:
             async with asyncio.TaskGroup() as group:
                 taken = group.create_task(_dropped(Puller(reader, "PIPE", consumer), messages))
                 for number in range(messages):
+                    bodies = [_made_body(number) for _ in range(16)] if made else bodies
                     data = wire.batch("bench", "pipe", 1 + 16 * number, bodies)
                     await stream.publish(subject, data, {MESSAGE_ID: f"pipe-{number}"})
             return taken.result() / (time.perf_counter() - began)
@@ -224,6 +229,14 @@ class Wire:
     async def close(self) -> None:
         await self._asker.close()
         await self._answerer.close()
+
+
+def _made_body(number: int) -> bytes:
+    """Return a batch of samples that nobody has seen before."""
+    begin = 10**15 + number * BATCH_SAMPLES
+    values = [_chance.gauss(100.0, 10.0) for _ in range(BATCH_SAMPLES)]
+    times = list(range(begin, begin + BATCH_SAMPLES))
+    return wire.body(SampleBatch(series=(pack(_MADE, times, values),)))
 
 
 async def _dropped(puller: Puller, messages: int) -> int:
