@@ -1,9 +1,7 @@
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from tests.support.agent_process import AgentProcess, an_agent
 from tests.support.leader import Leader
@@ -15,31 +13,11 @@ from tshrag_common.commands import CancelAttempt, Drain, Sync
 from tshrag_common.digest import digest
 from tshrag_common.ids import AgentId, Fence
 from tshrag_common.jobs import JobSpec, LoadRef, Need, Target
-from tshrag_common.labkeys import LabKeys, new_lab
+from tshrag_common.labkeys import new_lab
 from tshrag_common.reports import Goodbye, Started
 from tshrag_common.seals import CommandSigner
 
 A1 = AgentId("a1")
-
-
-@pytest.fixture(scope="module")
-def keys() -> LabKeys:
-    return new_lab()
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    server = NatsServer(tmp_path / "nats")
-    await asyncio.to_thread(server.start)
-    yield server
-    await asyncio.to_thread(server.stop)
-
-
-@pytest.fixture
-async def leader(server: NatsServer, keys: LabKeys) -> AsyncIterator[Leader]:
-    leader = await Leader.begin(server, keys)
-    yield leader
-    await leader.bus.close()
 
 
 def builtin(name: str, **params: object) -> JobSpec:

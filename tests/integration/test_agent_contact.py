@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,31 +16,11 @@ from tests.support.tcp_proxy import Proxy
 from tests.support.waiting import wait_until
 from tshrag_common.ids import AgentId, Fence
 from tshrag_common.jobs import JobSpec, Need, Target
-from tshrag_common.labkeys import LabKeys, new_lab
+from tshrag_common.labkeys import LabKeys
 from tshrag_common.reports import Started
 
 LEASE_S = 6.0
 """So the agent gives up after two seconds of silence."""
-
-
-@pytest.fixture(scope="module")
-def keys() -> LabKeys:
-    return new_lab()
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    server = NatsServer(tmp_path / "nats")
-    await asyncio.to_thread(server.start)
-    yield server
-    await asyncio.to_thread(server.stop)
-
-
-@pytest.fixture
-async def leader(server: NatsServer, keys: LabKeys) -> AsyncIterator[Leader]:
-    leader = await Leader.begin(server, keys)
-    yield leader
-    await leader.bus.close()
 
 
 def shell(text: str, **more: object) -> JobSpec:
