@@ -33,7 +33,8 @@ class Audit:
         self._tell(command, "opened", 0, 0, "")
 
     def closed(self, command: ServeChannel, channel: Channel, error: ErrorReport | None) -> None:
-        why = channel.end if error is None else error
+        is_hung_up = channel.is_over and channel.end is None  # by the person, and all is well
+        why = None if is_hung_up else (error or channel.end)
         code = "" if why is None else why.code
         self._tell(command, "closed", channel.heard_bytes, channel.said_bytes, code)
 

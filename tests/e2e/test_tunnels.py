@@ -1,11 +1,16 @@
 """OpenSSH, scp, rsync and plain TCP through the lab: real servers, real clients, real processes."""
 
 import asyncio
+import concurrent.futures
+import contextlib
 import hashlib
+import json
 import os
 import secrets
 import socket
+import socketserver
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,6 +40,10 @@ class Lab:
     @property
     def environment(self) -> Mapping[str, str]:
         return {"XDG_STATE_HOME": str(self.state / "xdg")}
+
+    @property
+    def whole_environment(self) -> dict[str, str]:
+        return environment_of(self.state, self.environment)
 
     def command(self, *argv: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
         """Do a program of this machine, as a person of this lab."""
@@ -115,6 +124,95 @@ def test_openssh_scp_and_rsync_work_as_they_always_do(lab: Lab, tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "back/scp").read_bytes() == BIG
+
+
+def test_sftp_and_a_shared_connection_work_too(lab: Lab, tmp_path: Path) -> None:
+    need_program("sftp", "openssh-client")
+    config = lab.ssh_config()
+    (tmp_path / "big").write_bytes(BIG)
+    batch = f"put {tmp_path}/big {tmp_path}/there\nget {tmp_path}/there {tmp_path}/back\n"
+    done = lab.command("sftp", "-q", "-b", "-", "-F", config, "openssh", stdin=batch.encode())
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "back").read_bytes() == BIG
+    with tempfile.TemporaryDirectory(prefix="tsh-") as folder:  # a socket's address is short
+        shared = ("ssh", "-F", config, "-o", f"ControlPath={folder}/s", "-o", "ControlMaster=auto",
+                  "-o", "ControlPersist=yes", "openssh")  # fmt: skip
+        subprocess.run(
+            (*shared, "true"), check=True, timeout=60, env=lab.whole_environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            for number in range(3):
+                done = lab.command(*shared, f"echo {number}")
+                assert done.stdout == f"{number}\n".encode(), done.stderr
+        finally:
+            lab.command(*shared[:-1], "-O", "exit", "openssh")
+
+
+def test_twenty_tunnels_at_once_end_in_order_and_are_on_record(lab: Lab) -> None:
+    with concurrent.futures.ThreadPoolExecutor(20) as pool, echo_server() as port:
+        tunnel = subprocess.Popen(
+            (*TSHRAG, "forward", "openssh", str(port)),
+            stderr=subprocess.PIPE, env=lab.whole_environment,
+        )  # fmt: skip
+        try:
+            assert tunnel.stderr is not None
+            said = tunnel.stderr.readline().decode()
+            local = int(said.partition(" ")[0].rpartition(":")[2])
+            data = [BIG[number * 1000 :][:200_000] for number in range(20)]
+            assert list(pool.map(lambda each: echoed(local, each), data)) == data
+            wait_for(lambda: closed(lab, port) == 20, 60)
+        finally:
+            tunnel.terminate()
+            rest = tunnel.communicate(timeout=20)[1]
+    assert b"channel_" not in rest
+
+
+def closed(lab: Lab, port: int) -> int:
+    done = lab.tshrag("audit", "openssh", "--what", "forward", "--json")
+    return sum(
+        (each["reason"], each.get("up_bytes")) == (f"port {port}", 200_000)
+        for each in json.loads(done.stdout)["entries"]
+    )
+
+
+@contextlib.contextmanager
+def echo_server() -> Iterator[int]:
+    """Send back all that comes, each connection in a thread; yield the port."""
+
+    class Echo(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while data := self.request.recv(65536):
+                self.request.sendall(data)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        request_queue_size = 64
+
+    with Server(("127.0.0.1", 0), Echo) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
+            serving.join(20)
+
+
+def echoed(port: int, data: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
+        sending = threading.Thread(target=sent, args=(connection, data))
+        sending.start()
+        got = b""
+        while piece := connection.recv(65536):
+            got += piece
+        sending.join(20)
+    return got
+
+
+def sent(connection: socket.socket, data: bytes) -> None:
+    connection.sendall(data)
+    connection.shutdown(socket.SHUT_WR)
 
 
 def test_tshrag_ssh_executes_and_hands_its_exit_code_on(lab: Lab) -> None:

@@ -124,7 +124,8 @@ class Flow:
             return None
         piece = self._inbox.popleft()
         self._consumed_bytes += len(piece.data) + _COST_BYTES
-        if self._consumed_bytes + self._window - self._told_limit >= self._window // 4:
+        is_end = piece.kind == "end"  # who has said it waits for this
+        if is_end or self._consumed_bytes + self._window - self._told_limit >= self._window // 4:
             self._owes_state = True
         return piece
 
