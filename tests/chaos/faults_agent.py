@@ -22,7 +22,7 @@ async def f1_kill(lab: ChaosLab) -> Once:
         await asyncio.sleep(2.0)
         at = time.monotonic()
         lab.start_agent(name)
-        return {"resume": await _heard_again(lab, name, at)}
+        return {"resume": await heard_again(lab, name, at)}
 
     async def judge(lab: ChaosLab, run: str) -> list[str]:
         broken = await all_passed(lab, run)
@@ -44,12 +44,12 @@ async def f1_gone(lab: ChaosLab) -> Once:
         lab.kill_shepherd(name)
         at = time.monotonic()
         lab.start_agent(name)
-        return {"resume": await _heard_again(lab, name, at)}
+        return {"resume": await heard_again(lab, name, at)}
 
     return await under_load(lab, "F1 with its shepherd", happen, judge=all_passed)
 
 
-async def _heard_again(lab: ChaosLab, name: str, at: float, within_s: float = 60.0) -> float:
+async def heard_again(lab: ChaosLab, name: str, at: float, within_s: float = 60.0) -> float:
     """Return how long it took until the spool of an agent was applied again."""
     ends = time.monotonic() + within_s
     while time.monotonic() < ends:
@@ -95,7 +95,7 @@ async def f3_hole(lab: ChaosLab, way: Way, dark_s: float) -> Once:
         await asyncio.sleep(max(0.0, dark_s - (time.monotonic() - at)))
         await asyncio.to_thread(host.heal)
         healed = time.monotonic()
-        times["resume"] = await _heard_again(lab, name, healed)
+        times["resume"] = await heard_again(lab, name, healed)
         return times
 
     seconds = max(9.0, dark_s + 6)

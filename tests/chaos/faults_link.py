@@ -10,7 +10,7 @@ from functools import partial
 
 from tests.chaos.beside import with_more
 from tests.chaos.faults import Fault, Times, one_attempt_each, under_load
-from tests.chaos.faults_agent import RESUME
+from tests.chaos.faults_agent import RESUME, heard_again
 from tests.chaos.faults_bus import all_heard
 from tests.chaos.lab import AGENTS, ROOT, ChaosLab
 from tests.chaos.outcome import Once
@@ -64,12 +64,7 @@ async def _moved(lab: ChaosLab, name: str, url: str, config: str) -> None:
     lab.processes.kill(name)
     at = time.monotonic()
     lab.start_agent(name)
-    ends = at + 60.0
-    while time.monotonic() < ends:
-        if any(line["agent"] == name for line in lab.since(at, "applied")):
-            return
-        await asyncio.sleep(0.5)
-    raise AssertionError(f"{name} has not said hello through {url}")
+    await heard_again(lab, name, at)
 
 
 async def f20_link(lab: ChaosLab, options: tuple[str, ...], bad_s: float) -> Once:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.chaos import load
 from tests.chaos.faults import Fault, Times, one_attempt_each, survivors, under_load
+from tests.chaos.faults_agent import heard_again
 from tests.chaos.lab import AGENTS, ChaosLab
 from tests.chaos.outcome import Bar, Once
 from tests.chaos.recorded import at_s
@@ -59,7 +60,10 @@ async def _restart(lab: ChaosLab, name: str, environment: dict[str, str]) -> Non
     else:
         url = lab.processes.extra[name]["TSHRAG_NATS_URL"]
         lab.processes.extra[name] = {"TSHRAG_NATS_URL": url, **environment}
+        at = time.monotonic()
         lab.processes.run_agent(name)
+        # shown as online it is all the while; one that begins late never has 20 jobs beside others
+        await heard_again(lab, name, at)
     await lab.online()
 
 
