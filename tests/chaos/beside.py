@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import load
-from tests.chaos.faults import Times, one_attempt_each, survivors, under_load
+from tests.chaos.faults import Judge, Times, one_attempt_each, survivors, under_load
 from tests.chaos.lab import AGENTS, ChaosLab
 from tests.chaos.outcome import Bar, Once
 from tshrag_common import requests as r
@@ -160,7 +160,7 @@ def a_name(kind: str) -> str:
 
 
 async def befall(lab: ChaosLab, what: str, beside: Beside, *, seconds: float = 9.0,
-                 happen: Any) -> Once:  # fmt: skip
+                 happen: Any, judge: Judge = one_attempt_each) -> Once:  # fmt: skip
     """Let something happen to the board beside the load; the load must not notice."""
 
     async def both(_lab: ChaosLab) -> Times:
@@ -171,7 +171,7 @@ async def befall(lab: ChaosLab, what: str, beside: Beside, *, seconds: float = 9
             grown = await beside.grown_mib()
         return {**times, RSS.name: grown}
 
-    once = await under_load(lab, what, both, seconds, judge=one_attempt_each)
+    once = await under_load(lab, what, both, seconds, judge=judge)
     alive = once.counts["survivors"] + sum([await survivors(lab, run) for run in beside.runs])
     counts = {**once.counts, "survivors": alive}
     return with_more(once, counts=counts, runs=(*once.runs, *beside.runs))

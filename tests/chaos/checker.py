@@ -109,6 +109,7 @@ def ends_are_ends(recorded: Recorded) -> Iterator[Broken]:
     """I5, I7, I26: nothing lives 10 s after its end was told, its run cancelled or judged."""
     told: dict[str, tuple[float, str, str]] = {}
     names = {fence_of(line): line for line in recorded.of("assigned")}
+    hung = {str(line["job"]) for line in recorded.of("hangs")}  # on purpose, in the kernel: F24
     for line in recorded.of("ended", "cancelled", "judged"):
         if line["ev"] == "ended" and fence_of(line) in names:
             assigned = names[fence_of(line)]
@@ -118,6 +119,8 @@ def ends_are_ends(recorded: Recorded) -> Iterator[Broken]:
             rule = "I26" if line["ev"] == "judged" else "I7"
             told.setdefault(str(line["job"]), (at_s(line), rule, f"{line['job']} {line['ev']}"))
     for life in lives(recorded):
+        if run_of(life.job) in hung:
+            continue
         for key in (f"{life.job}#{life.attempt}", life.job, run_of(life.job)):
             at, rule, what = told.get(key, (1e18, "", ""))
             if life.last_s > at + DEAD_WITHIN_S + SLACK_S and life.first_s < at:

@@ -91,7 +91,7 @@ async def f20_weather(lab: ChaosLab, weather: Weather, bad_s: float) -> Once:
         return {"resume": await all_heard(lab, time.monotonic())}
 
     what = f"F20 {weather} {bad_s:g} s"
-    return await under_load(lab, what, happen, bad_s + 6, judge=one_attempt_each)
+    return await under_load(lab, what, happen, bad_s + 15, judge=one_attempt_each)
 
 
 async def f30_storm(lab: ChaosLab, for_s: float) -> Once:

@@ -14,6 +14,7 @@ from tests.chaos.beside import NAME, a_name, an_agent_beside, befall, wrong
 from tests.chaos.faults import Fault, Times
 from tests.chaos.lab import ROOT, ChaosLab
 from tests.chaos.outcome import Bar, Once
+from tshrag_common import history
 from tshrag_controller.cli import demo_lab
 
 HANG = "echo begun; sleep 0.5; ls {folder}/x; echo over"
@@ -29,13 +30,13 @@ def can_hang() -> str:
 
 
 @asynccontextmanager
-async def a_deaf_folder(lab: ChaosLab) -> AsyncIterator[tuple[Path, "subprocess.Popen[bytes]"]]:
+async def a_deaf_folder(lab: ChaosLab) -> AsyncIterator[Path]:
     """Mount it; at the end of the block everybody is let go."""
     folder = lab.folder / a_name("deaf")
     folder.mkdir()
     process = await asyncio.to_thread(_mounted, folder)
     try:
-        yield folder, process
+        yield folder
     finally:
         await asyncio.to_thread(process.communicate)
         umount = ["umount", "-l", str(folder)]
@@ -57,11 +58,9 @@ async def f24_stuck(lab: ChaosLab, for_s: float) -> Once:
     dut = demo_lab.ssh_dut(name, said).replace('room = "demo"', f'board = "{name}"')
     try:
         async with an_agent_beside(lab, dut, name, "ssh") as beside:
-            deaf = None
 
             async def happen() -> Times:
-                nonlocal deaf
-                async with a_deaf_folder(lab) as (folder, deaf):
+                async with a_deaf_folder(lab) as folder:
                     script = HANG.format(folder=folder)
                     on_board = await beside.submit(script)
                     on_host = await beside.submit_on_host(script)
@@ -70,6 +69,7 @@ async def f24_stuck(lab: ChaosLab, for_s: float) -> Once:
                     await asyncio.sleep(1.5)
                     at = time.monotonic()
                     for run in (on_board, on_host):
+                        history.note("hangs", job=run)
                         await lab.client.cancel(run, wait_s=0.0)
                     times = {"quarantined": await beside.marked("not_ended", 90.0)}
                     times["host told"] = await _host_told(lab, at)

@@ -21,7 +21,7 @@ from tests.chaos.lab import ROOT, ChaosLab
 from tests.chaos.outcome import Bar, Once
 from tests.chaos.small import Small, a_small_lab
 
-OLDER = "5f7207bb"
+OLDER = "d7685887"
 SECONDS = 25.0
 
 
