@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from tests.chaos import (
+    canary,
     faults_agent,
     faults_bus,
     faults_controller,
@@ -78,10 +79,27 @@ async def conduct(which: str, names: Sequence[str], repeat: int | None, out: Pat
     rows.append(_checked(recorded, check(recorded)))
     print(markdown(rows))
     took_s = time.monotonic() - began
-    print(f"{took_s:.0f} s, {len(runs)} runs, {len(recorded.lines)} lines of history")
+    print(_summary(rows, took_s, len(runs), recorded))
     if out is not None:
         _write(out, which, rows, took_s)
     return 0 if all(each.is_met or not each.repetitions for each in rows) else 1
+
+
+def _summary(rows: Sequence[Row], took_s: float, runs: int, recorded: Recorded) -> str:
+    """Return what one wants to know first: how many bars were met, under how much load."""
+    tried = [each for each in rows if each.repetitions]
+    met = sum(each.is_met for each in tried)
+    loaded = [each for each in tried if each.running]
+    load = "no load was on"
+    if loaded:
+        least, rate = min(each.running for each in loaded), min(each.per_s for each in loaded)
+        load = f"at least {least} jobs ran and {rate:.0f} samples/s came when a fault did"
+    said = (
+        f"{met} of {len(tried)} rows met their bars, {len(rows) - len(tried)} were not run; {load}"
+    )
+    attempts = sum(1 for _ in recorded.of("assigned"))
+    told = f"{runs} runs, {attempts} attempts, {len(recorded.lines)} lines of history"
+    return f"{said}\n{took_s:.0f} s, {told}"
 
 
 def _recorded() -> Recorded:
@@ -114,6 +132,9 @@ async def _all(
             print(markdown(rows[-1:]).splitlines()[-1], flush=True)
         await lab.online()
         await _drained(lab)
+        state = lab.processes.state
+        places = (lab.logs, state / "store", state / "agents", lab.history_folder)
+        await asyncio.to_thread(canary.search, state / "keys.json", *places)
     return rows, runs
 
 

@@ -18,6 +18,7 @@ from tests.chaos.lab import AGENTS, ROOT, ChaosLab, program
 from tests.chaos.outcome import Bar, Once
 from tests.support.nats_server import NatsServer
 from tshrag_agent.journal.journal import Journal
+from tshrag_common import history
 from tshrag_common.bus.connection import connect
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.client import Client
@@ -189,11 +190,13 @@ async def _full(lab: ChaosLab, disk: Path, what: str, full_s: float, agent: str)
     async def happen(lab: ChaosLab) -> Times:
         at = time.monotonic()
         filler = await asyncio.to_thread(fill, disk)
+        history.note("disk_full", what=what)
         try:
             shown_s = await _shown(lab, at, full_s + 20)
             await asyncio.sleep(max(0.0, full_s - (time.monotonic() - at)))
         finally:
             filler.unlink()
+            history.note("disk_freed", what=what)
         freed = time.monotonic()
         well_s = await _well(lab, freed)
         return {"shown": shown_s, "resume": well_s}

@@ -12,7 +12,7 @@ from tests.chaos.faults_agent import heard_again
 from tests.chaos.lab import AGENTS, ChaosLab
 from tests.chaos.outcome import Bar, Once
 from tests.chaos.recorded import at_s
-from tshrag_common import requests as r, subjects
+from tshrag_common import history, requests as r, subjects
 from tshrag_common.errors import LabError
 from tshrag_common.ids import AgentId
 
@@ -168,6 +168,7 @@ async def f28_garbage(lab: ChaosLab, messages: int) -> Once:
         for number in range(messages):
             kind: Any = ("ev", "met", "logs", "hb")[number % 4]
             data = _garbage(chance, number)
+            history.note("garbage", subject=kind, sha=history.digest_of([data]))
             await lab.client.bus.publish(subjects.said(agent, kind), data)
             if number % 200 == 0:
                 await lab.client.bus.settled()

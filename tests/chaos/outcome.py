@@ -40,6 +40,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     missed: tuple[str, ...] = ()
     note: str = ""
+    running: int = 0  # the least of all repetitions that had load on; 0: none had
+    per_s: float = 0.0
+
+    @property
+    def load(self) -> str:
+        """Say how much was going on, at least, when the fault came."""
+        return f"{self.running} jobs, {self.per_s:.0f}/s" if self.running else ""
 
     @property
     def is_met(self) -> bool:
@@ -76,6 +83,8 @@ def row(fault: str, what: str, all_of: Sequence[Once], bars: Sequence[Bar], note
         counts=counts,
         missed=(*missed, *said[:5]),
         note=note,
+        running=min((once.running for once in all_of if once.running), default=0),
+        per_s=round(min((once.per_s for once in all_of if once.per_s), default=0.0), 1),
     )
 
 
@@ -87,8 +96,8 @@ def _bar(bar: Bar) -> str:
 def markdown(rows: Sequence[Row]) -> str:
     """Return the table as people read it."""
     lines = [
-        "| fault | what | n | p50 / max, s | lost | doubled | survivors | broken | |",
-        "|---|---|---:|---|---:|---:|---:|---:|---|",
+        "| fault | what | n | load | p50 / max, s | lost | doubled | survivors | broken | |",
+        "|---|---|---:|---|---|---:|---:|---:|---:|---|",
     ]
     for each in rows:
         times = ", ".join(
@@ -104,6 +113,7 @@ def markdown(rows: Sequence[Row]) -> str:
         elif each.note:
             verdict += f"; {each.note}"
         lines.append(
-            f"| {each.fault} | {each.what} | {each.repetitions} | {times} | {zero} | {verdict} |"
+            f"| {each.fault} | {each.what} | {each.repetitions} | {each.load} | {times} "
+            f"| {zero} | {verdict} |"
         )
     return "\n".join(lines) + "\n"

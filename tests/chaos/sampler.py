@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 EVERY_S = 0.2
+MEASURE_EVERY = 20
+"""So many looks for one at memory and descriptors."""
 _WANTED = (b"TSHRAG_JOB_ID=", b"TSHRAG_ATTEMPT=", b"TSHRAG_JOB_DEVICE=", b"TSHRAG_JOB_MACHINE=")
 
 
@@ -64,8 +66,31 @@ class Sampler:
         self.looks += 1
         return found
 
+    def measure(self, folder: str) -> None:
+        """Note memory and descriptors of the agents and controllers that write into `folder`."""
+        mark = f"TSHRAG_HISTORY={folder}\0".encode()
+        for name in os.listdir("/proc"):  # noqa: PTH208 -- as above
+            if name.isdigit() and (role := _role(name)):
+                try:
+                    environ = Path("/proc", name, "environ").read_bytes() + b"\0"
+                    pages = int(Path("/proc", name, "statm").read_text().split()[1])
+                    count = len(os.listdir(f"/proc/{name}/fd"))  # noqa: PTH208 -- names only
+                except (OSError, IndexError):
+                    continue
+                if mark in environ:
+                    size = pages * os.sysconf("SC_PAGE_SIZE")
+                    self._footprint(f"{role} {name}", count, size)
+
+    def _footprint(self, of: str, descriptors: int, rss_bytes: int) -> None:
+        line = {"mono_ns": time.monotonic_ns(), "actor": "sampler", "ev": "footprint"}
+        facts = {"of": of, "descriptors": descriptors, "rss_bytes": rss_bytes}
+        self._out.write(json.dumps({**line, **facts}) + "\n")
+
     def end(self) -> None:
         self._note({})
+
+    def close(self) -> None:
+        self._out.close()
 
     def _take(
         self,
@@ -110,6 +135,17 @@ def _named(pid: str) -> Alive | None:
     return Alive(job, int(attempt or 0), dut, agent)
 
 
+def _role(pid: str) -> str:
+    """Return what a process is, by its arguments; empty: neither agent nor controller."""
+    try:
+        words = Path("/proc", pid, "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    if b"tshrag_controller.daemon" in words:
+        return "controller"
+    return "agent" if b"tshrag_agent" in words and b"run" in words else ""
+
+
 def _group(pid: str) -> bytes:
     """Return the control group that a shepherd has put a process into."""
     try:
@@ -136,8 +172,11 @@ def main(folder: str) -> None:
     while not stopped:
         began = time.monotonic()
         sampler.look()
+        if sampler.looks % MEASURE_EVERY == 0:
+            sampler.measure(folder)
         time.sleep(max(0.01, EVERY_S - (time.monotonic() - began)))
     sampler.end()
+    sampler.close()
 
 
 if __name__ == "__main__":
