@@ -9,33 +9,28 @@ decides and explains (`note_of`).
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import nsmallest
-from typing import NamedTuple
+from heapq import heappop, heappush, nsmallest
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
-from tshrag_common.ids import AgentId, DutId, Fence, OrgId, job_of
-from tshrag_common.states import JobState
+from tshrag_common.ids import AgentId, DutId, Fence, OrgId
 from tshrag_controller.core.binding import matched
 from tshrag_controller.core.consumables import look_at, scarce
 from tshrag_controller.core.decision import Decision, SendCancel
-from tshrag_controller.core.gangs import ready_of
-from tshrag_controller.core.lab import (
-    PREEMPTED,
-    Attempt,
-    Job,
-    Lab,
-    NeedKey,
-    Order,
-    Run,
-    is_kept,
-)
+from tshrag_controller.core.gangs import ready_of, set_aside
+from tshrag_controller.core.giving_way import Victim, Victims, lives, lost_us
+from tshrag_controller.core.lab import Attempt, Job, Lab, NeedKey, Order, Run, is_kept
 from tshrag_controller.core.order import Shares, order_of
 from tshrag_controller.core.places import Places, free_duts
 from tshrag_controller.core.preempt_events import AttemptPreempted
-from tshrag_controller.core.queues import roles_to_bind
 from tshrag_controller.core.quotas import over_quota
 from tshrag_controller.core.starting import is_startable
 from tshrag_controller.core.taking import Freed, frees
 
+T = TypeVar("T", bound=tuple[Any, ...])
+
+MOST_YOUNG = 32
+"""Looked at of those that did not run long enough."""
 MOST_HEADS = 64
 MOST_OF_QUEUE = 8
 """Those who stand first in their queues; the others come when these have started."""
@@ -76,15 +71,15 @@ def preempt(decision: Decision) -> None:
 def propose(lab: Lab, now: int) -> Proposal:
     """Return what would end now."""
     fences = lab.indexes.preemptible
-    for fence in [fence for fence in fences if not _lives(lab.attempts.get(fence))]:
+    for fence in [fence for fence in fences if not lives(lab.attempts.get(fence))]:
         fences.discard(fence)
     if not fences or not lab.policy.preempt_most:
         return Proposal()
-    search = _Search(lab, now)
-    try:
-        return search.run()
-    finally:
-        search.places.close()
+    lowest = min(lab.runs[lab.jobs[lab.attempts[fence].job].run].priority for fence in fences)
+    claims = _Claims(lab, now, lowest + lab.policy.preempt_gap).first()
+    if not any(claim.may for claim in claims):
+        return Proposal()
+    return _Search(lab, now).run(claims)
 
 
 def note_of(lab: Lab, job: Job, now: int) -> str:
@@ -102,60 +97,22 @@ def note_of(lab: Lab, job: Job, now: int) -> str:
     return ""
 
 
-def _lives(attempt: Attempt | None) -> bool:
-    return attempt is not None and not attempt.outcome
+class _Claims:
+    """All who wait, as far as they stand in front; `enough` is the priority to end anybody."""
 
-
-class _Victim(NamedTuple):
-    attempt: Attempt
-    job: Job
-    run: Run
-    score: Order
-
-
-class _Search:
-    """One look at all who wait, the first of the line first."""
-
-    def __init__(self, lab: Lab, now: int) -> None:
-        self._lab, self._now, self._policy = lab, now, lab.policy
+    def __init__(self, lab: Lab, now: int, enough: int) -> None:
+        self._lab, self._now, self._enough = lab, now, enough
         self._shares = Shares(lab, now)
-        self._more: Counter[OrgId] = Counter()  # DUTs that orgs will have by this
-        self.places = Places(lab, now)
-        self._victims = [self._victim(fence) for fence in sorted(lab.indexes.preemptible)]
-        self._lowest = min(victim.run.priority for victim in self._victims)
-        self._used: set[Fence] = set()
-        self._ahead: list[NeedKey] = []  # of those before in the line that have no place
-        self._found = Proposal()
 
-    def run(self) -> Proposal:
-        for claim in self._claims():
-            if self._is_stopped(claim):
-                continue
-            if not claim.may or not self._serve(claim):
-                self._ahead += claim.keys
-        return self._found
-
-    def _victim(self, fence: Fence) -> _Victim:
-        attempt = self._lab.attempts[fence]
-        job = self._lab.jobs[attempt.job]
-        run = self._lab.runs[job.run]
-        return _Victim(attempt, job, run, self._scored(order_of(self._lab, run, job), run))
-
-    def _scored(self, order: Order, run: Run) -> Order:
-        return (order[0] + self._shares.points(run.org), *order[1:])
-
-    def _claims(self) -> list[Claim]:
-        return nsmallest(MOST_HEADS, self._all(), key=lambda claim: claim.score)
-
-    def _all(self) -> Iterator[Claim]:
-        yield from self._jobs()
-        yield from self._bindings()
-        yield from self._gangs()
+    def first(self) -> list[Claim]:
+        """Return those who stand first, in order."""
+        everybody = (*self._jobs(), *self._bindings(), *self._gangs())
+        return nsmallest(MOST_HEADS, everybody, key=lambda claim: claim.score)
 
     def _jobs(self) -> Iterator[Claim]:
         lab = self._lab
         for (key, _), queue in lab.indexes.ready.items():
-            for order, name in nsmallest(MOST_OF_QUEUE, queue):
+            for order, name in front(queue, MOST_OF_QUEUE):
                 job = lab.jobs.get(name)
                 if is_startable(job, self._now):
                     yield self._claim(order, lab.runs[job.run], name, (key,), job.avoid)
@@ -163,7 +120,7 @@ class _Search:
     def _bindings(self) -> Iterator[Claim]:
         lab = self._lab
         for (keys, _), runs in lab.indexes.binding.items():
-            for order, run_name in nsmallest(MOST_OF_QUEUE, runs):
+            for order, run_name in front(runs, MOST_OF_QUEUE):
                 run = lab.runs.get(run_name)
                 if run is not None and run_name in lab.indexes.wants_binding:
                     avoid = tuple(name for names in run.avoid.values() for name in names)
@@ -177,33 +134,73 @@ class _Search:
             if jobs:
                 run = lab.runs[run_name]
                 keys = tuple(lab.need_key(run, job) for job in jobs)
-                score = self._scored(order_of(lab, run, jobs[0]), run)
-                yield Claim(score, run, run_name, keys, (), may=False)
+                claim = self._claim(order_of(lab, run, jobs[0]), run, run_name, keys, ())
+                yield claim._replace(may=False)
 
     def _claim(
         self, order: Order, run: Run, name: str, keys: tuple[NeedKey, ...], avoid: tuple[str, ...]
     ) -> Claim:
-        may = run.priority >= self._lowest + self._policy.preempt_gap
-        return Claim(self._scored(order, run), run, name, keys, avoid, may)
+        score = (order[0] + self._shares.points(run.org), *order[1:])
+        return Claim(score, run, name, keys, avoid, run.priority >= self._enough)
+
+
+def front(heap: Sequence[T], most: int) -> list[T]:
+    """Return the least of a heap, in order, without a look at the rest."""
+    found: list[T] = []
+    edge = [(heap[0], 0)] if heap else []
+    while edge and len(found) < most:
+        each, at = heappop(edge)
+        found.append(each)
+        for below in (2 * at + 1, 2 * at + 2):
+            if below < len(heap):
+                heappush(edge, (heap[below], below))
+    return found
+
+
+class _Search:
+    """What can be had for those who wait, the first of the line first."""
+
+    def __init__(self, lab: Lab, now: int) -> None:
+        self._lab, self._now = lab, now
+        self._shares = Shares(lab, now)
+        self._more: Counter[OrgId] = Counter()  # DUTs that orgs will have by this
+        self._victims = Victims(lab, now)
+        self._aside = set_aside(lab, now)
+        self._used: set[Fence] = set()
+        self._ahead: list[NeedKey] = []  # of those before in the line that have no place
+        self._in_vain: dict[tuple[NeedKey, ...], int] = {}  # highest priority that found nothing
+        self._found = Proposal()
+
+    def run(self, claims: Iterable[Claim]) -> Proposal:
+        for claim in claims:
+            if self._is_stopped(claim):
+                continue
+            if not claim.may or not self._serve(claim):
+                self._ahead += [key for key in claim.keys if key not in self._ahead]
+        return self._found
 
     def _serve(self, claim: Claim) -> bool:
         """Find what has to end for a claim, as little as can be; false: nothing helps."""
+        if claim.run.priority <= self._in_vain.get(claim.keys, -1):
+            return False  # who stands behind one that found nothing finds nothing either
         first = self._lab.indexes.needs[claim.keys[0]]
         if first.group is not None and free_duts(self._lab, first, claim.run):
             return False  # it waits for a setup by its own will
         ending = self._on_duts(claim) if first.wants_dut else self._on_hosts(claim)
         if ending is None:
+            if not claim.avoid:
+                self._in_vain[claim.keys] = claim.run.priority
+            self._look_later(claim, first.wants_dut)
             return False
         if first.wants_dut:
             self._more[claim.run.org] += len(claim.keys)
         for victim in ending:
             fence = victim.attempt.fence
             self._used.add(fence)
-            if victim.job.stop:
+            if victim.is_ending:
                 self._found.pending.setdefault(claim.name, []).append(fence)
             else:
                 self._found.ends.append((claim, fence))
-        self._found.later.pop(claim.name, None)
         return True
 
     def _is_stopped(self, claim: Claim) -> bool:
@@ -215,120 +212,123 @@ class _Search:
         more = on_duts + self._more[claim.run.org]
         return bool(on_duts) and bool(over_quota(self._lab, claim.run.org, more))
 
-    def _on_duts(self, claim: Claim) -> list[_Victim] | None:
-        """Return whose DUTs, with those that are free, make a set for all needs."""
-        of: dict[DutId, _Victim] = {}
+    def _on_duts(self, claim: Claim) -> list[Victim] | None:
+        """Return whose DUTs, with those that are free, make a set for all needs.
+
+        As many candidates a need as there are needs are enough for that.
+        """
+        most = len(claim.keys)
+        of: dict[DutId, Victim] = {}
         candidates: dict[str, list[DutId]] = {}
         for number, key in enumerate(claim.keys):
-            free: list[DutId] = []
-            if len(claim.keys) > 1:
-                free = self.places.duts(key, claim.run, claim.avoid, most=len(claim.keys))
-            found = {}
-            for victim in self._giving(claim):
-                dut = victim.attempt.dut
-                if dut is not None and self._frees(victim, claim, key):
-                    found[dut] = victim
+            fits = (each for each in self._victims.old(key) if self._may(each, claim, key))
+            found = {each.attempt.dut: each for each in islice(fits, most) if each.attempt.dut}
             of.update(found)
-            ranked = sorted(found, key=lambda dut: self._lost(found[dut]))
-            candidates[str(number)] = [*free, *ranked]
+            candidates[str(number)] = [*self._free(claim, key, most), *found]
         given = matched(candidates)
         if given is None:
             return None
-        for dut in sorted(of, key=lambda dut: self._lost(of[dut]), reverse=True):
+        for dut in sorted(of, key=lambda dut: lost_us(of[dut], self._now), reverse=True):
             less = {role: [d for d in duts if d != dut] for role, duts in candidates.items()}
             spared = matched(less)
             if spared is not None:  # it goes without this one
                 candidates, given = less, spared
         return [of[dut] for dut in given.values() if dut in of]
 
-    def _on_hosts(self, claim: Claim) -> list[_Victim] | None:
+    def _free(self, claim: Claim, key: NeedKey, most: int) -> list[DutId]:
+        """Return free DUTs for one of several needs; a single one would have got it."""
+        if most < 2:
+            return []
+        places = Places(self._lab, self._now)
+        free = places.duts(key, claim.run, claim.avoid, most=most)
+        places.close()
+        return free
+
+    def _on_hosts(self, claim: Claim) -> list[Victim] | None:
         """Return who has to leave a host; of all hosts that where the least work is lost."""
-        by_host: dict[AgentId, list[_Victim]] = {}
-        for victim in self._giving(claim):
-            by_host.setdefault(victim.attempt.agent, []).append(victim)
-        best: list[_Victim] | None = None
-        for host, victims in sorted(by_host.items()):
-            found = self._from_host(claim, host, sorted(victims, key=self._lost))
-            if found is not None and (best is None or self._sum(found) < self._sum(best)):
-                best = found
+        offers: list[tuple[int, AgentId, list[Victim]]] = []
+        for host, those in self._victims.on_hosts.items():
+            may = [each for each in self._victims.ripe(those) if self._is_below(each, claim)]
+            if may:
+                offers.append((lost_us(may[0], self._now), host, may))
+        best: list[Victim] | None = None
+        best_us = 0
+        for least_us, host, victims in sorted(offers, key=lambda offer: offer[:2]):
+            if best is not None and least_us >= best_us:
+                break  # no other host can do with less
+            found = self._from_host(claim, host, victims)
+            lost = sum(lost_us(each, self._now) for each in found or ())
+            if found is not None and (best is None or lost < best_us):
+                best, best_us = found, lost
         return best
 
     def _from_host(
-        self, claim: Claim, host: AgentId, victims: Sequence[_Victim]
-    ) -> list[_Victim] | None:
-        chosen: list[_Victim] = []
+        self, claim: Claim, host: AgentId, victims: Sequence[Victim]
+    ) -> list[Victim] | None:
+        chosen: list[Victim] = []
 
-        def does(these: Iterable[_Victim]) -> bool:
-            attempts = [each.attempt for each in these]
-            freed = Freed(claim.run, claim.keys[0], host, None, attempts)
-            return frees(self._lab, freed, self._ahead, claim.score, self._now)
+        def does(these: Iterable[Victim]) -> bool:
+            return self._frees(claim, claim.keys[0], host, None, [each.attempt for each in these])
 
+        if not does(victims):
+            return None
         for victim in victims:
             chosen.append(victim)
             if does(chosen):
-                for each in reversed(list(chosen)):
-                    rest = [other for other in chosen if other is not each]
-                    if rest and does(rest):
-                        chosen = rest
-                return chosen
-        return None
+                break
+        for each in reversed(list(chosen)):
+            rest = [other for other in chosen if other is not each]
+            if rest and does(rest):
+                chosen = rest
+        return chosen
 
-    def _giving(self, claim: Claim) -> Iterator[_Victim]:
-        """Yield who may have to give way to a claim, and note who may later."""
-        policy = self._policy
-        for victim in self._victims:
-            attempt, job = victim.attempt, victim.job
-            if attempt.fence in self._used or (job.stop and job.stop != PREEMPTED):
-                continue
-            if job.stop == PREEMPTED:
-                yield victim  # it ends anyway
-                continue
-            is_below = victim.run.priority + policy.preempt_gap <= claim.run.priority
-            if not is_below or victim.score <= claim.score or job.fence != attempt.fence:
-                continue
-            if job.preempted >= policy.preempt_most or not attempt.started_at:
-                continue
-            may_from = attempt.started_at + round(policy.preempt_after_s * 1e6)
-            if may_from <= self._now:
-                yield victim
-            elif any(self._frees(victim, claim, key) for key in claim.keys):
-                known = self._found.later.get(claim.name, may_from)
-                self._found.later[claim.name] = min(known, may_from)
+    def _is_below(self, victim: Victim, claim: Claim) -> bool:
+        """Tell whether an attempt is so far below, and so far behind, that it may give way."""
+        if victim.attempt.fence in self._used or victim.is_ending:
+            return victim.attempt.fence not in self._used
+        run = victim.run
+        if run.priority + self._lab.policy.preempt_gap > claim.run.priority:
+            return False
+        order = order_of(self._lab, run, victim.job)
+        return (order[0] + self._shares.points(run.org), *order[1:]) > claim.score
 
-    def _frees(self, victim: _Victim, claim: Claim, key: NeedKey) -> bool:
+    def _may(self, victim: Victim, claim: Claim, key: NeedKey) -> bool:
+        """Tell whether the end of an attempt on a DUT gives a claim what it needs."""
         attempt = victim.attempt
-        if attempt.dut is not None and attempt.dut in claim.avoid:
+        if not self._is_below(victim, claim) or attempt.dut in claim.avoid:
             return False
-        if attempt.dut is not None and not self._lets_go(victim):
+        if not self._victims.lets_go(victim):
             return False
-        freed = Freed(claim.run, key, attempt.agent, attempt.dut, [attempt])
-        return frees(self._lab, freed, self._ahead, claim.score, self._now)
+        return self._frees(claim, key, attempt.agent, attempt.dut, [attempt])
 
-    def _lets_go(self, victim: _Victim) -> bool:
-        """Tell whether the run of a victim gives its DUT back: it has done nothing else on it."""
-        lab, run, attempt = self._lab, victim.run, victim.attempt
-        row = lab.duts.get(attempt.dut) if attempt.dut else None
-        if row is None or row.holder != attempt.fence:
-            return False
-        if row.kept_by is None:
-            return True
-        role = run.spec(victim.job).need.role
-        is_only = set(run.bound) == {role} and not roles_to_bind(lab, run)
-        if row.kept_by != run.id or not is_only or not is_kept(run.spec(victim.job).need):
-            return False
-        serials = (planned.serial for planned in run.plan.jobs)
-        others = (lab.jobs[job_of(run.id, serial)] for serial in serials)
-        return all(
-            each.state is JobState.WAITING or each is victim.job
-            for each in others
-            if run.spec(each).need.role == role and is_kept(run.spec(each).need)
-        )
+    def _frees(
+        self,
+        claim: Claim,
+        key: NeedKey,
+        host: AgentId,
+        dut: DutId | None,
+        without: Sequence[Attempt],
+    ) -> bool:
+        freed = Freed(claim.run, key, host, dut, without)
+        return frees(self._lab, freed, self._ahead, claim.score, self._aside)
 
-    def _lost(self, victim: _Victim) -> tuple[int, Fence]:
-        """Return the work that is lost; none where it ends anyway."""
-        if victim.job.stop:
-            return (0, victim.attempt.fence)
-        return (self._now - victim.attempt.started_at, victim.attempt.fence)
+    def _look_later(self, claim: Claim, on_duts: bool) -> None:
+        """Note when something that would do has run long enough."""
+        found: list[Victim] = []
+        for key in claim.keys if on_duts else ():
+            young = islice(self._victims.young(key), MOST_YOUNG)
+            found += islice((each for each in young if self._may(each, claim, key)), 1)
+        for host, those in () if on_duts else self._victims.on_hosts.items():
+            young = islice(self._victims.unripe(those), MOST_YOUNG)
+            below = (each for each in young if self._is_below(each, claim))
+            found += islice((each for each in below if self._fits_host(claim, host)), 1)
+        if found:
+            began = min(victim.attempt.started_at for victim in found)
+            after_us = round(self._lab.policy.preempt_after_s * 1e6)
+            self._found.later[claim.name] = began + after_us
 
-    def _sum(self, victims: Sequence[_Victim]) -> int:
-        return sum(self._lost(victim)[0] for victim in victims)
+    def _fits_host(self, claim: Claim, host: AgentId) -> bool:
+        """Tell whether a host would do if all that may give way there were over."""
+        those = self._victims.on_hosts[host]
+        below = [each.attempt for each in those if self._is_below(each, claim)]
+        return self._frees(claim, claim.keys[0], host, None, below)

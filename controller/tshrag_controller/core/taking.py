@@ -1,11 +1,10 @@
 """PURE: would this place be free for that need, were these attempts over?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tshrag_common.ids import AgentId, DutId
 from tshrag_common.jobs import Need
-from tshrag_controller.core.gangs import set_aside
 from tshrag_controller.core.idle import classes_of
 from tshrag_controller.core.lab import Attempt, DutRow, Lab, NeedKey, Order, Run
 from tshrag_controller.core.line import misfits_of, need_of_ask, order_of_ask
@@ -23,8 +22,13 @@ class Freed(NamedTuple):
     without: Sequence[Attempt]
 
 
-def frees(lab: Lab, freed: Freed, ahead: Iterable[NeedKey], mine: Order, now: int) -> bool:
-    """Tell whether the place fits, would be free, and goes to nobody who stands before."""
+def frees(
+    lab: Lab, freed: Freed, ahead: Iterable[NeedKey], mine: Order, aside: Mapping[DutId, Order]
+) -> bool:
+    """Tell whether the place fits, would be free, and goes to nobody who stands before.
+
+    `aside` are the DUTs that gangs have set aside (`set_aside`).
+    """
     agent, need = lab.agents[freed.host], lab.indexes.needs[freed.key]
     row = lab.duts.get(freed.dut) if freed.dut is not None else None
     if need.wants_dut != (row is not None) or not _fits(lab, freed.key, freed.host, freed.dut):
@@ -33,7 +37,7 @@ def frees(lab: Lab, freed: Freed, ahead: Iterable[NeedKey], mine: Order, now: in
         return False
     if any(_fits(lab, key, freed.host, freed.dut) for key in ahead):
         return False
-    return row is None or _is_for_us(lab, row, need, freed.run, mine, now)
+    return row is None or _is_for_us(lab, row, need, freed.run, mine, aside)
 
 
 def _fits(lab: Lab, key: NeedKey, host: AgentId, dut: DutId | None) -> bool:
@@ -68,12 +72,14 @@ def _has_room(lab: Lab, freed: Freed, need: Need) -> bool:
     )
 
 
-def _is_for_us(lab: Lab, row: DutRow, need: Need, run: Run, mine: Order, now: int) -> bool:
+def _is_for_us(
+    lab: Lab, row: DutRow, need: Need, run: Run, mine: Order, aside: Mapping[DutId, Order]
+) -> bool:
     """Tell whether nobody has set the DUT aside, reserved it, or asked for it before."""
     if row.undo or run_into(lab, need, row, run.id) is not None:
         return False
-    aside = set_aside(lab, now).get(row.dut.id)
-    if aside is not None and aside < mine:
+    gang = aside.get(row.dut.id)
+    if gang is not None and gang < mine:
         return False
     return not any(
         order_of_ask(lab, ask) < mine and not misfits_of(lab, need_of_ask(ask), row)
