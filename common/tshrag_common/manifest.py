@@ -136,6 +136,14 @@ def implied_manifest(name: str, executables: Collection[str]) -> Manifest:
     return Manifest(name=name, version="0", platforms=(Platform(entry=entry),))
 
 
+def implied_text(executables: Collection[str]) -> bytes | None:
+    """Return the manifest that stands for one of `executables` at the top of a tree; None: none."""
+    entry = next((each for each in IMPLIED if each in executables), None)
+    if entry is None:
+        return None
+    return f'name = "load"\nversion = "0"\n[[platforms]]\nentry = "{entry}"\n'.encode()
+
+
 def check_manifest(manifest: Manifest, findings: Findings) -> None:
     """Note what is wrong between the parts of `manifest`."""
     namespace = _key(manifest.namespace, ("namespace",), findings) if manifest.namespace else ""

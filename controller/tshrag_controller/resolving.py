@@ -15,7 +15,14 @@ from pathlib import Path
 
 from tshrag_common.errors import Invalid, LabError, NotFound, Problem, Refused
 from tshrag_common.jobs import LoadRef
-from tshrag_common.manifest import Manifest, Platform, ResolvedLoad, read_manifest
+from tshrag_common.manifest import (
+    IMPLIED,
+    Manifest,
+    Platform,
+    ResolvedLoad,
+    implied_text,
+    read_manifest,
+)
 from tshrag_common.profile import LoadSource, Profile
 from tshrag_common.requests import LocalLoad
 from tshrag_common.sources.address import parse
@@ -150,6 +157,7 @@ def _manifest_in(packed: Path, name: str, check: Check) -> bytes:
     It was packed on another machine, so nothing of it is taken on trust.
     """
     found: bytes | None = None
+    executables: set[str] = set()
     with packed.open("rb") as file:
         reader = TarReader(file)
         for member in reader.members():
@@ -157,6 +165,9 @@ def _manifest_in(packed: Path, name: str, check: Check) -> bytes:
             parts_of(member.name)  # raises for one that leads out of the tree
             if member.name == MANIFEST:
                 found = _bounded(reader.data(), name)
+            elif member.name in IMPLIED and member.executable:
+                executables.add(member.name)
+    found = implied_text(executables) if found is None else found
     if found is None:
         raise Refused("", f"a tree without {MANIFEST} is no load", code="manifest_missing")
     return found

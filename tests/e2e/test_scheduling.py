@@ -252,6 +252,11 @@ async def test_qgjob_submits_tests_of_an_app_version_in_its_own_words(
     assert (payload["org_id"], payload["app_version_id"]) == ("default", version)
     assert (payload["test_path"], payload["target"], payload["priority"]) == (test, "solo", 75)
 
+    folder = a_load(tmp_path / "whole", '#!/bin/sh\ntest "$APP_VERSION_ID" != 0\n')
+    other = ("--app-version-id", f"2.{MARK}", "--test", str(folder), "--target", "solo")
+    done = await qgjob(lab, "submit", *other, "--wait")
+    assert done.returncode == 0, done.stderr
+
     broken = written(tmp_path / "broken.sh", "exit 3")
     words = ("--app-version-id", version, "--test", broken)
     done = await qgjob(lab, "submit", *words, "--target", "solo", "--wait")
@@ -297,6 +302,13 @@ def qgjob_alone(*words: str) -> "subprocess.CompletedProcess[str]":
     here = Path(__file__).parents[2]
     about = ("--app-version-id", "1")
     return run_cli("submit", *about, *words, *nobody, program=QGJOB, cwd=here)
+
+
+def a_load(folder: Path, script: str) -> Path:
+    folder.mkdir()
+    (folder / "run.sh").write_text(script)
+    (folder / "run.sh").chmod(0o755)
+    return folder
 
 
 def written(path: Path, text: str) -> str:

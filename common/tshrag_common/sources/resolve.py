@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tshrag_common.errors import shown
+from tshrag_common.manifest import IMPLIED, implied_text
 from tshrag_common.sources import archive, git
 from tshrag_common.sources.address import Address, parse, permit, rewritten
 from tshrag_common.sources.faults import (
@@ -148,6 +149,9 @@ def _pack_aside(tree: Path, workdir: Path, limits: SourceLimits, check: Check) -
 def _manifest(address: Address, tree: Path, limits: SourceLimits) -> bytes:
     path = tree / MANIFEST
     if path.is_symlink() or not path.is_file():
+        implied = implied_text({each for each in IMPLIED if _is_executable(tree / each)})
+        if implied is not None and not path.is_symlink() and not path.exists():
+            return implied
         fix = f"a load has {MANIFEST} at its top; name the directory that has it (#ref:sub/dir)"
         raise ManifestMissing("", f"{address.text} has no {MANIFEST}", fix)
     with path.open("rb") as file:
@@ -155,3 +159,7 @@ def _manifest(address: Address, tree: Path, limits: SourceLimits) -> bytes:
     if len(manifest) > limits.manifest_bytes:
         raise ArchiveLimit("", f"{MANIFEST} > {size_text(limits.manifest_bytes)}")
     return manifest
+
+
+def _is_executable(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and bool(path.stat().st_mode & 0o100)

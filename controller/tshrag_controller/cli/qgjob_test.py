@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tshrag_common.errors import Refused
-from tshrag_common.manifest import FILE
+from tshrag_common.manifest import FILE, IMPLIED
 from tshrag_controller.cli.packing import Draft, read_draft
 
 RUNNERS: Mapping[str, str] = {
@@ -40,8 +40,11 @@ def draft_of(asked: Asked, folder: Path) -> Draft:
         raise Refused(asked.test, "there is no such file or folder", code="file")
     load = folder / "load"
     if path.is_dir():
-        if not (path / FILE).exists() and not asked.runner:
-            fix = f"add a {FILE} to it, or say --runner 'npx appwright test'"
+        known = any((path / name).exists() for name in (FILE, *IMPLIED))
+        if not known and not asked.runner:
+            fix = (
+                f"add a {FILE} or an executable run.sh to it, or say --runner 'npx appwright test'"
+            )
             raise Refused(asked.test, "nothing says how this folder is run", fix, code="runner")
         if not asked.runner:
             load = path.absolute()

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.repositories import MANIFEST
+from tshrag_common.errors import LabError
+from tshrag_common.manifest import read_manifest
 from tshrag_common.sources.faults import ArchiveLimit, ManifestMissing, SourceNotFound
 from tshrag_common.sources.policy import LOCAL, SourceLimits, SourcePolicy
 from tshrag_common.sources.resolve import Resolved, resolve
@@ -37,6 +39,20 @@ async def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "load/load.toml").symlink_to("/etc/passwd")
     with pytest.raises(ManifestMissing):
         await resolve(f"{tmp_path}/load", tmp_path / "w", LIMITS, LOCAL, {})
+
+
+async def test_an_executable_at_the_top_stands_for_a_manifest(tmp_path: Path) -> None:
+    load = tmp_path / "load"
+    load.mkdir()
+    (load / "run").write_text("#!/bin/sh\n")
+    with pytest.raises(ManifestMissing):
+        await resolve(str(load), tmp_path / "w", LIMITS, LOCAL, {})
+    (load / "run").chmod(0o755)
+    found = await resolve(str(load), tmp_path / "w", LIMITS, LOCAL, {})
+    assert read_manifest(found.manifest_bytes).platforms[0].entry == "run"
+    (load / "load_bin").symlink_to("run")
+    with pytest.raises(LabError):  # a link stands for nothing, and is in no load
+        await resolve(str(load), tmp_path / "w", LIMITS, LOCAL, {})
 
 
 async def test_a_packed_load_is_bounded_too(tmp_path: Path) -> None:
