@@ -132,6 +132,8 @@ class LeaseMachine(RuleBasedStateMachine):
     def _hear_starts(self, host: Host) -> None:
         fences, host.inbox = host.inbox, []
         for fence in fences:
+            if fence in host.living:
+                continue  # a start that comes twice begins nothing, and ends nothing
             attempt = self.lab.lab.attempts.get(fence)
             one = Living(attempt, self.t) if attempt is not None else None
             if one is None or self.t >= host.dies_at(one) or self._is_stale(host, one):
