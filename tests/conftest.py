@@ -1,6 +1,7 @@
 """What all tests share: one real nats-server a test process, and no blocking call in a loop."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import msgspec
@@ -18,6 +19,12 @@ settings.register_profile(
 )
 settings.register_profile("work", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci" if os.environ.get("CI") else "work")
+
+# A shell that starts us in the background has all that we start ignore these; tests send them.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
 
 _MAY_NOT_BLOCK = ("tshrag_common", "tshrag_agent", "tshrag_controller")
 _BLOCKS = ("time.sleep", "socket.", "ssl.", "sqlite3.Connection.commit", "os.wait")

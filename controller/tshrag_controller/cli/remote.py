@@ -200,7 +200,7 @@ def output(
 
 
 @process.command("input", cls=options.Command,
-                 examples=("echo yes | tshrag process input rack-2 x0123456789ab",))  # fmt: skip
+                 examples=("tshrag process input rack-2 x0123456789ab < answers.txt",))  # fmt: skip
 @click.argument("host")
 @click.argument("name")
 @options.in_lab

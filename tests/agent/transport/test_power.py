@@ -1,3 +1,4 @@
+import contextlib
 import http.server
 import json
 import os
@@ -315,13 +316,21 @@ def agent_with_an_outlet(tmp_path: Path) -> Iterator[tuple[str, Path]]:
             process.kill()
 
 
+def opened_by(pid: int) -> list[str]:
+    """Return what the descriptors of a process lead to; it opens and closes while we look."""
+    found: list[str] = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(each.readlink()))
+    return found
+
+
 def udp_port(pid: int) -> int:
     """Return the port that a process listens on, as soon as there is one."""
     found: list[int] = []
 
     def look() -> bool:
-        opened = [each for each in Path(f"/proc/{pid}/fd").iterdir() if each.is_symlink()]
-        links = [str(each.readlink()) for each in opened]
+        links = opened_by(pid)
         inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
         for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
             words = line.split()
