@@ -123,6 +123,16 @@ class Tmux:
     def keys(self, *keys: str) -> None:
         subprocess.run([*self._command, "send-keys", *keys], check=True, env=self._env)
 
+    def leave(self) -> None:
+        """Leave the console; what is typed before the shell has the terminal again may be lost."""
+        self.keys("C-]", "q")
+        wait_for(lambda: self._asked("#{pane_current_command}") in ("sh", "dash"), PATIENCE_S)
+
+    def _asked(self, what: str) -> str:
+        words = [*self._command, "display-message", "-p", what]
+        done = subprocess.run(words, check=True, env=self._env, capture_output=True, text=True)
+        return done.stdout.strip()
+
     def screen(self) -> str:
         words = [*self._command, "capture-pane", "-p", "-S", "-200"]
         return subprocess.run(words, check=True, env=self._env, capture_output=True,
@@ -165,7 +175,7 @@ def test_a_person_sits_at_the_console_in_tmux(lab: Path, tmux: Tmux) -> None:
     tmux.sees("type yes:")
     tmux.keys("no", "Enter")
     tmux.sees("not done")
-    tmux.keys("C-]", "q")
+    tmux.leave()
     tmux.keys("echo terminal-is-$((1+1))-again", "Enter")
     tmux.sees("terminal-is-2-again")
     assert "nobody holds" in run_cli("lease", "list", state=lab).stdout
@@ -189,8 +199,11 @@ def test_the_recording_in_the_docs_is_what_one_sees(lab: Path, tmp_path: Path) -
         for line in recorded():
             if line.startswith(("$ ", "# ")):
                 typed = line[2:]
-                keys = ["C-]", typed[-1]] if typed.startswith("Ctrl-] ") else [typed, "Enter"]
-                terminal.keys(*keys)
+                if typed == "Ctrl-] q":
+                    terminal.leave()
+                else:
+                    is_escape = typed.startswith("Ctrl-] ")
+                    terminal.keys(*(["C-]", typed[-1]] if is_escape else [typed, "Enter"]))
                 continue
             pattern = ".*".join(re.escape(part) for part in line.split("…"))
             wait_for(partial(sees_line, terminal, pattern), PATIENCE_S)
@@ -212,7 +225,7 @@ def test_a_file_is_sent_as_it_is(lab: Path, tmux: Tmux, tmp_path: Path) -> None:
     tmux.sees("send file:")
     tmux.keys(str(tmp_path / "script"), "Enter")
     tmux.sees("file-42")
-    tmux.keys("C-]", "q")
+    tmux.leave()
 
 
 def test_a_file_is_sent_by_ymodem_to_a_board_that_waits(
@@ -238,7 +251,7 @@ def test_a_file_is_sent_by_ymodem_to_a_board_that_waits(
     tmux.keys("q")
     tmux.sees("cancelled here")
     tmux.keys("C-c")
-    tmux.keys("C-]", "q")
+    tmux.leave()
 
 
 def test_who_comes_second_watches_and_says_so(lab: Path, tmux: Tmux) -> None:
@@ -248,7 +261,7 @@ def test_who_comes_second_watches_and_says_so(lab: Path, tmux: Tmux) -> None:
         tmux.sees("you watch: as asked")
         tmux.keys("x")
         tmux.sees("you only watch")
-        tmux.keys("C-]", "q")
+        tmux.leave()
 
 
 def port_of(line: str) -> int:
@@ -316,12 +329,12 @@ def test_what_a_board_said_before_is_not_answered_by_the_terminal(lab: Path, tmu
     tmux.keys("echo asked-$((1+1))", "Enter")
     tmux.sees("asked-2")
     assert not answers_typed(lab)
-    tmux.keys("C-]", "q")
+    tmux.leave()
     raw(lab, "printf 'quest-%s\\033[c' again\r")
     start_console(tmux, "--exact")
     wait_for(partial(answers_typed, lab), PATIENCE_S)  # as every terminal does with what is said
     tmux.keys("C-c")
-    tmux.keys("C-]", "q")
+    tmux.leave()
 
 
 PTY_TOOLS = {
