@@ -164,7 +164,7 @@ async def f26_flood(lab: ChaosLab) -> Once:
 
 
 async def f26_drops(lab: ChaosLab) -> Once:
-    """Lose 2 % of what a board says, for good: a job must end, and never in success by chance."""
+    """Lose a fifth of what a board says: a job must end, and never in success by chance."""
     async with a_line_beside(lab) as (line, beside):
 
         async def happen() -> Times:

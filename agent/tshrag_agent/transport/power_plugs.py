@@ -42,8 +42,8 @@ class LabgridPower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     python: str = "python3"
 
 
-class Plugs(msgspec.Struct, frozen=True, kw_only=True):
-    """Those of a DUT's ways that are here; one at most."""
+class Plugs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The part of ``[dut.power]`` that names one of these; one at most."""
 
     home_assistant: HomeAssistantPower | None = None
     shelly: ShellyPower | None = None

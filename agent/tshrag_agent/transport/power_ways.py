@@ -20,14 +20,7 @@ from tshrag_agent.transport.power_acts import (
     Url,
     Write,
 )
-from tshrag_agent.transport.power_plugs import (
-    HomeAssistantPower,
-    LabgridPower,
-    Plugs,
-    ShellyPower,
-    TasmotaPower,
-    plug_acts,
-)
+from tshrag_agent.transport.power_plugs import Plugs, plug_acts
 from tshrag_agent.transport.ways import HostName, Seconds
 
 
@@ -86,7 +79,7 @@ class RelayPower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     baud: int = 9600
 
 
-class PowerWay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PowerWay(Plugs, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the power of a DUT is switched: by commands, or by one of the ways that are known.
 
     A command is an argv, no shell. ``status`` prints ``on`` or ``off`` in its first word, or what
@@ -104,10 +97,6 @@ class PowerWay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     uhubctl: UhubctlPower | None = None
     ipmi: IpmiPower | None = None
     relay: RelayPower | None = None
-    home_assistant: HomeAssistantPower | None = None
-    shelly: ShellyPower | None = None
-    tasmota: TasmotaPower | None = None
-    labgrid: LabgridPower | None = None
     status_on: Pattern = ""
     status_off: Pattern = ""
     off_s: Annotated[float, Meta(ge=0, le=600)] = 2.0
@@ -147,14 +136,7 @@ def _known(way: PowerWay) -> PowerActs:
         return _ipmi(way.ipmi)
     if way.relay is not None:
         return _relay(way.relay)
-    return plug_acts(
-        Plugs(
-            home_assistant=way.home_assistant,
-            shelly=way.shelly,
-            tasmota=way.tasmota,
-            labgrid=way.labgrid,
-        )
-    )
+    return plug_acts(way)
 
 
 def _http(way: HttpPower) -> PowerActs:

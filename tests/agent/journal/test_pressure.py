@@ -32,10 +32,14 @@ async def test_only_who_has_sent_much_waits_and_only_while_much_waits() -> None:
 
 async def test_without_the_lab_nobody_waits() -> None:
     spool = Spool()
-    spool.waiting, spool.flows = HIGH_BYTES, False
+    assert not spool.pressure.holds(MUCH_BYTES)  # nothing waits: it has just moved
+    spool.waiting = HIGH_BYTES
+    assert spool.pressure.holds(MUCH_BYTES), "while the lab takes samples"
+    spool.flows = False
+    assert not spool.pressure.holds(MUCH_BYTES)
+    held = spool.pressure.held
     await spool.pressure.eased(MUCH_BYTES)
-    lonely = Pressure(lambda: HIGH_BYTES)
-    await lonely.eased(MUCH_BYTES)
+    assert (spool.pressure.held, spool.asked) == (held, 1)
 
 
 async def test_nobody_waits_for_ever_for_a_store_that_takes_nothing(
