@@ -1,7 +1,7 @@
 """``tshrag``: the tree of commands, and how it ends.
 
 A room of commands is imported when one of them is called: `tshrag --help` and `tshrag version`
-load neither NATS nor rich, so the table below says in one line what each command does.
+load neither NATS nor rich, so the tables below say in one line what each command does.
 
 Exit codes: 0 passed, 1 failed or in error, 2 usage or refused, 3 unavailable, 4 cancelled,
 5 timed out or expired, 130 interrupted (docs/decisions/0055).
@@ -20,61 +20,90 @@ from tshrag_controller.cli.options import write_examples
 ROOMS = "tshrag_controller.cli"
 INTERRUPTED = 130
 
+SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Run a test": {
+        "submit": ("submit:submit", "Submit a profile as a run."),
+        "plan": ("submit:plan", "Show what a submit would do, and where; change nothing."),
+        "validate": (
+            "documents:validate",
+            "Name each problem of profiles and manifests, offline.",
+        ),
+        "schema": ("documents:schema", "Print the JSON Schema of a profile or a load manifest."),
+        "watch": ("follow:watch", "Watch a run live until it ends."),
+        "wait": ("follow:wait", "Wait for a run; the exit code is its verdict."),
+        "cancel": ("runs:cancel", "Cancel a run or a job, and show what was stopped."),
+        "retry": ("submit:retry", "Submit an earlier run again, with the same bytes."),
+        "hold": ("suspend:hold", "Hold a run or a job back; what runs goes on."),
+        "release": ("suspend:release", "Let a run or a job that was held back start again."),
+        "reschedule": ("suspend:reschedule", "Move the window of a run."),
+        "resolve": ("resolve:resolve", "Give up an attempt whose agent is away."),
+    },
+    "See what became of it": {
+        "status": ("runs:status", "Show a run with its jobs, or one job with its attempts."),
+        "list": ("runs:list_runs", "List runs, newest first."),
+        "logs": ("logs:logs", "Show the output of a job."),
+        "report": ("report:report", "Make a run report: table, Markdown, JSON, JUnit, HTML."),
+        "metrics": ("metrics:metrics", "Show, plot or export the samples of a run."),
+        "compare": ("compare:compare", "Compare the metrics of runs, with confidence intervals."),
+        "trend": ("trend:trend", "Show a metric over many runs, and where its level changed."),
+        "judge": ("judge:judge", "Judge stored runs again, by other criteria."),
+        "query": ("query:query", "Ask SQL of all samples, hot and cold."),
+    },
+    "Why does it wait": {
+        "why": ("runs:why", "Say why a job is where it is, place by place."),
+        "queue": ("outlooks:queue", "Show the lines: who waits for what, who is next, and when."),
+        "explain": ("outlooks:explain", "Explain what the lab decided: placement JOB."),
+        "simulate": (
+            "simulate:simulate",
+            "Try the scheduler on a lab and its work, at once.",
+        ),
+        "history": ("history:history", "Write the work of a lab into a file: export."),
+    },
+    "Boards": {
+        "dut": ("lab:dut", "DUTs: list, show, quarantine, return."),
+        "lease": ("leases:lease", "Leases: take a board for yourself, renew, share, give back."),
+        "console": ("console:console", "Sit at a board's console, or read what it said."),
+        "expose": ("expose:expose", "Make a console a TCP port of this machine."),
+        "power": ("boards:power", "Switch the power of a board, or ask for it."),
+        "boot": ("boards:boot", "Bring a board to its bootloader, a shell, or off."),
+        "ssh": ("tunnels:ssh", "Log in to a board with OpenSSH, through the lab."),
+        "ssh-config": (
+            "tunnels:ssh_config",
+            "Print ssh_config: ssh, scp, rsync work as always.",
+        ),
+        "forward": ("tunnels:forward", "Reach a TCP port of a board: a pipe or a local port."),
+        "put": ("boards:put", "Copy a file or folder to a board."),
+        "get": ("boards:get", "Copy a file or folder of a board."),
+        "flaky": ("flaky:flaky", "Tell boards that fail from builds that fail."),
+    },
+    "Hosts": {
+        "agent": ("agents:agent", "Agents: list, show, enroll, revoke, drain, return."),
+        "exec": ("remote:exec_", "Start a process on a lab host, and follow it."),
+        "process": (
+            "remote:process",
+            "Processes on a lab host: list, output, stdin, wait.",
+        ),
+    },
+    "The lab": {
+        "up": ("up:up", "Start a lab on this machine, in the foreground."),
+        "demo": ("demo:demo", "Show a whole lab at work: boards, verdicts, a run report."),
+        "health": ("lab:health", "Say whether the lab is well; not 0 where it is not."),
+        "stats": ("lab:stats", "Show the counters of the lab."),
+        "controller": ("controllers:controller", "Controllers: list, add one that stands by."),
+        "store": ("store:store", "The store of samples: status, seal, verify, export, import, gc."),
+        "audit": ("audit:audit", "Show who did what to boards and hosts."),
+        "user": ("agents:user", "People: add, revoke."),
+        "keys": ("keys:keys", "The lab's own keys: rotate."),
+        "chaos": ("chaos:chaos", "Hold a drill on a live lab, and time how it recovers."),
+    },
+    "This program": {
+        "config": ("about:config", "Show which lab is meant, and what says so."),
+        "shell": ("shell:shell", "A prompt that takes all of these commands."),
+        "version": ("about:version", "Print the version."),
+    },
+}
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "up": ("up:up", "Start a lab on this machine, in the foreground."),
-    "demo": ("demo:demo", "Show a whole lab at work: boards, verdicts, a run report."),
-    "submit": ("submit:submit", "Submit a profile as a run."),
-    "plan": ("submit:plan", "Show what a submit would do, and where; change nothing."),
-    "validate": ("documents:validate", "Name every problem of profiles and manifests, offline."),
-    "status": ("runs:status", "Show a run with its jobs, or one job with its attempts."),
-    "list": ("runs:list_runs", "List runs, newest first."),
-    "watch": ("follow:watch", "Watch a run live until it ends."),
-    "wait": ("follow:wait", "Wait for a run; the exit code is its verdict."),
-    "cancel": ("runs:cancel", "Cancel a run or a job, and show what was stopped."),
-    "resolve": ("resolve:resolve", "Give up an attempt whose agent is away."),
-    "hold": ("suspend:hold", "Hold a run or a job back; what runs goes on."),
-    "release": ("suspend:release", "Let a run or a job that was held back start again."),
-    "reschedule": ("suspend:reschedule", "Move the window of a run."),
-    "retry": ("submit:retry", "Submit an earlier run again, with the same bytes."),
-    "why": ("runs:why", "Say why a job is where it is, place by place."),
-    "queue": ("outlooks:queue", "Show the lines: who waits for what, who is next, and when."),
-    "explain": ("outlooks:explain", "Explain what the lab decided: placement JOB."),
-    "simulate": ("simulate:simulate", "Try the scheduler on a lab and its work, by virtual time."),
-    "history": ("history:history", "The work of a lab as a file: export."),
-    "logs": ("logs:logs", "Show the output of a job."),
-    "console": ("console:console", "Sit at a board's console, or read what it said."),
-    "expose": ("expose:expose", "A console as a TCP port of this machine."),
-    "metrics": ("metrics:metrics", "Show, plot or export the samples of a run."),
-    "query": ("query:query", "Ask SQL of all samples, hot and cold."),
-    "store": ("store:store", "The store of samples: status, seal, verify, export, import, gc."),
-    "report": ("report:report", "Make a run report: table, Markdown, JSON, JUnit, HTML."),
-    "judge": ("judge:judge", "Judge stored runs again, by other criteria."),
-    "compare": ("compare:compare", "Compare the metrics of runs, with confidence intervals."),
-    "trend": ("trend:trend", "Show a metric over many runs, and where its level changed."),
-    "stats": ("lab:stats", "Show the counters of the lab."),
-    "health": ("lab:health", "Say whether the lab is well; not 0 where it is not."),
-    "controller": ("controllers:controller", "Controllers: list, add one that stands by."),
-    "agent": ("agents:agent", "Agents: list, show, enroll, revoke, drain, return."),
-    "dut": ("lab:dut", "DUTs: list, show, quarantine, return."),
-    "lease": ("leases:lease", "Leases: take a board for yourself, renew, share, give back."),
-    "exec": ("remote:exec_", "Start a process on a lab host, and follow it."),
-    "process": ("remote:process", "Processes on a lab host: list, output, stdin, signal, wait."),
-    "audit": ("audit:audit", "Show who did what to boards and hosts."),
-    "power": ("boards:power", "Switch the power of a board, or ask for it."),
-    "boot": ("boards:boot", "Bring a board to its bootloader, a shell, or off."),
-    "put": ("boards:put", "Copy a file or folder to a board."),
-    "get": ("boards:get", "Copy a file or folder of a board."),
-    "ssh": ("tunnels:ssh", "Log in to a board with OpenSSH, through the lab."),
-    "forward": ("tunnels:forward", "Reach a TCP port of a board: a pipe or a local port."),
-    "ssh-config": ("tunnels:ssh_config", "Print ssh_config entries: ssh, scp, rsync as always."),
-    "flaky": ("flaky:flaky", "Tell boards that fail from builds that fail."),
-    "user": ("agents:user", "People: add, revoke."),
-    "keys": ("keys:keys", "The lab's own keys: rotate."),
-    "schema": ("documents:schema", "Print the JSON Schema of a profile or a load manifest."),
-    "chaos": ("chaos:chaos", "Hold a drill on a live lab, and time how it recovers."),
-    "config": ("about:config", "Show which lab is meant, and what says so."),
-    "shell": ("shell:shell", "A prompt that takes all of these commands."),
-    "version": ("about:version", "Print the version."),
+    name: row for rows in SECTIONS.values() for name, row in rows.items()
 }
 
 
@@ -104,9 +133,10 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands by the table, without a look into their rooms."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+        """List the commands by what one wants of them, without a look into their rooms."""
+        for title, rows in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<11}", about) for name, (_, about) in rows.items()])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, EXAMPLES)

@@ -48,6 +48,9 @@ def _line(entry: AuditEntry) -> str:
 
 
 def _print(out: Console, answer: AuditAnswer) -> None:
+    if not answer.entries:
+        out.print("nobody did anything that matches", style="bright_black")
+        return
     rows: list[list[render.Cell]] = [
         [
             render.when(each.at),

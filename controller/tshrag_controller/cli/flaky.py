@@ -45,6 +45,9 @@ def flaky(connection: Connection, output: str, dut: str, days: float, decide: bo
 
 
 def _print(out: Console, answer: fr.FlakyAnswer, single: bool) -> None:
+    if not answer.boards:
+        out.print("no board has a result of these days", style="bright_black")
+        return
     rows: list[Sequence[render.Cell]] = [
         (
             each.dut,

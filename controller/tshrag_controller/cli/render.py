@@ -5,6 +5,7 @@ output is no terminal, and with NO_COLOR.
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tshrag_common.views import JobView, RunView
-from tshrag_controller.reports.text import clean, safe_json
+from tshrag_controller.reports.text import clean, duration, safe_json, span
 
 STYLES: Mapping[str, str] = {
     "waiting": "yellow", "assigned": "cyan", "preparing": "cyan", "running": "blue",
@@ -122,6 +123,13 @@ def when(at_us: int) -> str:
     if not at_us:
         return "-"
     return datetime.fromtimestamp(at_us / 1e6).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def took(started_at: int, ended_at: int) -> str:
+    """Return how long it took, or for how long it goes on: ``12s …``; nothing before its begin."""
+    if not started_at or ended_at:
+        return span(started_at, ended_at)
+    return duration(max(0, time.time_ns() // 1000 - started_at) // 1_000_000) + " …"
 
 
 def counted(counts: Mapping[str, int]) -> Text:

@@ -17,7 +17,7 @@ from tshrag_controller.cli.outlooks import free_of, print_outlook
 from tshrag_controller.cli.plans import places_table
 from tshrag_controller.cli.verdicts import print_verdict
 from tshrag_controller.reports.notes import clock
-from tshrag_controller.reports.text import clean, duration, plural, size, span
+from tshrag_controller.reports.text import clean, duration, plural, size
 
 STATES = (
     "waiting", "running", "evaluating", "passed", "failed", "error", "timeout", "cancelled",
@@ -70,7 +70,7 @@ async def _found(lab: Client, name: str) -> "JobView | _Status":
 def print_run(out: Console, run: RunView, jobs: tuple[JobView, ...]) -> None:
     """Print a run: what it is, its jobs, what its criteria said."""
     out.print(Text.assemble((clean(run.name), "bold"), "  ", run.id, "  ", render.run_state(run)))
-    took = span(run.started_at, run.ended_at)
+    took = render.took(run.started_at, run.ended_at)
     said = f"by {clean(run.by)}, priority {run.priority}, submitted {render.when(run.created_at)}"
     out.print(Text(said + (f", took {took}" if took else ""), "bright_black"))
     if run.reason:
@@ -93,7 +93,7 @@ def jobs_table(jobs: tuple[JobView, ...]) -> Table:
             render.text(job.name, 48),
             render.job_state(job),
             place(job),
-            Text(span(job.started_at, job.ended_at)),
+            Text(render.took(job.started_at, job.ended_at)),
             render.text(job.error.message if job.error else job.what, 72),
         )
         for job in jobs
@@ -147,7 +147,7 @@ def attempt_facts(attempt: AttemptView) -> list[tuple[str, str]]:
         ("host", attempt.agent),
         ("fence", str(attempt.fence)),
         ("started", render.when(attempt.started_at) if attempt.started_at else ""),
-        ("took", span(attempt.started_at, attempt.ended_at)),
+        ("took", render.took(attempt.started_at, attempt.ended_at)),
         ("exit", exit_code),
         ("signal", str(attempt.signal) if attempt.signal else ""),
         ("cpu", duration(attempt.cpu_us / 1e6) if attempt.cpu_us else ""),
@@ -209,7 +209,7 @@ def _print_runs(out: Console, answer: r.RunsAnswer) -> None:
             render.run_state(run),
             render.run_counts(run),
             Text(render.when(run.created_at)),
-            Text(span(run.started_at, run.ended_at)),
+            Text(render.took(run.started_at, run.ended_at)),
             render.text(run.by, 20),
         )
         for run in answer.runs

@@ -100,7 +100,7 @@ def test_an_unknown_command_names_the_nearest() -> None:
 def test_no_command_at_all_prints_help_and_is_a_usage_error() -> None:
     done = run_cli()
     assert done.returncode == 2
-    assert "Commands:" in done.stderr
+    assert "Run a test:" in done.stderr
 
 
 def test_no_lab_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
