@@ -5,7 +5,6 @@ import json
 import secrets
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -36,16 +35,6 @@ PROFILE = {
         ]
     },
 }
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[LabProcesses]:
-    made = LabProcesses(tmp_path / "lab", {"TSHRAG_NATS_URL": ""})
-    made.state.mkdir()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 async def started(lab: LabProcesses) -> None:

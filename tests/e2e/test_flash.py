@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,16 +65,6 @@ BAD = (
     - { flash: { load: fw, path: nothing.bin }, target: b1 }
 """
 )
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[LabProcesses]:
-    made = LabProcesses(tmp_path / "lab", {"TSHRAG_NATS_URL": ""})
-    made.state.mkdir()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 async def test_boards_are_flashed_two_at_once_and_what_fails_says_so(

@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,6 @@ from tshrag_controller.cli.processes import LabProcesses
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("e2e")]
 
 SAMPLES = 600
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[LabProcesses]:
-    made = LabProcesses(tmp_path / "lab", {"TSHRAG_NATS_URL": ""})
-    made.state.mkdir()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 async def start(lab: LabProcesses, *, ssh: bool = False, serial: bool = False) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,16 +21,6 @@ name: long
 targets: { board: { duts: [one] } }
 schedule: { command: "sh -c 'while ! test -e GO; do sleep 0.1; done'", target: board }
 """
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[LabProcesses]:
-    made = LabProcesses(tmp_path / "lab", {"TSHRAG_NATS_URL": ""})
-    made.state.mkdir()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def test_boards_change_under_a_job_that_runs(lab: LabProcesses, tmp_path: Path) -> None:

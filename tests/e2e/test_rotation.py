@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,6 @@ from tshrag_common.views import RunView
 from tshrag_controller.cli.processes import LabProcesses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("e2e")]
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[LabProcesses]:
-    made = LabProcesses(tmp_path / "lab", {"TSHRAG_NATS_URL": ""})
-    made.state.mkdir()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 @asynccontextmanager

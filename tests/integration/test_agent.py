@@ -375,15 +375,15 @@ async def test_a_killed_agent_adopts_its_job_and_no_byte_is_missing(
         text = "for i in $(seq 200); do echo line $i; echo ::metric a.b $i; sleep 0.02; "
         text += "echo $(date +%s)000000,$i >> metrics/a::c.csv; done"
         start = await leader.start(shell(text))
-        await leader.until(lambda: values_of(leader, "a.c"))
+        await leader.until(lambda: leader.values("a.c"))
         agent.kill9()
         agent.start()
         (ended,) = await leader.until_ended(start, within_s=40)
         assert ended.outcome == "passed"
         lines = [line for line in leader.output(start).split(b"\n") if line.startswith(b"line")]
         assert lines == [b"line %d" % i for i in range(1, 201)]
-        assert values_of(leader, "a.b") == [float(i) for i in range(1, 201)]
-        assert values_of(leader, "a.c") == [float(i) for i in range(1, 201)]
+        assert leader.values("a.b") == [float(i) for i in range(1, 201)]
+        assert leader.values("a.c") == [float(i) for i in range(1, 201)]
         assert leader.hellos[1].holds == (start.fence,)
         assert b"canary" not in leader.output(start)
     finally:
@@ -428,16 +428,6 @@ async def test_a_second_agent_in_the_same_folder_says_so(
         agent.end_shepherd()
 
 
-def values_of(leader: Leader, key: str) -> list[float]:
-    return [
-        sample.value
-        for batch in leader.samples
-        for series in batch.series
-        if series.key == key
-        for sample in series.samples()
-    ]
-
-
 async def test_samples_come_from_files_and_from_the_socket(
     tmp_path: Path, server: NatsServer, leader: Leader
 ) -> None:
@@ -451,8 +441,8 @@ async def test_samples_come_from_files_and_from_the_socket(
         )
         (ended,) = await leader.until_ended(await leader.start(command("python3", "-c", text)))
         assert (ended.outcome, ended.notices) == ("passed", ())
-        assert values_of(leader, "disk.wait") == [1.0, 2.0]
-        assert values_of(leader, "net.load") == [7.0]
+        assert leader.values("disk.wait") == [1.0, 2.0]
+        assert leader.values("net.load") == [7.0]
 
 
 async def test_host_and_attempt_are_sampled(
@@ -461,8 +451,8 @@ async def test_host_and_attempt_are_sampled(
     async with an_agent(tmp_path, leader, server.url, sample_s=0.1):
         start = await leader.start(command("sleep", "1"))
         await leader.until_ended(start)
-        await leader.until(lambda: values_of(leader, "host.a1.mem.total"))
-        assert values_of(leader, "attempt.processes")[0] == 1.0
+        await leader.until(lambda: leader.values("host.a1.mem.total"))
+        assert leader.values("attempt.processes")[0] == 1.0
 
 
 async def test_sigterm_ends_what_is_left_as_an_error_of_the_lab_and_says_goodbye(

@@ -72,16 +72,6 @@ def is_there(path: str) -> bool:
     return Path(path).exists()
 
 
-def values_of(leader: Leader, key: str) -> list[float]:
-    return [
-        sample.value
-        for batch in leader.samples
-        for series in batch.series
-        if series.key == key
-        for sample in series.samples()
-    ]
-
-
 async def test_a_load_is_fetched_set_up_executed_and_cleaned_up(
     tmp_path: Path, leader: Leader
 ) -> None:
@@ -94,8 +84,8 @@ async def test_a_load_is_fetched_set_up_executed_and_cleaned_up(
             b'setup one\nsaid: params {"n":1}\n::metric probe.value 5\n'
         )
         assert leader.output(start, "stderr") == b"cleaned\n"
-        assert values_of(leader, "probe.value") == [5.0]
-        assert values_of(leader, "probe.file") == [7.0]
+        assert leader.values("probe.value") == [5.0]
+        assert leader.values("probe.file") == [7.0]
         folder = tmp_path / "store" / "jobs" / start.run / "JID_001"
         assert {path.name for path in folder.iterdir()} >= {
             "load_bin", "input_params.json", "metrics", "stdout.log", "stderr.log", "artifacts",
@@ -170,8 +160,8 @@ async def executed_on(
             b'setup one\nsaid: params {"n":1}\n::metric probe.value 5\n'
         )
         assert leader.output(start, "stderr") == b"cleaned\n"
-        assert values_of(leader, "probe.value") == [5.0]
-        assert values_of(leader, "probe.file") == [7.0]
+        assert leader.values("probe.value") == [5.0]
+        assert leader.values("probe.file") == [7.0]
         folder = tmp_path / "store" / "jobs" / start.run / "JID_001"
         assert (folder / "artifacts" / "made.txt").read_bytes() == b"made\n"
         assert not is_there(f"/tmp/tshrag-{start.job}.1")

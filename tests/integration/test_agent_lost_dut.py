@@ -1,7 +1,7 @@
 """A DUT that is cut off in the middle of a job: the lab is told what it was, by its own code."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,6 @@ from tshrag_agent.settings import DutTable
 from tshrag_agent.transport.ways import Guard
 from tshrag_common.jobs import JobSpec, Need, Target
 from tshrag_common.labkeys import new_lab
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    server = NatsServer(tmp_path / "nats")
-    await asyncio.to_thread(server.start)
-    yield server
-    await asyncio.to_thread(server.stop)
 
 
 @pytest.fixture

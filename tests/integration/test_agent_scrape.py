@@ -1,7 +1,6 @@
 """An agent asks the endpoints that its jobs declare, on the host and beside a DUT."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,25 +13,9 @@ from tests.support.ssh_server import free_port
 from tshrag_agent.settings import DutTable
 from tshrag_agent.transport.ways import Guard, LocalWay
 from tshrag_common.jobs import JobSpec, Need, Target
-from tshrag_common.labkeys import new_lab
 from tshrag_common.scrapes import Scrape
 
 KEY = "scrape.hits_total.code_200"
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    server = NatsServer(tmp_path / "nats")
-    await asyncio.to_thread(server.start)
-    yield server
-    await asyncio.to_thread(server.stop)
-
-
-@pytest.fixture
-async def leader(server: NatsServer) -> AsyncIterator[Leader]:
-    leader = await Leader.begin(server, new_lab())
-    yield leader
-    await leader.bus.close()
 
 
 @pytest.fixture
@@ -52,16 +35,6 @@ def until_there(path: Path, *scrape: Scrape, need: Need | None = None) -> JobSpe
     return JobSpec(kind="command", argv=argv, scrape=scrape, need=need or Need())
 
 
-def values_of(leader: Leader, key: str) -> list[float]:
-    return [
-        sample.value
-        for batch in leader.samples
-        for series in batch.series
-        if series.key == key
-        for sample in series.samples()
-    ]
-
-
 @pytest.mark.parametrize("dut", ["", "board"])
 async def test_an_endpoint_is_asked_while_the_job_runs(
     tmp_path: Path, port: int, leader: Leader, server: NatsServer, dut: str
@@ -75,10 +48,10 @@ async def test_an_endpoint_is_asked_while_the_job_runs(
     async with an_agent(tmp_path, leader, server.url, duts=(board,)):
         spec = until_there(over, good, gone, need=need)
         start = await (leader.start(spec, dut=dut) if dut else leader.start(spec))
-        await leader.until(lambda: len(values_of(leader, KEY)) >= 2, 30.0)
+        await leader.until(lambda: len(leader.values(KEY)) >= 2, 30.0)
         over.touch()
         (ended,) = await leader.until_ended(start)
     assert ended.outcome == "passed"
-    assert set(values_of(leader, KEY)) == {3.0}
+    assert set(leader.values(KEY)) == {3.0}
     (notice,) = [one for one in ended.notices if one.key == "gone"]
     assert notice.reason.startswith("metric_stale: never answered: port_closed: ")

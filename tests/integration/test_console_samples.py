@@ -1,11 +1,8 @@
 """A board with nothing but busybox, reached by its console or by SSH: its ``/proc`` is sampled."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 from tests.support.agent_process import an_agent
 from tests.support.debian import need_program
@@ -28,14 +25,6 @@ APPLETS = (
 WANTED = ("cpu.used", "mem.total", "mem.available", "load.avg1", "uptime", "net.received")
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    server = NatsServer(tmp_path / "nats")
-    await asyncio.to_thread(server.start)
-    yield server
-    await asyncio.to_thread(server.stop)
-
-
 def only_busybox(folder: Path) -> tuple[str, str]:
     """Return the PATH of a board that has busybox and nothing else, and its shell."""
     busybox = need_program("busybox", package="busybox")
@@ -45,30 +34,20 @@ def only_busybox(folder: Path) -> tuple[str, str]:
     return str(folder), f"{busybox} ash"
 
 
-def values(leader: Leader, key: str) -> list[float]:
-    return [
-        sample.value
-        for batch in leader.samples
-        for series in batch.series
-        if series.key == key
-        for sample in series.samples()
-    ]
-
-
 async def check(leader: Leader, script: str, runtime: str, least: int) -> None:
     need = Need(target=Target(runtime=runtime, kind="pi"))  # type: ignore[arg-type]  # both are
     spec = JobSpec(kind="command", argv=("sh", "-c", script), need=need, timeout_s=120.0)
     start = await leader.start(spec, dut="b1")
     (ended,) = await leader.until_ended(start, within_s=90)
     assert (ended.outcome, ended.notices) == ("passed", ()), ended
-    found = {name: values(leader, f"dut.b1.{name}") for name in WANTED}
+    found = {name: leader.values(f"dut.b1.{name}") for name in WANTED}
     assert {name for name, each in found.items() if not each} == set(), "some were not sampled"
     assert 0 < found["cpu.used"][-1] <= 1, "the load has worked between two readings"
     assert len(found["uptime"]) >= least and found["uptime"] == sorted(found["uptime"])
     if any(line.split()[2].startswith(("sd", "vd", "nvme", "mmc")) for line in _disks()):
-        assert values(leader, "dut.b1.disk.read")
+        assert leader.values("dut.b1.disk.read")
     if _zones():
-        assert values(leader, "dut.b1.temp.max")
+        assert leader.values("dut.b1.temp.max")
     assert ended.clock is not None and ended.clock.readings >= 2
 
 

@@ -24,14 +24,6 @@ YEARS_56 = 56 * 365 * 86400.0
 NEED = Need(target=Target(runtime="ssh", kind="pi"))
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    server = NatsServer(tmp_path / "nats")
-    await asyncio.to_thread(server.start)
-    yield server
-    await asyncio.to_thread(server.stop)
-
-
 class Bench:
     """A board with a clock of its own, on an agent."""
 

@@ -134,6 +134,16 @@ class Leader:
     def samples(self) -> list[SampleBatch]:
         return list(self.records["MET"].values())  # type: ignore[arg-type]  # by construction
 
+    def values(self, key: str) -> list[float]:
+        """Return the values of one metric, as they came."""
+        return [
+            sample.value
+            for batch in self.samples
+            for series in batch.series
+            if series.key == key
+            for sample in series.samples()
+        ]
+
     @property
     def chunks(self) -> list[OutputChunk]:
         return list(self.records["LOGS"].values())  # type: ignore[arg-type]  # by construction
