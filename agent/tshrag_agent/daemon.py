@@ -13,9 +13,10 @@ from tshrag_agent.attempts.attempt import Attempt, Office
 from tshrag_agent.attempts.choose import Ways
 from tshrag_agent.attempts.contact import Contact
 from tshrag_agent.attempts.fences import Fences
+from tshrag_agent.attempts.frozen import Frozen
 from tshrag_agent.attempts.host import Shepherd
 from tshrag_agent.attempts.prepare import Kit
-from tshrag_agent.attempts.recover import MOST_KILLED, Found, look, poisonous
+from tshrag_agent.attempts.recover import Found, look, poisonous, why_ended
 from tshrag_agent.attempts.roster import Living, Roster
 from tshrag_agent.attempts.setups import Setups
 from tshrag_agent.attempts.steps import Exits, Site
@@ -78,14 +79,6 @@ def slots_of(settings: AgentSettings, facts: AgentFacts) -> Slots:
     return Slots(settings.slots, {dut.id: dut for dut in facts.duts})
 
 
-def _why_ended(is_poison: bool) -> ErrorReport:
-    if is_poison:
-        message = f"{MOST_KILLED} agents were killed while it ran"
-        return ErrorReport(code="agent_killed", message=message, retryable=True)
-    message = "its agent was started again in the middle of it"
-    return ErrorReport(code="agent_restarted", message=message, retryable=True)
-
-
 class Daemon:
     """One agent. `serve` is its life; `stop` ends that in order."""
 
@@ -146,6 +139,8 @@ class Daemon:
         self._sampler = self._new_sampler(settings.agent.sample_s)
         self._site = self._made_site()
         self._ways = Ways(self._site, self._duts, self._boards)
+        self._frozen = Frozen(settings.store, self.leases, self._boards, self._spawn)
+        self.leases.on_take(self._frozen.taken)
         self._attempts: asyncio.TaskGroup | None = None
 
     def _made_site(self) -> Site:
@@ -221,6 +216,7 @@ class Daemon:
                     sample_s = self._settings.agent.sample_s
                     group.create_task(self._host_tap.run(5 * sample_s), name="host samples")
                 await self._recover(found, poison)
+                self._frozen.resume()
                 group.create_task(self._online.stay(), name="online")
                 group.create_task(self.intake.obey(), name="intake")
                 await self._stopping.wait()
@@ -256,7 +252,7 @@ class Daemon:
             self.roster.enter(attempt)
             logger.info("adopted" if left.adoptable else "ended by a restart", extra=attempt.facts)
             if not left.adoptable:
-                attempt.interrupt(_why_ended(left.row.fence in poison))
+                attempt.interrupt(why_ended(left.row.fence in poison))
             self._begin(attempt)
 
     def _launch(self, start: StartAttempt, spec: JobSpec, older: Living | None) -> Living:

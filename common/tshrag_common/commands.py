@@ -8,9 +8,10 @@ from typing import Literal
 
 import msgspec
 
+from tshrag_common.actions import Capture
 from tshrag_common.channel.wants import AnyWant
 from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
-from tshrag_common.jobs import JobSpec
+from tshrag_common.jobs import JobSpec, Way
 
 
 class Mate(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -49,6 +50,15 @@ class CancelAttempt(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
     cause: Literal["cancelled", "timeout", "lost"] = "cancelled"
 
 
+class Questions(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What a DUT is asked before its new holder; the answers are artifacts of an attempt."""
+
+    job: JobId
+    attempt: int
+    runtime: Way
+    asked: tuple[Capture, ...]
+
+
 class HoldDut(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="hold"):
     """A person holds a DUT, until an instant; the same fence with a higher ``rev`` changes that.
 
@@ -65,6 +75,7 @@ class HoldDut(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="h
     until: int
     left_us: int
     shared: tuple[str, ...] = ()
+    questions: Questions | None = None  # asked once, before the holder has it
 
     @property
     def owner(self) -> str:

@@ -193,6 +193,7 @@ def hold_of(lab: Lab, fence: Fence, now: int) -> HoldDut:
         until=lease.until,
         left_us=max(0, lease.until - now),
         shared=lease.shared,
+        questions=lease.questions,
     )
 
 

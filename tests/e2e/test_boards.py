@@ -124,3 +124,39 @@ async def test_a_board_that_failed_is_asked_and_handed_to_who_submitted(
         assert run_cli("lease", "release", BOARD, state=lab.state).returncode == 0
 
     await asyncio.to_thread(look)
+
+
+JUDGED = """
+name: too-slow
+freeze: { for: 10m, capture: [{ bootloader: printenv bootdelay }] }
+schedule:
+  sequence:
+    - boot: bootloader
+    - bootloader: ["printenv bootdelay", "echo ::metric boot::voltage 2.5V"]
+criteria:
+  quiet: { metric: "boot::voltage", max: 1V }
+"""
+
+
+async def test_a_board_whose_criterion_fails_is_kept_asked_and_handed_over(
+    lab: LabProcesses, tmp_path: Path
+) -> None:
+    await started(lab)
+    path = tmp_path / "judged.yaml"
+    path.write_text(JUDGED)
+
+    def look() -> None:
+        done = run_cli("submit", str(path), "--wait", state=lab.state)
+        assert done.returncode == 1, done.stdout + done.stderr
+        (held,) = json.loads(run_cli("lease", "list", "--json", state=lab.state).stdout)["leases"]
+        assert held["dut"] == BOARD
+        assert held["reason"].endswith(" failed; kept as it is")
+        assert run_cli("power", BOARD, "-o", "quiet", state=lab.state).stdout == "on\n"
+
+    await asyncio.to_thread(look)
+
+    async def is_asked() -> bool:
+        found = list(lab.state.rglob("JID_002/artifacts/freeze/01-bootloader.txt"))
+        return bool(found) and b"bootdelay=2" in found[0].read_bytes()
+
+    await until(is_asked, within_s=60.0)

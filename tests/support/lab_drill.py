@@ -101,7 +101,11 @@ GIVING_WAY = (
     a_spec(need=board(), timeout_s=60.0, preemptible=True),
     a_spec(timeout_s=60.0, preemptible=True),
 )
-SPECS = (*SPECS, *GROUPED, *GIVING_WAY)
+FREEZING = tuple(
+    a_spec(need=board(hold=hold, role=f"f{hold}"), timeout_s=60.0, attempts=1, freeze_s=90.0)
+    for hold in ("run", "job")
+)
+SPECS = (*SPECS, *GROUPED, *GIVING_WAY, *FREEZING)
 POLICY = Policy(consumables={"licence": Consumable(count=2, every_s=1.0)}, preempt_after_s=2.0)
 
 
@@ -642,7 +646,12 @@ class Drill:
                     users[run.id, need.role] += 1
         counted = {key: count for key, count in lab.indexes.role_users.items() if count}
         assert counted == dict(users)
+        for run in lab.runs.values():
+            assert all(kept.get(name) == run.id for name in run.awaits)
+            assert not (run.awaits and RUN.is_final(run.state)), "its verdict is there"
         for name, run_id in kept.items():
+            if name in lab.runs[run_id].awaits:
+                continue
             holders = [role for role, (_, dut) in lab.runs[run_id].bound.items() if dut == name]
             assert holders, "kept by a run that does not know of it"
             assert any(users[run_id, role] for role in holders) or lab.duts[name].holder

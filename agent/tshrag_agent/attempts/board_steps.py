@@ -95,8 +95,7 @@ class BoardSteps:
         spec = self._attempt.spec
         if spec.capture and self._attempt.record.outcome in ("failed", "timeout"):
             board, fence = self._boards.board(self._dut), self._attempt.start.fence
-            folder = self._dir.artifacts / "freeze"
-            await capture(board, self._transport, fence, spec.capture, folder)
+            await capture(board, self._transport, fence, spec.capture, self._dir.frozen)
 
     def _hear(self, data: bytes) -> None:
         if self._raw is not None:

@@ -23,9 +23,12 @@ _MOST_BYTES = 4 << 20
 async def capture(
     board: Board, transport: DutTransport, fence: Fence, what: Sequence[Capture], folder: Path
 ) -> None:
-    """Ask all of `what`, one after the other, each within its time."""
+    """Ask all of `what`, one after the other, each within its time; what is answered stays."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     for number, each in enumerate(what, 1):
+        path = folder / f"{number:02d}-{each.kind}.txt"
+        if await asyncio.to_thread(path.exists):
+            continue
         heard = bytearray()
         try:
             async with asyncio.timeout(EACH_S):
@@ -33,7 +36,6 @@ async def capture(
         except (LabError, TimeoutError) as error:
             said = error.line if isinstance(error, LabError) else f"no end within {EACH_S:g} s"
             heard += f"\n[tshrag: {said}]\n".encode()
-        path = folder / f"{number:02d}-{each.kind}.txt"
         await asyncio.to_thread(path.write_bytes, bytes(heard[:_MOST_BYTES]))
 
 

@@ -151,7 +151,7 @@ class DutSteps:
         if board is None or not spec.capture:
             return
         if self._attempt.record.outcome in ("failed", "timeout"):
-            folder, fence = self._dir.artifacts / "freeze", self._attempt.start.fence
+            fence, folder = self._attempt.start.fence, self._dir.frozen
             await capture(board, self._place.transport, fence, spec.capture, folder)
 
     async def _prepare(self, probe: DutProbe) -> Command:

@@ -14,7 +14,7 @@ from tshrag_agent.attempts.host import Listing, Shepherd
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import AgentsOf, AttemptRow, HandedOver
 from tshrag_common.commands import StartAttempt
-from tshrag_common.errors import LabError
+from tshrag_common.errors import ErrorReport, LabError
 from tshrag_common.ids import DutId, Fence
 from tshrag_common.jobs import JobSpec, Way
 
@@ -120,3 +120,12 @@ def _keys(listing: Listing) -> set[str]:
 
 def _by_seq(ended: tuple[Fence, int]) -> int:
     return ended[1]
+
+
+def why_ended(is_poison: bool) -> ErrorReport:
+    """Return what is said of an attempt that an earlier agent has left and nobody can adopt."""
+    if is_poison:
+        message = f"{MOST_KILLED} agents were killed while it ran"
+        return ErrorReport(code="agent_killed", message=message, retryable=True)
+    message = "its agent was started again in the middle of it"
+    return ErrorReport(code="agent_restarted", message=message, retryable=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tshrag_common.commands import StartAttempt
-from tshrag_common.ids import RunId, serial_name
+from tshrag_common.ids import JobId, RunId, run_of, serial_name
 from tshrag_common.jobs import JobSpec
 
 _RUN_DIR = re.compile(r"run-[0-9a-z]{26}")
@@ -38,6 +38,11 @@ class Workdir(msgspec.Struct, frozen=True, kw_only=True):
         return self.path / "artifacts"
 
     @property
+    def frozen(self) -> Path:
+        """Return where the answers of a board lie that is kept as it is."""
+        return self.artifacts / "freeze"
+
+    @property
     def socket(self) -> Path:
         return self.path / "metrics.sock"
 
@@ -56,10 +61,15 @@ class Workdir(msgspec.Struct, frozen=True, kw_only=True):
 
 def place(store: Path, start: StartAttempt) -> Workdir:
     """Return where an attempt belongs; nothing is made."""
-    run_dir = store / "jobs" / start.run
-    name = serial_name(start.job)
-    if start.attempt > 1:
-        name += f".{start.attempt}"
+    return place_of(store, start.job, start.attempt)
+
+
+def place_of(store: Path, job: JobId, attempt: int) -> Workdir:
+    """Return where an attempt (from 1) of a job belongs, or belonged; nothing is made."""
+    run_dir = store / "jobs" / run_of(job)
+    name = serial_name(job)
+    if attempt > 1:
+        name += f".{attempt}"
     return Workdir(run_dir=run_dir, path=run_dir / name)
 
 

@@ -34,8 +34,17 @@ from tshrag_controller.core import (
     events as e,
 )
 from tshrag_controller.core.apply_preempt import note_preemptible
+from tshrag_controller.core.freeze_events import BoardKept, BoardLetGo
 from tshrag_controller.core.groups import count_open, note_end, set_carried
-from tshrag_controller.core.holds import attempt_resolved, release, release_role, take
+from tshrag_controller.core.holds import (
+    attempt_resolved,
+    board_kept,
+    board_let_go,
+    let_boards_go,
+    release,
+    release_role,
+    take,
+)
 from tshrag_controller.core.idle import note_agent, note_dut
 from tshrag_controller.core.lab import PREEMPTED, Agent, Attempt, Job, Lab, Run, is_kept, set_timer
 from tshrag_controller.core.queues import enqueue, index_run, leave_gang, rebind, unindex_run
@@ -245,6 +254,7 @@ def _run_judged(lab: Lab, event: e.RunJudged, at: int) -> None:
     run = lab.runs[event.run]
     run.state = RUN.next(run.state, event.cause)
     run.ended_at, run.evidence = at, event.evidence
+    let_boards_go(lab, run)
     if run.id in lab.indexes.undoing:
         lab.indexes.undo_look.add(lab.indexes.undoing[run.id])
 
@@ -329,6 +339,8 @@ _APPLY: dict[type, Callable[[Lab, Any, int], None]] = {
     **SCHED,
     **apply_teardown.APPLY,
     AttemptResolved: attempt_resolved,
+    BoardKept: board_kept,
+    BoardLetGo: board_let_go,
     **apply_consoles.APPLY,
     **apply_channels.APPLY,
     **apply_store.APPLY,

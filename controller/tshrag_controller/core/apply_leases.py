@@ -58,6 +58,7 @@ def _granted(lab: Lab, event: e.LeaseGranted, at: int) -> None:
         shared=event.shared,
         idle_us=event.idle_us,
         touched=at,
+        questions=event.questions,
     )
     lab.turn_fences += 1
     _hold(lab, lease)

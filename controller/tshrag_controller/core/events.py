@@ -20,6 +20,7 @@ from tshrag_common.states import AgentCause, JobCause, RunCause
 from tshrag_controller.core.channel_events import ChannelEvent
 from tshrag_controller.core.console_events import ConsoleEvent
 from tshrag_controller.core.event import Event
+from tshrag_controller.core.freeze_events import FreezeEvent
 from tshrag_controller.core.health_events import HealthEvent
 from tshrag_controller.core.intent_events import IntentEvent
 from tshrag_controller.core.lease_events import LeaseEvent
@@ -211,6 +212,7 @@ AnyEvent = (
     | PolicySet
     | RoleReleased
     | AttemptResolved
+    | FreezeEvent
     | ConsoleEvent
     | ChannelEvent
     | LiveEvent

@@ -101,6 +101,9 @@ def dut_server(lab: Lab, row: DutRow, now: int, typical: Typical) -> Server:
         roles = [role for role, (_, dut) in run.bound.items() if dut == row.dut.id]
         for role in roles:
             begin = begin.plus(of_role(lab, run, role, typical))
+        awaited = run.awaits.get(row.dut.id)
+        if awaited is not None:  # its verdict is near, or its time
+            begin = Span(begin.low, begin.mid, max(begin.high, awaited.until))
         holder = holder or f"DUT {name} is kept by {run.id} ({run.name}) of {run.org}"
     return Server(name, host, name, begin, holder, until, owner)
 

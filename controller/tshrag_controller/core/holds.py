@@ -1,11 +1,12 @@
 """PURE: what attempts hold and runs keep: slots and DUTs, taken and let go. Part of `apply`."""
 
-from tshrag_common.ids import Fence
+from tshrag_common.ids import DutId, Fence
 from tshrag_common.jobs import Need
 from tshrag_controller.core.consumables import give_back_resources, take_resources
+from tshrag_controller.core.freeze_events import BoardKept, BoardLetGo
 from tshrag_controller.core.groups import note_start
 from tshrag_controller.core.idle import note_dut, note_host
-from tshrag_controller.core.lab import Attempt, DutRow, Lab, Run
+from tshrag_controller.core.lab import Attempt, Awaited, DutRow, Lab, Run, set_timer
 from tshrag_controller.core.order import note_given_back, note_taken
 from tshrag_controller.core.resolve_events import AttemptResolved
 from tshrag_controller.core.ways import AWAY, described, drop_if_gone, lead_over, settle
@@ -89,9 +90,44 @@ def let_go(lab: Lab, row: DutRow) -> None:
     That attempt may be of another role: a job that takes any DUT may take one its run keeps.
     """
     is_free = not row.holder or row.holder in lab.people.leases  # a lease may lie on a kept DUT
-    if is_free and row.kept_by is not None:
+    if row.kept_by is not None:
         run = lab.runs[row.kept_by]
-        roles = (role for role, (_, dut) in run.bound.items() if dut == row.dut.id)
-        if not any(lab.indexes.role_users.get((run.id, role), 0) for role in roles):
+        roles = [role for role, (_, dut) in run.bound.items() if dut == row.dut.id]
+        is_used = any(lab.indexes.role_users.get((run.id, role), 0) for role in roles)
+        is_awaited = row.dut.id in run.awaits  # without a role it is kept for nothing else
+        if (is_free or not roles) and not is_used and not is_awaited:
             row.kept_by = None
     note_dut(lab, row)
+
+
+def board_kept(lab: Lab, event: BoardKept, at: int) -> None:
+    run, row = lab.runs[event.run], lab.duts.get(event.dut)
+    if row is None or row.kept_by not in (None, run.id):
+        return
+    run.awaits[event.dut] = Awaited(event.job, event.attempt, event.until)
+    row.kept_by = run.id
+    watch_verdict(lab, run)
+    note_dut(lab, row)
+
+
+def watch_verdict(lab: Lab, run: Run) -> None:
+    for dut, what in run.awaits.items():
+        set_timer(lab, what.until, "verdict", f"{run.id} {dut}")
+
+
+def board_let_go(lab: Lab, event: BoardLetGo, at: int) -> None:
+    _await_no_more(lab, lab.runs[event.run], event.dut)
+
+
+def let_boards_go(lab: Lab, run: Run) -> None:
+    """Let go of all that waits for the verdict of a run: it is there."""
+    for dut in list(run.awaits):
+        _await_no_more(lab, run, dut)
+
+
+def _await_no_more(lab: Lab, run: Run, dut: DutId) -> None:
+    run.awaits.pop(dut, None)
+    row = lab.duts.get(dut)
+    if row is not None and row.kept_by == run.id:
+        let_go(lab, row)
+        drop_if_gone(lab, row)

@@ -77,6 +77,15 @@ class Attempt:
 
 
 @dataclass(slots=True)
+class Awaited:
+    """An attempt that has ended on a DUT which waits for the verdict; at most ``until`` then."""
+
+    job: JobId
+    attempt: int
+    until: int
+
+
+@dataclass(slots=True)
 class Run:
     """One execution of a profile."""
 
@@ -108,6 +117,7 @@ class Run:
     stop_early: bool = False  # as soon as its verdict is decided
     decided: str = ""  # what decided its verdict before its end
     is_held: bool = False  # a job of it was held back and not all were let go since
+    awaits: dict[DutId, Awaited] = field(default_factory=dict)  # DUTs it keeps for its verdict
 
     def spec(self, job: Job) -> JobSpec:
         return self.plan.specs[job.spec]

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from tshrag_common.commands import Questions
 from tshrag_common.ids import AgentId, DutId, Fence, OrgId
 from tshrag_controller.core.event import Event
 
@@ -43,6 +44,7 @@ class LeaseGranted(Event, frozen=True, kw_only=True, array_like=True, tag="lease
     reason: str = ""
     shared: tuple[str, ...] = ()
     idle_us: int = 0
+    questions: Questions | None = None
 
 
 class LeaseRenewed(Event, frozen=True, kw_only=True, array_like=True, tag="lease_renewed"):

@@ -5,6 +5,7 @@ DUT goes to whom it fits and who stands first; nobody holds it for those who can
 """
 
 from tshrag_common import ids
+from tshrag_common.commands import Questions
 from tshrag_common.ids import Fence, JobId
 from tshrag_common.jobs import Need, Target
 from tshrag_common.states import JobState
@@ -106,7 +107,9 @@ def _asked_of(ask: Ask) -> LeaseAsked:
     )
 
 
-def grant(decision: Decision, asked: LeaseAsked, row: DutRow) -> Lease:
+def grant(
+    decision: Decision, asked: LeaseAsked, row: DutRow, questions: Questions | None = None
+) -> Lease:
     lab = decision.lab
     fence = next_fence(lab)
     granted = LeaseGranted(
@@ -120,6 +123,7 @@ def grant(decision: Decision, asked: LeaseAsked, row: DutRow) -> Lease:
         reason=asked.reason,
         shared=asked.shared,
         idle_us=asked.idle_us,
+        questions=questions,
     )
     decision.happen(granted)
     decision.then(SendHold(row.agent, fence))

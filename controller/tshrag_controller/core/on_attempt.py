@@ -18,7 +18,7 @@ from tshrag_controller.core.events import (
     ReportRefused,
 )
 from tshrag_controller.core.follow import end_job, forget_if_over
-from tshrag_controller.core.freeze import freeze
+from tshrag_controller.core.freeze import freeze, keep_for_verdict
 from tshrag_controller.core.gangs import is_spoilt, mates_of
 from tshrag_controller.core.lab import PREEMPTED, Attempt, Job, Lab, Marks, is_kept, set_timer
 from tshrag_controller.core.sched_events import RoleReleased
@@ -69,6 +69,8 @@ def on_ended(decision: Decision, agent: AgentId, seq: int, report: Ended) -> Non
     is_last = job.stop in STOPS or _pause_s(lab, job, attempt) is None
     if is_last and not is_kept(lab.runs[job.run].spec(job).need):
         freeze(decision, job, attempt)  # else the DUT is the run's until the job has ended
+    if is_last:
+        keep_for_verdict(decision, job, attempt)
     if job.state is not JobState.COLLECTING or job.fence != report.fence:
         forget_if_over(decision, lab.runs[job.run])  # it was cancelled; now nothing lives
         return
@@ -226,8 +228,8 @@ def _queue_again(decision: Decision, job: Job) -> None:
 def _finish(decision: Decision, job: Job, attempt: Attempt) -> None:
     if job.stop in STOPS and attempt.outcome not in ("passed", "failed"):
         end_job(decision, job, STOPS[job.stop], job.error)
-        return
-    end_job(decision, job, _CAUSES[attempt.outcome], _exhausted(decision.lab, job, attempt))
+    else:
+        end_job(decision, job, _CAUSES[attempt.outcome], _exhausted(decision.lab, job, attempt))
     freeze(decision, job, attempt)
 
 

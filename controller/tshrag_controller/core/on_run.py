@@ -13,6 +13,7 @@ from tshrag_controller.core.admission import refusals
 from tshrag_controller.core.decision import Decision, SendCancel
 from tshrag_controller.core.events import JobMoved, RunAdmitted, RunJudged
 from tshrag_controller.core.follow import after_end, end_open_jobs, forget_if_over
+from tshrag_controller.core.freeze import hand_failed
 from tshrag_controller.core.gangs import mates_of
 from tshrag_controller.core.lab import Job, Lab, Run
 from tshrag_controller.core.quotas import check_queued
@@ -187,7 +188,10 @@ def on_evidence(
     elif "fail" in words:
         cause = RunCause.FAIL
         reason = _reasons(evidence, "fail")
+    kept = dict(run.awaits)
     decision.happen(RunJudged(run=run.id, cause=cause, evidence=evidence, reason=reason))
+    if cause is RunCause.FAIL:
+        hand_failed(decision, run, kept, evidence)
     forget_if_over(decision, run)
 
 

@@ -6,6 +6,7 @@ from tshrag_common.ids import AgentId, Fence, JobId, RunId
 from tshrag_common.states import RUN, JobCause, JobState
 from tshrag_controller.core.decision import Decision
 from tshrag_controller.core.follow import end_job
+from tshrag_controller.core.freeze import TIMERS as FREEZE_TIMERS
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.core.leases import TIMERS as LEASE_TIMERS
 from tshrag_controller.core.on_agent import on_gone, on_overdue
@@ -16,7 +17,7 @@ from tshrag_controller.core.on_run import on_duration, on_expire
 from tshrag_controller.core.queues import enqueue
 from tshrag_controller.core.teardown import TIMERS as TEARDOWN_TIMERS
 
-_TIMERS = {**LEASE_TIMERS, **INTENT_TIMERS, **RESERVE_TIMERS, **TEARDOWN_TIMERS}
+_TIMERS = {**LEASE_TIMERS, **INTENT_TIMERS, **RESERVE_TIMERS, **TEARDOWN_TIMERS, **FREEZE_TIMERS}
 
 
 def next_due(lab: Lab) -> int:

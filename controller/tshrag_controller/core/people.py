@@ -6,6 +6,7 @@ two attempts off one DUT keeps a person and an attempt off it too.
 
 from dataclasses import dataclass, field
 
+from tshrag_common.commands import Questions
 from tshrag_common.ids import AgentId, DutId, Fence, OrgId
 
 LeaseId = str
@@ -28,6 +29,7 @@ class Lease:
     shared: tuple[str, ...] = ()  # ``org/name``, or ``org`` for all of it
     idle_us: int = 0  # released after so long without activity; 0: never
     touched: int = 0  # taken or renewed
+    questions: Questions | None = None  # its DUT is asked first
 
     @property
     def owner(self) -> str:

@@ -165,7 +165,7 @@ class Places:
         return there
 
     def _kept_by(self, run: Run) -> Iterator[DutRow]:
-        for _, dut in run.bound.values():
+        for dut in {*(dut for _, dut in run.bound.values()), *run.awaits}:
             row = self._lab.duts.get(dut)
             if row is not None and row.kept_by == run.id:
                 yield row

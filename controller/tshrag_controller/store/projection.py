@@ -13,6 +13,7 @@ import msgspec
 from tshrag_common import ids
 from tshrag_common.states import JOB, RUN, JobCause, JobState, RunState
 from tshrag_controller.core import events as e
+from tshrag_controller.core.freeze_events import BoardKept, BoardLetGo
 from tshrag_controller.core.health_events import CheckEnded, CheckOrdered
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.specs import what_it_does
@@ -318,6 +319,8 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     e.ReportRefused: _Writing.nothing,
     PolicySet: _Writing.nothing,
     RoleReleased: _Writing.nothing,
+    BoardKept: _Writing.nothing,
+    BoardLetGo: _Writing.nothing,
     **lease_rows.WRITERS,
     e.AttemptResolved: _Writing.attempt_resolved,
     **intent_rows.WRITERS,
