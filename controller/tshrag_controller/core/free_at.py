@@ -98,14 +98,18 @@ def dut_server(lab: Lab, row: DutRow, now: int, typical: Typical) -> Server:
         holder = held_by(lab, row)
     if row.kept_by in lab.runs:
         run = lab.runs[row.kept_by]
-        roles = [role for role, (_, dut) in run.bound.items() if dut == row.dut.id]
-        for role in roles:
-            begin = begin.plus(of_role(lab, run, role, typical))
-        awaited = run.awaits.get(row.dut.id)
-        if awaited is not None:  # its verdict is near, or its time
-            begin = Span(begin.low, begin.mid, max(begin.high, awaited.until))
+        begin = _let_go(lab, run, row, begin, typical)
         holder = holder or f"DUT {name} is kept by {run.id} ({run.name}) of {run.org}"
     return Server(name, host, name, begin, holder, until, owner)
+
+
+def _let_go(lab: Lab, run: Run, row: DutRow, begin: Span, typical: Typical) -> Span:
+    """Return when a run lets go of a DUT that it keeps, for its jobs or for its verdict."""
+    roles = [role for role, (_, dut) in run.bound.items() if dut == row.dut.id]
+    for role in roles:
+        begin = begin.plus(of_role(lab, run, role, typical))
+    awaited = run.awaits.get(row.dut.id)
+    return begin if awaited is None else Span(begin.low, begin.mid, max(begin.high, awaited.until))
 
 
 def _back(intents: list[Intent], now: int) -> Span | None:
