@@ -1,6 +1,6 @@
 """``tshrag report``: asks for all of a run, hands it to a renderer, writes what comes back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
@@ -12,12 +12,12 @@ from tshrag_common.client import Client, is_final
 from tshrag_common.errors import LabError, Refused
 from tshrag_common.profile import digest
 from tshrag_common.reading import read_profile
-from tshrag_common.views import JobView, RunView, SeriesView
+from tshrag_common.views import JobView
 from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import all_jobs, ask, run_named
 from tshrag_controller.cli.context import Connection
 from tshrag_controller.cli.progress import Progress, progress
-from tshrag_controller.reports.gathered import BAD, HostView, LogTail, RunReport
+from tshrag_controller.reports.gathered import BAD, HostView, LogTail, RunReport, judged_first
 from tshrag_controller.reports.table import STATS
 from tshrag_controller.reports.text import clean, plural
 
@@ -98,19 +98,13 @@ async def gather(lab: Client, name: str, shown: Progress) -> RunReport:
     return RunReport(
         run=run,
         jobs=tuple(jobs),
-        series=_judged_first(run, metrics.whole),
+        series=judged_first(run.evidence, metrics.whole),
         tails=tuple(tails),
         hosts=await _hosts(lab, jobs),
         profile_digest=_digest(bytes(answer.profile)),
         version=(await lab.health()).version,
         omitted=tuple(omitted),
     )
-
-
-def _judged_first(run: RunView, series: Sequence[SeriesView]) -> tuple[SeriesView, ...]:
-    """Put what the verdict rests on before what was measured beside it."""
-    judged = {evidence.metric for evidence in run.evidence}
-    return tuple(sorted(series, key=lambda each: each.key not in judged))
 
 
 async def _tails(lab: Client, job: JobView, shown: Progress) -> list[LogTail]:

@@ -3,8 +3,12 @@
 The same value gives the same report, byte by byte: no clock, no host name, no order of a set.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
+from tshrag_common.criteria import Evidence
+from tshrag_common.metrics import RESERVED
 from tshrag_common.views import JobView, RunView, SeriesView
 
 FORMAT = "tshrag.run-report/1"
@@ -65,6 +69,18 @@ def on_clock(report: RunReport) -> list[JobView]:
 def places(job: JobView) -> str:
     """Return where a job was, attempt by attempt."""
     return ", ".join(dict.fromkeys(each.dut or each.agent for each in job.attempts))
+
+
+def judged_first(
+    evidence: Sequence[Evidence], series: Sequence[SeriesView]
+) -> tuple[SeriesView, ...]:
+    """Put what the verdict rests on first, what the lab itself measured beside it last."""
+    judged = {each.metric for each in evidence}
+
+    def weight(each: SeriesView) -> tuple[bool, bool]:
+        return each.key not in judged, each.key.partition(".")[0] in RESERVED
+
+    return tuple(sorted(series, key=weight))
 
 
 class SetupsOf(msgspec.Struct, frozen=True):

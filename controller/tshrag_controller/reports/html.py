@@ -46,7 +46,7 @@ svg text{font:12px system-ui,sans-serif;fill:#1d2733}
 .bound{stroke:#c62828;stroke-width:1;stroke-dasharray:4 3}
 .band{fill:#1565c0;opacity:.18}.grid{stroke:#d7dde4}.gap{fill:#8a949e;opacity:.25}
 .breach{fill:none;stroke:#c62828;stroke-width:1.8}svg text.limit{fill:#c62828}
-.chart{max-width:100%;height:auto}
+.chart,.timeline{max-width:100%;height:auto}
 .soft{color:#66707c}
 @media (prefers-color-scheme:dark){body{background:#14191f;color:#dfe5ec}pre{background:#1e252d}
 svg text{fill:#dfe5ec}.grid{stroke:#2c353f}svg text.limit{fill:#ff7b72}
@@ -84,7 +84,7 @@ def to_html(report: RunReport) -> str:
 
 
 def _sections(report: RunReport) -> Iterable[tuple[str, str]]:
-    yield "Verdict", _verdict(report.run.evidence)
+    yield "Verdict", _verdict(report.run.evidence) + _charts(report)
     yield "Timeline", timeline(report)
     yield "Jobs", _jobs(report)
     yield "Attempts", _attempts(report)
@@ -159,7 +159,7 @@ def _metrics(report: RunReport) -> str:
         )
         for each in report.series
     ]
-    return _table(("metric", "count", *STATS, "course"), rows) + _charts(report)
+    return _table(("metric", "count", *STATS, "course"), rows)
 
 
 def _charts(report: RunReport) -> str:

@@ -2,7 +2,8 @@
 
 import sqlite3
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
+from statistics import median
 from typing import NamedTuple
 
 from tshrag_common import ids
@@ -111,7 +112,11 @@ class Slices(NamedTuple):
 
 
 def slices(times: Sequence[int], values: Sequence[float]) -> Slices:
-    """Return means, least and greatest over at most 40 slices, and which of them are empty."""
+    """Return means, least and greatest over at most 40 slices, and which of them are gaps.
+
+    An empty slice is a gap where the samples around it are further apart than is usual in this
+    series: a sample each second does not fall into each of the slices that are a second long.
+    """
     if not values:
         return Slices()
     first, last = min(times), max(times)
@@ -124,7 +129,21 @@ def slices(times: Sequence[int], values: Sequence[float]) -> Slices:
     for part in parts:
         told.append((sum(part) / len(part), min(part), max(part)) if part else told[-1])
     means, lows, highs = zip(*told, strict=True)
-    return Slices(means, lows, highs, tuple(no for no, part in enumerate(parts) if not part))
+    empty = [no for no, part in enumerate(parts) if not part]
+    silent = _silences(times) if empty else ()
+    gaps = tuple(no for no in empty if _within((no + 0.5) * span / width + first, silent))
+    return Slices(means, lows, highs, gaps)
+
+
+def _silences(times: Sequence[int]) -> list[tuple[int, int]]:
+    """Return from when to when nothing came for more than twice the usual time."""
+    steps = [(before, after) for before, after in pairwise(sorted(times)) if after > before]
+    usual = median(after - before for before, after in steps) if steps else 0
+    return [(before, after) for before, after in steps if after - before > 2 * usual]
+
+
+def _within(at: float, spans: Sequence[tuple[int, int]]) -> bool:
+    return any(begin < at < end for begin, end in spans)
 
 
 def spark(times: Sequence[int], values: Sequence[float]) -> tuple[float, ...]:

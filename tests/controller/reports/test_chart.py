@@ -68,3 +68,17 @@ def test_hostile_names_and_many_criteria_stay_harmless() -> None:
 def test_one_sample_and_equal_samples_are_drawn() -> None:
     for values in ([0.05], [0.05, 0.05], [0.0]):
         assert "nan" not in chart(a_view(values), [an_evidence(bound=0.0)])
+
+
+def test_a_steady_series_has_no_gap_however_the_slices_fall() -> None:
+    at = [n * 200_000 + (n * 7919) % 40_000 for n in range(15)]
+    assert slices(at, [1.0] * 15).gaps == ()
+
+
+def test_a_silence_is_a_gap() -> None:
+    at = [n * 200_000 for n in range(40) if not 20 <= n < 30]
+    assert slices(at, [1.0] * len(at)).gaps == tuple(range(15, 23))
+
+
+def test_samples_of_one_instant_have_a_course() -> None:
+    assert slices([5, 5, 5], [1.0, 2.0, 3.0]).means == (2.0, 2.0, 2.0)

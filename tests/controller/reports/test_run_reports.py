@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from html.parser import HTMLParser
 
+import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -20,7 +21,7 @@ from tests.support.run_reports import (
 )
 from tshrag_common.errors import ErrorReport
 from tshrag_controller.reports.document import to_json
-from tshrag_controller.reports.gathered import LogTail, RunReport
+from tshrag_controller.reports.gathered import LogTail, RunReport, judged_first
 from tshrag_controller.reports.html import to_html
 from tshrag_controller.reports.junit import to_junit
 from tshrag_controller.reports.markdown import escaped, to_markdown
@@ -113,6 +114,21 @@ def test_html_draws_the_bound_that_decided() -> None:
     report = a_report(run=a_run(evidence=(evidence(),)), series=(a_series(),))
     assert to_html(report).count('class="bound"') == 2, "beside the metric, and in its chart"
     assert 'class="bound"' not in to_html(a_report())
+
+
+def test_html_shows_the_chart_of_what_was_judged_beside_the_verdict() -> None:
+    report = a_report(run=a_run(evidence=(evidence(),)), series=(a_series(),))
+    verdict, _, rest = to_html(report).partition("<h2>Jobs</h2>")
+    assert 'class="chart"' in verdict
+    assert 'class="chart"' not in rest
+
+
+def test_what_was_judged_stands_before_what_the_lab_measured_beside_it() -> None:
+    judged = evidence()
+    keys = ("attempt.cpu", "dut.one.load.avg1", "net.sent", judged.metric, "zoo.count")
+    series = [msgspec.structs.replace(a_series(), key=key) for key in keys]
+    found = [each.key for each in judged_first([judged], series)]
+    assert found == [judged.metric, "net.sent", "zoo.count", "attempt.cpu", "dut.one.load.avg1"]
 
 
 @settings(max_examples=60, deadline=None)
