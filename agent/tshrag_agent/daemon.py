@@ -169,7 +169,8 @@ class Daemon:
         )
 
     def _new_boards(self, settings: AgentSettings) -> Boards:
-        boards = Boards(settings.dut, self._duts, settings.boards, settings.agent.inrush_s)
+        inrush_s = settings.agent.inrush_s
+        boards = Boards(settings.dut, self._duts, settings.boards, self._shepherd, inrush_s)
         self.consoles.power = boards.power
         files = Files(settings.state / "transfers")
         remote_of(settings.state / "exec", settings.agent.exec).open_to(self.channels)
@@ -195,7 +196,9 @@ class Daemon:
         """
         await self._loads.open()
         poison = await poisonous(self._journal)
-        found = await look(self._journal.attempts, self._shepherd, self._duts.is_host, poison)
+        known = self._boards.processes
+        is_host = self._duts.is_host
+        found = await look(self._journal.attempts, self._shepherd, is_host, poison, known)
         try:
             async with asyncio.TaskGroup() as group:
                 self._attempts = group
@@ -332,6 +335,7 @@ class Daemon:
         if self._online.bus is not None and self._online.bus.is_connected:
             await self._online.told(_TELL_WITHIN_S)
         if not self.roster.live:
+            await self._boards.close()  # before the shepherd, which keeps them
             self._shepherd.dismiss()
 
     async def _is_idle_within(self, within_s: float) -> bool:

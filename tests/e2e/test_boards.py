@@ -1,6 +1,7 @@
 """A profile that boots a real board, from the submit to the verdict: U-Boot under QEMU."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 import subprocess
@@ -8,11 +9,13 @@ import time
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from tests.support.command_line import run_cli
 from tests.support.qemu_boards import BOARD, need_uboot, uboot_toml
 from tests.support.served_lab import until
+from tshrag_agent.attempts.host import Shepherd, ShepherdSettings
 from tshrag_common import ids, requests as r
 from tshrag_common.client import is_final, open_client
 from tshrag_controller.cli.processes import LabProcesses
@@ -160,3 +163,64 @@ async def test_a_board_whose_criterion_fails_is_kept_asked_and_handed_over(
         return bool(found) and b"bootdelay=2" in found[0].read_bytes()
 
     await until(is_asked, within_s=60.0)
+
+
+def qemus(lab: LabProcesses) -> list[int]:
+    """The QEMUs of this lab alone: other labs are on the machine too."""
+    found: list[int] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name().startswith("qemu-system") and str(lab.state) in process.cwd():
+                found.append(process.pid)
+    return found
+
+
+def powered_on(lab: LabProcesses) -> int:
+    assert run_cli("lease", BOARD, state=lab.state).returncode == 0
+    done = run_cli("power", BOARD, "on", state=lab.state)
+    assert done.returncode == 0, done.stderr
+    (pid,) = qemus(lab)
+    return pid
+
+
+async def test_a_board_outlives_a_killed_agent_and_ends_with_the_next(
+    lab: LabProcesses, tmp_path: Path
+) -> None:
+    await started(lab)
+    host_job = tmp_path / "host.yaml"
+    host_job.write_text("{ name: host, schedule: { command: 'true' } }")
+    pid = await asyncio.to_thread(powered_on, lab)
+    lab.kill("rack")
+    lab.run_agent("rack")
+
+    def is_on_again() -> bool:
+        return run_cli("power", BOARD, "-o", "quiet", state=lab.state).stdout == "on\n"
+
+    async def is_adopted() -> bool:
+        return await asyncio.to_thread(is_on_again)
+
+    await until(is_adopted, within_s=60.0)
+    assert qemus(lab) == [pid], "the next agent has it again, and has not started another"
+    lab.kill("rack")
+    lab.run_agent("rack")
+    ran = await asyncio.to_thread(run_cli, "submit", str(host_job), "--wait", state=lab.state)
+    assert ran.returncode == 0, ran.stderr  # so the next agent works, without a look at the board
+    assert qemus(lab) == [pid]
+    await asyncio.to_thread(lab.stop)
+    assert not qemus(lab), "an agent that is stopped leaves no board, even one it has not used"
+
+
+async def test_a_board_whose_agent_never_comes_back_ends(lab: LabProcesses) -> None:
+    state = lab.state / "agents" / "rack" / "store" / "agent"
+    state.mkdir(parents=True)
+    shepherd = await Shepherd.open(state, ShepherdSettings(orphan_s=1.0))
+    await started(lab)
+    await asyncio.to_thread(powered_on, lab)
+    await shepherd.close()  # from now on it has the agent alone
+    assert qemus(lab)
+    lab.kill("rack")
+
+    async def is_gone() -> bool:
+        return not await asyncio.to_thread(qemus, lab)
+
+    await until(is_gone, within_s=60.0)

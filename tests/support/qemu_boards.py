@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tshrag_agent.attempts.host import Shepherd
 from tshrag_agent.boards.boards import Boards
 from tshrag_agent.duts import Duts
 from tshrag_agent.settings import AgentSettings, read_settings
@@ -58,7 +59,9 @@ async def boards_of(folder: Path, text: str) -> AsyncIterator[Boards]:
     """Hold the boards of an ``agent.toml``, with their consoles, as the daemon does."""
     read = settings(folder, text)
     duts = Duts(read.dut)
-    boards = Boards(read.dut, duts, read.boards)
+    read.state.mkdir(parents=True, exist_ok=True)
+    shepherd = await Shepherd.open(read.state)
+    boards = Boards(read.dut, duts, read.boards, shepherd)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(duts.run(), name="consoles")
@@ -69,3 +72,6 @@ async def boards_of(folder: Path, text: str) -> AsyncIterator[Boards]:
             raise _Over
     except* _Over:
         await duts.close()
+    finally:
+        shepherd.dismiss()
+        await shepherd.close()

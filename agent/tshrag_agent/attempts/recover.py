@@ -70,8 +70,12 @@ async def look(
     shepherd: Shepherd,
     is_host: IsHost,
     poison: Collection[Fence] = (),
+    others: Collection[str] = (),
 ) -> Found:
-    """Compare the journal with the shepherd; end processes that nobody knows, and `poison`."""
+    """Compare the journal with the shepherd; end processes that nobody knows, and `poison`.
+
+    `others` are keys of what is no attempt, and goes on.
+    """
     listing = await shepherd.list()
     rows = tuple(rows)
     left = [_left(row, listing, is_host, poison) for row in rows if not row.ended_seq]
@@ -80,6 +84,7 @@ async def look(
         ended=tuple(sorted(((r.fence, r.ended_seq) for r in rows if r.ended_seq), key=_by_seq)),
     )
     kept = {f"{each.row.fence}.main" for each in found.left if each.adoptable}
+    kept |= set(others)
     await _end_others(listing, shepherd, kept)
     return found
 

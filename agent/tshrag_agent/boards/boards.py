@@ -1,23 +1,27 @@
 """The boards of this agent: for each DUT its power switch and its states."""
 
+import logging
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
+from tshrag_agent.attempts.host import Shepherd
 from tshrag_agent.boards.board import Board, Parts
-from tshrag_agent.boards.qemu import QemuBoard
+from tshrag_agent.boards.qemu import QemuBoard, process_of
 from tshrag_agent.boards.strategy import Means, moves_of
 from tshrag_agent.boards.switch import CountedSwitch, Mains
 from tshrag_agent.duts import Duts
 from tshrag_agent.settings import DutTable
-from tshrag_agent.transport.base import DutTransport, PowerSwitch
+from tshrag_agent.transport.base import DutTransport, PowerSwitch, TransportFailed
 from tshrag_agent.transport.boot_way import BootWay, Move
 from tshrag_agent.transport.power import power_switch
 from tshrag_agent.transport.serial_shell import SerialTransport
 from tshrag_common.errors import NotFound
 from tshrag_common.ids import DutId
 from tshrag_common.jobs import Way
+
+logger = logging.getLogger(__name__)
 
 STRATEGIES = "tshrag.strategies"
 """The entry points of strategies: each a function of settings and means to moves."""
@@ -33,10 +37,15 @@ class Boards:
     """Makes a board when it is first used."""
 
     def __init__(
-        self, tables: Iterable[DutTable], duts: Duts, folder: Path, spacing_s: float = 0.0
+        self,
+        tables: Iterable[DutTable],
+        duts: Duts,
+        folder: Path,
+        shepherd: Shepherd,
+        spacing_s: float = 0.0,
     ) -> None:
         self._tables = {DutId(table.id): table for table in tables}
-        self._duts, self._folder = duts, folder
+        self._duts, self._folder, self._shepherd = duts, folder, shepherd
         self._boards: dict[DutId, Board] = {}
         self._power: dict[DutId, CountedSwitch] = {}
         self.mains = Mains(folder / "switched.json", spacing_s)
@@ -44,6 +53,12 @@ class Boards:
     @property
     def names(self) -> tuple[DutId, ...]:
         return tuple(self._tables)
+
+    @property
+    def processes(self) -> frozenset[str]:
+        """Return the names of processes that the shepherd may keep for virtual boards."""
+        virtual = (dut for dut, table in self._tables.items() if table.qemu is not None)
+        return frozenset(process_of(dut) for dut in virtual)
 
     def knows(self, dut: DutId) -> bool:
         return dut in self._tables
@@ -82,9 +97,8 @@ class Boards:
 
     async def replace(self, dut: DutId, table: DutTable | None) -> None:
         """Let a board that nobody uses be what `table` says; a virtual one that changed ends."""
-        switch = self._power.pop(dut, None)
-        if switch is not None and isinstance(switch.inner, QemuBoard):
-            await switch.inner.close()
+        await self._end_virtual(dut)
+        self._power.pop(dut, None)
         self._boards.pop(dut, None)
         self._tables.pop(dut, None)
         if table is not None:
@@ -92,9 +106,17 @@ class Boards:
 
     async def close(self) -> None:
         """End the virtual boards; they go with their agent."""
-        for switch in self._power.values():
-            if isinstance(switch.inner, QemuBoard):
-                await switch.inner.close()
+        for dut in self._tables:
+            try:
+                await self._end_virtual(dut)
+            except TransportFailed as error:
+                logger.error("a virtual board does not end", extra={"dut": dut, "why": error.line})
+
+    async def _end_virtual(self, dut: DutId) -> None:
+        """End a QEMU, also one that an earlier agent has started and nobody has used since."""
+        table = self._tables.get(dut)
+        if table is not None and table.qemu is not None:
+            await self.power(dut).off()
 
     def _switch(self, table: DutTable) -> PowerSwitch:
         dut = DutId(table.id)
@@ -103,7 +125,8 @@ class Boards:
         console = self._duts.consoles.get(dut)
         port = table.ssh.port if table.ssh is not None else 0
         folder = self._folder / dut
-        made = QemuBoard(dut, table.qemu, folder, console.opened if console else None, port)
+        opened = console.opened if console else None
+        made = QemuBoard(dut, table.qemu, folder, opened, self._shepherd, port)
         if console is not None:
             console.breaker = made.send_break
         return made

@@ -1,26 +1,35 @@
 """A virtual board: a QEMU process that is the power switch of its DUT.
 
 It begins paused and is let go when its console has been connected, so that no byte of a bootloader
-is missed. It ends with the agent; an agent that crashed finds it again by its sockets. A disk is
-never written: what the board writes goes to an overlay, new for each run (or attempt).
+is missed. The shepherd keeps it: it ends with the agent; an agent that crashed, or was replaced,
+finds it again by its sockets; where none comes back it ends with everything else of the shepherd.
+A disk is never written: what the board writes goes to an overlay, new for each run (or attempt).
 """
 
 import asyncio
 import contextlib
+import os
 import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from tshrag_agent.attempts.host import HostExit, HostStart, Shepherd, StartRefused
 from tshrag_agent.boards import qmp
 from tshrag_agent.boards.qemu_way import QemuWay
 from tshrag_agent.transport.base import PowerState, TransportFailed
-from tshrag_common.errors import shown
+from tshrag_common.errors import LabError, shown
 from tshrag_common.ids import DutId
 
 START_S = 20.0
 _END_S = 10.0
 _LOOK_S = 0.05
 LOG = "qemu.log"
+
+
+def process_of(dut: DutId) -> str:
+    """Return the name under which the shepherd knows the QEMU of a board."""
+    return f"qemu.{dut}"
+
 
 Connected = Callable[[float], Awaitable[None]]
 """Return when the console is open; raise TransportFailed when the seconds are over."""
@@ -30,11 +39,17 @@ class QemuBoard:
     """`PowerSwitch` of a virtual board."""
 
     def __init__(
-        self, dut: DutId, way: QemuWay, folder: Path, connected: Connected | None, ssh_port: int = 0
+        self,
+        dut: DutId,
+        way: QemuWay,
+        folder: Path,
+        connected: Connected | None,
+        shepherd: Shepherd,
+        ssh_port: int = 0,
     ) -> None:
         self._dut, self._way, self._folder = dut, way, folder
-        self._connected, self._ssh_port = connected, ssh_port
-        self._process: subprocess.Popen[bytes] | None = None
+        self._connected, self._shepherd, self._ssh_port = connected, shepherd, ssh_port
+        self._key = process_of(dut)
         self._turn = asyncio.Lock()
         self._user = ""
 
@@ -73,10 +88,6 @@ class QemuBoard:
         except (OSError, TimeoutError, qmp.QmpFailed) as error:
             raise TransportFailed("serial_lost", self._dut, f"no break: {error}") from None
 
-    async def close(self) -> None:
-        """End it: the board goes with its agent."""
-        await self.off()
-
     async def _status(self) -> PowerState:
         try:
             await qmp.ask(self._folder, "query-status")
@@ -87,10 +98,11 @@ class QemuBoard:
         return "on"
 
     async def _start(self) -> None:
-        self._process = process = await asyncio.to_thread(self._spawn)
+        await self._stop()  # it may hang, and answer nobody
+        exited = await self._spawn()
         try:
             async with asyncio.timeout(START_S):
-                await self._listens(process)
+                await self._listens(exited)
                 if self._connected is not None:
                     await self._connected(START_S)
                 await qmp.ask(self._folder, "cont")
@@ -101,27 +113,38 @@ class QemuBoard:
             await self._stop()
             raise self._failed("on", f"QEMU: {error}") from None
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    async def _spawn(self) -> "asyncio.Future[HostExit]":
         """Start it, paused; what it says goes to a file beside its sockets."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        argv = command_line(self._way, self._dut, self._overlay(), self._ssh_port)
-        with (self._folder / LOG).open("wb") as log:
-            try:
-                return subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder,
-                    start_new_session=True,
-                )  # fmt: skip
-            except (OSError, ValueError) as error:
-                fix = "install it (qemu-system-*), or correct qemu.program"
-                raise self._failed("on", f"{argv[0]!a} does not start: {error}", fix) from error
+        argv = await asyncio.to_thread(self._prepare)
+        log = str(self._folder.absolute() / LOG)
+        start = HostStart(
+            key=self._key,
+            argv=tuple(argv),
+            cwd=str(self._folder.absolute()),
+            env={name: text for name, text in os.environ.items() if not name.startswith("TSHRAG_")},
+            stdout_path=log,
+            stderr_path=log,
+            grace_s=_END_S,
+        )
+        try:
+            await self._shepherd.start(start)
+        except LabError as error:
+            fix = "install it (qemu-system-*), or correct qemu.program"
+            raise self._failed("on", f"{argv[0]!a} does not start: {error}", fix) from error
+        return self._shepherd.exited(self._key)
 
-    async def _listens(self, process: subprocess.Popen[bytes]) -> None:
+    def _prepare(self) -> list[str]:
+        """Lay out its folder and return its argv; blocks."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self._folder / LOG).unlink(missing_ok=True)
+        return command_line(self._way, self._dut, self._overlay(), self._ssh_port)
+
+    async def _listens(self, exited: "asyncio.Future[HostExit]") -> None:
         """Wait until its sockets are there; it has nothing else to say that it began."""
         while True:
-            if await asyncio.to_thread(process.poll) is not None:
-                self._process = None
+            if exited.done():
                 said = shown((self._folder / LOG).read_text("utf-8", "replace").strip(), 300)
-                raise self._failed("on", f"QEMU ended with {process.returncode}: {said}")
+                raise self._failed("on", f"QEMU ended with {exited.result().exit_code}: {said}")
             try:
                 await qmp.ask(self._folder, "query-status")
                 return
@@ -131,17 +154,22 @@ class QemuBoard:
     async def _stop(self) -> None:
         with contextlib.suppress(OSError, TimeoutError, qmp.QmpFailed):
             await qmp.ask(self._folder, "quit")
-        process, self._process = self._process, None
-        if process is None:
-            await self._end_older()
-        else:
-            await asyncio.to_thread(_end, process)
+        try:
+            await self._shepherd.end(self._key, "power_off")
+        except StartRefused as error:
+            if error.code != "unknown_key":
+                raise self._failed("off", str(error)) from error
+            await self._end_stranger()
+        except LabError as error:
+            raise self._failed("off", str(error)) from error
+        with contextlib.suppress(LabError):
+            await self._shepherd.forget(self._key)
         for name in ("qmp", "serial"):
             with contextlib.suppress(OSError):
                 (self._folder / name).unlink()
 
-    async def _end_older(self) -> None:
-        """Wait for the end of one that an earlier agent has started."""
+    async def _end_stranger(self) -> None:
+        """Wait for the end of one that the shepherd does not know: of a release without that."""
         for _ in range(round(_END_S / _LOOK_S)):
             if await self._status() == "off":
                 return
@@ -154,7 +182,7 @@ class QemuBoard:
             return ""
         path, owner = self._folder / "disk.qcow2", self._folder / "disk.user"
         known = owner.read_text() if owner.exists() and path.exists() else None
-        if known is not None and (self._way.fresh == "never" or known == self._key()):
+        if known is not None and (self._way.fresh == "never" or known == self._owner()):
             return path.name
         argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", self._way.disk_format, "-b"]
         argv += [str(Path(self._way.disk).expanduser().absolute()), str(path)]
@@ -165,22 +193,14 @@ class QemuBoard:
         if made.returncode:
             text = shown(made.stderr.decode("utf-8", "replace").strip(), 300)
             raise self._failed("on", f"no overlay for {self._way.disk}: {text}")
-        owner.write_text(self._key())
+        owner.write_text(self._owner())
         return path.name
 
-    def _key(self) -> str:
+    def _owner(self) -> str:
         return self._user.partition("/")[0] if self._way.fresh == "run" else self._user
 
     def _failed(self, what: str, found: str, fix: str = "") -> TransportFailed:
         return TransportFailed("power_failed", f"power {what} of {self._dut}", found, fix)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(_END_S)
 
 
 def command_line(way: QemuWay, dut: DutId, overlay: str, ssh_port: int) -> list[str]:
