@@ -2,7 +2,7 @@
 # make test   everything a change must pass; CI calls the same
 # make check  the quick half of it: lint, format, types, house rules
 # make simulate SEEDS=10000   a lab on a virtual clock under faults, seed by seed (FROM=1)
-# make chaos  real processes under real faults, in ten minutes; chaos-full: all of them, REPEAT=n
+# make chaos  real processes under real faults, in ten minutes; chaos-full: all of them, REPEAT=n FAULTS="F1 F3"
 # make soak   hours of short jobs and faults, the slope of memory and descriptors: HOURS=n
 # make boards the tests on real boards: a Linux kernel and U-Boot under QEMU
 # make cluster three nats-servers, two controllers, each server killed once while runs go on
@@ -59,8 +59,11 @@ chaos: setup packages
 	$(BIN)/python -m tests.chaos.run --unsafe kill-parent-only cancel
 	$(BIN)/python -m tests.chaos.run --unsafe no-fsync F11
 
+# goes on where an earlier one was cut: remove the file to begin anew; FAULTS="F1 F3" for some
+KEPT ?= benchmarks/results/chaos/full.jsonl
+
 chaos-full: setup packages
-	$(BIN)/python -m tests.chaos.run --set full $(if $(REPEAT),--repeat $(REPEAT)) --out benchmarks/results/chaos
+	$(BIN)/python -m tests.chaos.run --set full $(if $(REPEAT),--repeat $(REPEAT)) --into $(KEPT) $(FAULTS)
 
 # short jobs without end, a fault every minute: does anything grow? HOURS=24 before a release
 HOURS ?= 24

@@ -1,10 +1,14 @@
-"""Lets the chosen faults happen one after the other in one lab; then the checker has its say."""
+"""Lets the chosen faults happen one after the other in one lab; then the checker has its say.
+
+`in_chapters` does so in one lab after the other, and keeps each repetition as it comes.
+"""
 
 import asyncio
 import datetime
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,11 +34,13 @@ from tests.chaos import (
     faults_stuck,
     faults_upgrade,
     faults_upload,
+    kept,
 )
 from tests.chaos.checker import check
 from tests.chaos.faults import Fault
 from tests.chaos.images import can_mount
-from tests.chaos.lab import ChaosLab, a_chaos_lab
+from tests.chaos.kept import Tried
+from tests.chaos.lab import ROOT, ChaosLab, a_chaos_lab
 from tests.chaos.net import can_partition
 from tests.chaos.outcome import Once, Row, markdown, row
 from tests.chaos.recorded import Recorded
@@ -62,8 +68,18 @@ FAULTS: tuple[Fault, ...] = (
 )
 
 
-async def conduct(which: str, names: Sequence[str], repeat: int | None, out: Path | None) -> int:
-    """Return the exit code: 0 where every bar is met."""
+CHECKED = "I1 to I27"
+NOT_WELL = "a minute after it not every agent was online"
+MOST_S = 1500.0
+"""The longest fault lasts ten minutes; what takes longer than this hangs."""
+AT_ONCE = 12
+"""So many repetitions have a lab, and a history, of their own."""
+
+
+async def conduct(
+    which: str, names: Sequence[str], repeat: int | None, out: Path | None, into: Path | None
+) -> int:
+    """Return the exit code: 0 where every bar is met. `into`: keep each repetition in this file."""
     began = time.monotonic()
     history.be("client")
     reasons = {
@@ -74,9 +90,12 @@ async def conduct(which: str, names: Sequence[str], repeat: int | None, out: Pat
     }
     chosen = [(fault, _times(fault, which, names, repeat)) for fault in FAULTS]
     chosen = [(fault, times) for fault, times in chosen if times]
-    rows, runs = await _all(chosen, reasons)
+    rows, runs = await _all(chosen, reasons, into)
     recorded = await asyncio.to_thread(_recorded)
-    rows.append(_checked(recorded, check(recorded)))
+    once = _checked(recorded, check(recorded))
+    rows.append(row("checker", f"{CHECKED} over {len(recorded.lines)} lines", [once], ()))
+    if into is not None:
+        await asyncio.to_thread(kept.keep, into, "checker", CHECKED, once)
     print(markdown(rows))
     took_s = time.monotonic() - began
     print(_summary(rows, took_s, len(runs), recorded))
@@ -108,14 +127,13 @@ def _recorded() -> Recorded:
 
 def _times(fault: Fault, which: str, names: Sequence[str], repeat: int | None) -> int:
     if names:
-        wanted = fault.name in names or f"{fault.name} {fault.what}" in names
-        return (repeat or max(1, fault.quick)) if wanted else 0
+        return (repeat or max(1, fault.quick)) if _is_named(fault, names) else 0
     times: int = getattr(fault, which)
     return min(times, repeat) if repeat else times
 
 
 async def _all(
-    chosen: Sequence[tuple[Fault, int]], reasons: dict[str, str]
+    chosen: Sequence[tuple[Fault, int]], reasons: dict[str, str], into: Path | None
 ) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     runs: list[str] = []
@@ -125,12 +143,17 @@ async def _all(
             reason = next((each for each in needs if each), "")
             if reason:
                 rows.append(row(fault.name, fault.what, [], fault.bars, reason))
+                _keep(into, fault, Once(), reason)
                 continue
-            all_of = [await _once(lab, fault) for _ in range(times)]
+            all_of = []
+            for _ in range(times):
+                all_of.append(await _once(lab, fault))
+                _keep(into, fault, all_of[-1])
             rows.append(row(fault.name, fault.what, all_of, fault.bars))
             runs += [run for once in all_of for run in once.runs]
             print(markdown(rows[-1:]).splitlines()[-1], flush=True)
-        await lab.online()
+            if into is not None and NOT_WELL in all_of[-1].broken:
+                break  # what comes later is tried in another lab
         await _drained(lab)
         state = lab.processes.state
         places = (lab.logs, state / "store", state / "agents", lab.history_folder)
@@ -138,13 +161,23 @@ async def _all(
     return rows, runs
 
 
+def _keep(into: Path | None, fault: Fault, once: Once, note: str = "") -> None:
+    if into is not None:
+        kept.keep(into, fault.name, fault.what, once, note)
+
+
 async def _once(lab: ChaosLab, fault: Fault) -> Once:
     """Let one fault happen; what goes wrong in it is a broken bar, not the end of all."""
     try:
-        await lab.online()
-        return await fault.repeat(lab)
+        async with asyncio.timeout(MOST_S):
+            once = await fault.repeat(lab)
     except Exception as error:  # the others must be tried all the same; this one is told
-        return Once(broken=(f"{type(error).__name__}: {error}"[:300],))
+        once = Once(broken=(f"{type(error).__name__}: {error}"[:300],))
+    try:
+        await lab.online()
+    except AssertionError:
+        once = msgspec.structs.replace(once, broken=(*once.broken, NOT_WELL))
+    return once
 
 
 async def _drained(lab: ChaosLab, within_s: float = 30.0) -> None:
@@ -156,19 +189,14 @@ async def _drained(lab: ChaosLab, within_s: float = 30.0) -> None:
         await asyncio.sleep(0.5)
 
 
-def _checked(recorded: Recorded, broken: Sequence[Broken]) -> Row:
-    once = Once(broken=tuple(map(str, broken)))
-    what = f"I1 to I27 over {len(recorded.lines)} lines"
-    return row("checker", what, [once], ())
+def _checked(recorded: Recorded, broken: Sequence[Broken]) -> Once:
+    return Once(broken=tuple(map(str, broken)), counts={"lines": len(recorded.lines)})
 
 
 def _write(out: Path, which: str, rows: Sequence[Row], took_s: float) -> None:
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
     result = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": said.stdout.strip(),
+        "commit": kept.build(),
         "command": f"python -m tests.chaos.run --set {which}",
         "took_s": round(took_s, 1),
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
@@ -178,3 +206,39 @@ def _write(out: Path, which: str, rows: Sequence[Row], took_s: float) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "chaos.json").write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
     (out / "chaos.md").write_text(markdown(rows))
+
+
+def in_chapters(which: str, names: Sequence[str], repeat: int | None, into: Path) -> int:
+    """Try what `into` does not hold yet, a few repetitions in a lab; draw its table each time."""
+    wanted = [
+        Tried(fault.name, fault.what, times, fault.bars)
+        for fault in FAULTS
+        if (times := _in_all(fault, which, names, repeat))
+    ]
+    while True:
+        found = kept.read(into)
+        rows = kept.rows([*wanted, Tried("checker", CHECKED, 0)], found)
+        into.with_suffix(".md").write_text(markdown(rows))
+        left = kept.missing(wanted, found)
+        if not left:
+            print(markdown(rows))
+            return 0 if all(each.is_met or not each.repetitions for each in rows) else 1
+        some = list(dict.fromkeys(left))[:AT_ONCE]
+        print(f"{len(left)} repetitions are left, now {len(some)} of them", flush=True)
+        argv = [sys.executable, "-m", "tests.chaos.run", "--repeat", "1", "--into", str(into)]
+        subprocess.run([*argv, "--chapter", *some], cwd=ROOT, check=False)
+        if len(kept.read(into)) == len(found):
+            print("none of them came to its end: a lab cannot be had here")
+            return 1
+
+
+def _in_all(fault: Fault, which: str, names: Sequence[str], repeat: int | None) -> int:
+    """Return how often a fault is to be tried in all: of its set's count, `repeat` at most."""
+    times: int = getattr(fault, which)
+    if names and not _is_named(fault, names):
+        return 0
+    return min(times, repeat) if repeat else times
+
+
+def _is_named(fault: Fault, names: Sequence[str]) -> bool:
+    return fault.name in names or f"{fault.name} {fault.what}" in names

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.chaos.images import a_small_disk, can_mount
 from tests.chaos.net import Host, a_subnet
-from tests.chaos.recorded import Line, Recorded, at_s
+from tests.chaos.recorded import Line, Reader, Recorded, at_s
 from tests.support.agent_process import end_shepherd
 from tests.support.nats_server import NatsServer
 from tests.support.process_trees import living
@@ -101,6 +101,7 @@ class ChaosLab:
     def __init__(self, folder: Path, partitions: bool) -> None:
         self.folder = folder
         self.history_folder = Path(os.environ[history.HISTORY])
+        self._reader = Reader(self.history_folder)
         self.server = NatsServer(folder / "nats", host="0.0.0.0")
         self.processes: ChaosProcesses
         self.client: Client
@@ -281,7 +282,7 @@ class ChaosLab:
     # what a fault looks at
 
     def recorded(self) -> Recorded:
-        return Recorded.read(self.history_folder)
+        return self._reader.read()
 
     def since(self, at: float, *kinds: str) -> list[Line]:
         """Return the lines of these kinds after an instant of `time.monotonic`."""

@@ -42,11 +42,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     running: int = 0  # the least of all repetitions that had load on; 0: none had
     per_s: float = 0.0
+    busy: float = 0.0  # the highest load average of the machine
 
     @property
     def load(self) -> str:
         """Say how much was going on, at least, when the fault came."""
-        return f"{self.running} jobs, {self.per_s:.0f}/s" if self.running else ""
+        said = [f"{self.running} jobs, {self.per_s:.0f}/s"] if self.running else []
+        return ", ".join([*said, *([f"busy {self.busy:g}"] if self.busy else [])])
 
     @property
     def is_met(self) -> bool:
@@ -56,7 +58,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 ZERO = ("lost", "doubled", "survivors", "broken", "wrong")
 
 
-def row(fault: str, what: str, all_of: Sequence[Once], bars: Sequence[Bar], note: str = "") -> Row:
+def row(
+    fault: str,
+    what: str,
+    all_of: Sequence[Once],
+    bars: Sequence[Bar],
+    note: str = "",
+    busy: float = 0.0,
+) -> Row:
     """Sum up the repetitions of a fault and hold them against its bars."""
     times: dict[str, list[float]] = {}
     counts: dict[str, int] = {"lost": 0, "doubled": 0, "survivors": 0, "broken": 0}
@@ -85,6 +94,7 @@ def row(fault: str, what: str, all_of: Sequence[Once], bars: Sequence[Bar], note
         note=note,
         running=min((once.running for once in all_of if once.running), default=0),
         per_s=round(min((once.per_s for once in all_of if once.per_s), default=0.0), 1),
+        busy=busy,
     )
 
 

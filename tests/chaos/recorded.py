@@ -21,17 +21,7 @@ class Recorded:
 
     @classmethod
     def read(cls, folder: Path) -> "Recorded":
-        found: list[Line] = []
-        cut = 0
-        for path in sorted(folder.glob("*.jsonl")):
-            for text in path.read_text(errors="replace").splitlines():
-                try:
-                    found.append(json.loads(text))
-                except ValueError:
-                    cut += 1
-        recorded = cls(found)
-        recorded.cut = cut
-        return recorded
+        return Reader(folder).read()
 
     def of(self, *kinds: str) -> Iterator[Line]:
         return (line for line in self.lines if line["ev"] in kinds)
@@ -39,6 +29,38 @@ class Recorded:
     @property
     def ends_ns(self) -> int:
         return int(self.lines[-1]["mono_ns"]) if self.lines else 0
+
+
+class Reader:
+    """Reads a history that grows: what was read once is not read again.
+
+    A line without its end waits: its writer is in the middle of it, or died there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+        self._lines: list[Line] = []
+        self._cut = 0
+
+    def read(self) -> Recorded:
+        unfinished = sum([self._more_of(path) for path in sorted(self._folder.glob("*.jsonl"))])
+        recorded = Recorded(self._lines)
+        recorded.cut = self._cut + unfinished
+        return recorded
+
+    def _more_of(self, path: Path) -> bool:
+        """Take what a file has more; say whether its last line has no end."""
+        with path.open("rb") as file:
+            file.seek(self._read.get(path, 0))
+            whole, end, rest = file.read().rpartition(b"\n")
+        self._read[path] = self._read.get(path, 0) + len(whole + end)
+        for line in whole.splitlines():
+            try:
+                self._lines.append(json.loads(line))
+            except ValueError:
+                self._cut += 1
+        return bool(rest)
 
 
 def _once(lines: Iterable[Line]) -> Iterator[Line]:

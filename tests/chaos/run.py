@@ -1,6 +1,9 @@
 """``make chaos``: real processes under real faults; a table at the end, results as JSON.
 
 python -m tests.chaos.run [--set smoke|quick|full] [--repeat N] [--out FOLDER] [FAULT ...]
+
+With ``--into FILE`` each repetition is a line of that file as soon as it is over, in one lab after
+the other; what a run that was cut has left out, the next one with the same file does.
 """
 
 import argparse
@@ -21,17 +24,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", choices=("smoke", "quick", "full"), default="quick", dest="which")
     parser.add_argument("--repeat", type=int, help="repetitions of each fault")
     parser.add_argument("--out", type=Path, help="folder of chaos.json and chaos.md")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="keep each repetition, go on")
+    parser.add_argument("--chapter", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--keep", type=Path, help="keep the history in this folder")
     parser.add_argument("--unsafe", choices=("kill-parent-only", "no-fsync"),
                         help="take a rule out of the product: the faults must notice")  # fmt: skip
     said = parser.parse_args(argv)
     if said.unsafe:
         os.environ["TSHRAG_CHAOS_UNSAFE"] = said.unsafe
-    if not os.environ.get("TSHRAG_HISTORY"):
+    if not os.environ.get("TSHRAG_HISTORY") and (said.chapter or not said.into):
         _again(said.keep)
     from tests.chaos import conduct
 
-    missed = asyncio.run(conduct.conduct(said.which, said.names, said.repeat, said.out))
+    if said.into and not said.chapter:
+        sys.exit(conduct.in_chapters(said.which, said.names, said.repeat, said.into.absolute()))
+    what = (said.which, said.names, said.repeat, said.out, said.into)
+    missed = asyncio.run(conduct.conduct(*what))
     if said.unsafe:
         print(f"{said.unsafe}: {'noticed' if missed else 'NOT NOTICED'}")
         missed = 1 - missed

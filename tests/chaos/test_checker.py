@@ -225,7 +225,7 @@ def test_a_standby_stores_the_same_later(tmp_path: Path) -> None:
 def test_lines_of_processes_that_died_in_the_middle_are_left_out(tmp_path: Path) -> None:
     texts = [json.dumps(each) for each in good()]
     (tmp_path / "a.jsonl").write_text("\n".join(texts[::2]) + '\n{"mono_ns": 12')
-    (tmp_path / "b.jsonl").write_text("\n".join(texts[1::2]))
+    (tmp_path / "b.jsonl").write_text("\n".join(texts[1::2]) + "\n")
     recorded = Recorded.read(tmp_path)
     assert (recorded.cut, len(recorded.lines)) == (1, len(texts))
     assert check(recorded) == []
