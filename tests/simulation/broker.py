@@ -9,36 +9,16 @@ import random
 from collections import defaultdict
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import msgspec
 
+from tests.simulation.interest import Interest, Peer, Sub
 from tests.simulation.jetstream import ApiError, Consumer, Pull, Row, Stream, encoded, matches
 from tests.simulation.vloop import LIFE, VirtualLoop
 
 API = "$JS.API."
 _FSYNC_S = (0.0005, 0.003)
-
-
-class Peer(Protocol):
-    """The server's end of a connection."""
-
-    def push(
-        self, sid: int, subject: str, data: bytes, headers: dict[str, str], reply: str
-    ) -> None: ...
-
-    def cut(self) -> None:
-        """Tell the client that the connection is gone."""
-        ...
-
-
-class Sub:
-    """Interest of a connection in a subject."""
-
-    __slots__ = ("peer", "queue", "sid", "subject")
-
-    def __init__(self, peer: Peer, sid: int, subject: str, queue: str) -> None:
-        self.peer, self.sid, self.subject, self.queue = peer, sid, subject, queue
 
 
 class Broker:
@@ -54,9 +34,7 @@ class Broker:
         self.context: Context = loop.new_life()
         self.is_up = True
         self._peers: dict[Peer, dict[int, Sub]] = {}
-        self._exact: dict[str, list[Sub]] = defaultdict(list)
-        self._star: dict[str, list[Sub]] = defaultdict(list)
-        self._other: list[Sub] = []
+        self._interest = Interest()
         self._writing: dict[str, list[tuple[str, bytes, dict[str, str], str]]] = {}
         self._timers: dict[int, float] = {}
 
@@ -74,7 +52,7 @@ class Broker:
             for consumer in stream.consumers.values():
                 consumer.restart()
         peers, self._peers = list(self._peers), {}
-        self._exact, self._star, self._other = defaultdict(list), defaultdict(list), []
+        self._interest = Interest()
         self._timers = {}
         for peer in peers:
             peer.cut()
@@ -95,28 +73,19 @@ class Broker:
         if peer not in self._peers:
             return
         sub = self._peers[peer][sid] = Sub(peer, sid, subject, queue)
-        self._shelf(subject).append(sub)
+        self._interest.add(sub)
 
     def unsubscribe(self, peer: Peer, sid: int) -> None:
         sub = self._peers.get(peer, {}).pop(sid, None)
         if sub is not None:
-            self._shelf(sub.subject).remove(sub)
+            self._interest.remove(sub)
 
     def heard_by(self, subject: str) -> int:
         """Return how many have subscribed to this very subject."""
-        return len(self._exact.get(subject, ()))
-
-    def _shelf(self, subject: str) -> list[Sub]:
-        if "*" not in subject and ">" not in subject:
-            return self._exact[subject]
-        head, _, last = subject.rpartition(".")
-        if last == "*" and "*" not in head:
-            return self._star[head]
-        return self._other
+        return self._interest.very(subject)
 
     def _interested(self, subject: str) -> list[Sub]:
-        found = [*self._exact.get(subject, ()), *self._star.get(subject.rpartition(".")[0], ())]
-        found += [sub for sub in self._other if matches(sub.subject, subject)]
+        found = self._interest.of(subject)
         if not any(sub.queue for sub in found):
             return found
         groups: dict[str, list[Sub]] = defaultdict(list)

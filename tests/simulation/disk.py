@@ -1,7 +1,7 @@
 """Simulated disks: what was synced survives, a crash decides about the rest.
 
 The databases are the product's own, on real files in memory; the time of an fsync is virtual. A
-transaction that was on its way when its process died is on the disk or not, half and half.
+transaction that was on its way when its process died is on the disk, or not, or in part.
 """
 
 import asyncio
@@ -10,9 +10,11 @@ import shutil
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from tests.simulation.torn import Tears, Torn
 from tests.simulation.vloop import VirtualLoop
 from tshrag_agent.journal.hands import Hands
 from tshrag_agent.journal.journal import Asked, Journal
@@ -39,17 +41,40 @@ class Disk:
         self.syncs = True
         """False is a mutation: what is reported as synced is not."""
         folder.mkdir(parents=True)
+        self.tears = Tears(folder, chance)
+        self.torn = 0
+        """How often a crash has left a part of a transaction."""
+        self._watching: list[asyncio.Future[None]] = []
 
     def sync_s(self) -> float:
         """Return how long the next fsync takes."""
         return self.chance.uniform(*_SYNC_S) + self.slow_s
 
+    async def writing(self, within_s: float) -> None:
+        """Return in the middle of a write; where none comes, after a while."""
+        done: asyncio.Future[None] = self.loop.create_future()
+        self._watching.append(done)
+        await asyncio.wait([done], timeout=within_s)
+
+    def writes(self, for_s: float) -> None:
+        """Wake who waits for a write, in the middle of it, whatever becomes of the writer."""
+        watching, self._watching = self._watching, []
+        for done in watching:
+            self.loop.call_later(for_s / 2, _wake, done, context=Context())
+
+
+def _wake(done: "asyncio.Future[None]") -> None:
+    if not done.done():
+        done.set_result(None)
+
 
 class Queue(Generic[Order]):
     """Serves orders in order, many at once, each batch after the time of an fsync."""
 
-    def __init__(self, disk: Disk, serve: Callable[[list[Order]], None], most: int) -> None:
-        self._disk, self._serve, self._most = disk, serve, most
+    def __init__(
+        self, disk: Disk, serve: Callable[[list[Order]], None], most: int, *, writes: bool = True
+    ) -> None:
+        self._disk, self._serve, self._most, self._writes = disk, serve, most, writes
         self._waiting: deque[Order] = deque()
         self._batch: list[Order] = []
 
@@ -66,16 +91,22 @@ class Queue(Generic[Order]):
             self._serve(batch)
 
     def crash(self) -> None:
-        """End with the process: what was under way was written, or was not."""
+        """End with the process: what was under way was written, was not, or is torn."""
         batch, self._batch = self._batch, []
         self._waiting.clear()
-        if batch and self._disk.chance.random() < 0.5:
+        fate = self._disk.chance.random() if batch else 1.0
+        if fate < 0.25:
             self._serve(batch)
+        elif fate < 0.75 and self._writes and self._disk.syncs:
+            self._disk.torn += self._disk.tears.tear(lambda: self._serve(batch))
 
     def _begin(self) -> None:
         count = min(self._most, len(self._waiting))
         self._batch = [self._waiting.popleft() for _ in range(count)]
-        self._disk.loop.call_later(self._disk.sync_s(), self._done)
+        took_s = self._disk.sync_s()
+        self._disk.loop.call_later(took_s, self._done)
+        if self._writes:
+            self._disk.writes(took_s)
 
     def _done(self) -> None:
         batch, self._batch = self._batch, []
@@ -95,7 +126,10 @@ class _Store(JournalStore):
     def commit(self, changes: Iterable[Change]) -> list[int]:
         if self._disk.is_full:
             raise sqlite3.OperationalError(FULL)
-        return super().commit(changes)
+        numbers = super().commit(changes)
+        if self._disk.tears.is_dying:
+            raise Torn
+        return numbers
 
 
 class JournalDisk(Disk):
@@ -130,6 +164,7 @@ class JournalDisk(Disk):
             self._queue.crash()
         if self._store is not None:
             self._store.close()
+        self.tears.leave()
         if not self.syncs:
             self._copy("", ".synced")
         self._queue = self._store = None
@@ -195,6 +230,7 @@ class StoreDisk(Disk):
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.crash()
+        self.tears.leave()
 
     def lose_projection(self) -> None:
         """Remove what can be made again from the LOG."""
@@ -216,7 +252,7 @@ class _Worker(Worker):
         undone: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection, self._commit, self._undone = connection, commit, undone
-        self._queue = Queue(self.at, self._serve, 256)
+        self._queue = Queue(self.at, self._serve, 256, writes=commit)
         self._is_closed = False
         self.at.opened(self)
 
@@ -246,6 +282,8 @@ class _Worker(Worker):
             outcomes = [(done, full) for _, done in batch]
         else:
             outcomes = self._run(batch)
+            if self._commit and self.at.tears.is_dying:
+                raise Torn
         for done, value in outcomes:
             if done.done():
                 continue

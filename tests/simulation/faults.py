@@ -18,6 +18,8 @@ from tshrag_common.seals import seal_report
 from tshrag_common.wire import REPORTS
 
 _DAY_S = 86_400.0
+_WRITE_S = 5.0
+"""For so long a crash waits for a write."""
 VANISHING = ("vanish",)
 """For labs of boards that are shared; the others have shorter faults, of all kinds."""
 FORGERS = 0.15
@@ -135,7 +137,15 @@ async def _freeze(world: World, until_s: float) -> None:
         process.thaw()
 
 
+async def _in_a_write(world: World, process: Process) -> None:
+    """Wait, half of the times, until the disk of a process is in the middle of a write."""
+    disk = process.own_disk
+    if disk is not None and process.is_up and world.chance.random() < 0.5:
+        await disk.writing(_WRITE_S)
+
+
 async def _crash(world: World, process: Process, until_s: float, mean_s: float) -> None:
+    await _in_a_write(world, process)
     process.wanted = False
     process.kill()
     await _rest(world, until_s, mean_s, 60.0)
@@ -150,6 +160,7 @@ async def _crash_agent(world: World, until_s: float) -> None:
 
 async def _power(world: World, until_s: float) -> None:
     agent = world.chance.choice(world.agents)
+    await _in_a_write(world, agent)
     agent.wanted = False
     agent.kill()
     agent.machine.lose_power()
@@ -161,6 +172,7 @@ async def _power(world: World, until_s: float) -> None:
 async def _crash_controller(world: World, until_s: float) -> None:
     controller = world.chance.choice(world.controllers)
     loses = world.chance.random() < 0.2
+    await _in_a_write(world, controller)
     controller.wanted = False
     controller.kill()
     if loses:

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.simulation.broker import Broker
@@ -44,6 +45,13 @@ class Outcome:
     steps: int
     jobs: int
     history: History
+    torn: int = 0
+
+    @property
+    def played(self) -> Counter[str]:
+        """Return how often each fault came."""
+        played = Counter(str(facts[0]) for _, facts in self.history.of("fault"))
+        return played + Counter({"torn write": self.torn})
 
     def __str__(self) -> str:
         said = "; ".join(self.broken[:5]) or "ok"
@@ -180,6 +188,7 @@ class Lab:
             steps=loop.steps,
             jobs=len(self._log.jobs),
             history=history,
+            torn=sum(each.own_disk.torn for each in world.processes if each.own_disk),
         )
 
     async def _live(self, world: World) -> None:
@@ -278,34 +287,51 @@ def main(arguments: list[str]) -> int:
 
 def _many(first: int, last: int, mutation: Mutation | None) -> int:
     """Run seeds on all processors; tell of those that fail."""
-    failed, began, virtual_s, jobs = 0, time.monotonic(), 0.0, 0
+    began, total = time.monotonic(), Some()
     begins = range(first, last + 1, _AT_ONCE)
     with ProcessPoolExecutor() as pool:
         asked = [
             pool.submit(_some, begin, min(last, begin + _AT_ONCE - 1), mutation) for begin in begins
         ]
         for each in as_completed(asked):
-            said, more_s, more_jobs = each.result()
-            failed, virtual_s, jobs = failed + len(said), virtual_s + more_s, jobs + more_jobs
-            sys.stdout.writelines(said)
+            some = each.result()
+            total.add(some)
+            sys.stdout.writelines(some.failed)
             sys.stdout.flush()
     took_s, count = time.monotonic() - began, last + 1 - first
+    played = ", ".join(f"{name} {times}" for name, times in sorted(total.played.items()))
     sys.stdout.write(
-        f"{count} seeds, {failed} failed, {jobs} jobs, {virtual_s / 3600:.1f} virtual hours "
+        f"played: {played}\n"
+        f"{count} seeds, {len(total.failed)} failed, {total.jobs} jobs, "
+        f"{total.virtual_s / 3600:.1f} virtual hours "
         f"in {took_s:.0f} s, {count / took_s:.2f} seeds/s\n"
     )
-    return 1 if failed else 0
+    return 1 if total.failed else 0
 
 
-def _some(first: int, last: int, mutation: Mutation | None) -> tuple[list[str], float, int]:
-    """Return a line for each seed that fails, the virtual time, and the number of jobs."""
-    said, virtual_s, jobs = [], 0.0, 0
+@dataclass
+class Some:
+    """What came of some seeds; a line for each that fails."""
+
+    failed: list[str] = field(default_factory=list)
+    virtual_s: float = 0.0
+    jobs: int = 0
+    played: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Some") -> None:
+        self.failed += other.failed
+        self.virtual_s += other.virtual_s
+        self.jobs += other.jobs
+        self.played += other.played
+
+
+def _some(first: int, last: int, mutation: Mutation | None) -> Some:
+    found = Some()
     for seed in range(first, last + 1):
         outcome = simulate(seed, mutation)
-        virtual_s, jobs = virtual_s + outcome.virtual_s, jobs + outcome.jobs
-        if outcome.broken:
-            said.append(f"{outcome}\n")
-    return said, virtual_s, jobs
+        failed = [f"{outcome}\n"] if outcome.broken else []
+        found.add(Some(failed, outcome.virtual_s, outcome.jobs, outcome.played))
+    return found
 
 
 if __name__ == "__main__":
