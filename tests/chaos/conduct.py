@@ -43,8 +43,7 @@ from tests.chaos.kept import Tried
 from tests.chaos.lab import ROOT, ChaosLab, a_chaos_lab
 from tests.chaos.net import can_partition
 from tests.chaos.outcome import Once, Row, markdown, row
-from tests.chaos.recorded import Recorded
-from tests.chaos.verdicts import Broken
+from tests.chaos.recorded import Reader, Recorded
 from tshrag_common import history
 
 FAULTS: tuple[Fault, ...] = (
@@ -92,8 +91,8 @@ async def conduct(
     chosen = [(fault, times) for fault, times in chosen if times]
     rows, runs = await _all(chosen, reasons, into)
     recorded = await asyncio.to_thread(_recorded)
-    once = _checked(recorded, check(recorded))
-    rows.append(row("checker", f"{CHECKED} over {len(recorded.lines)} lines", [once], ()))
+    once = _checked(recorded)
+    rows.append(row("checker", f"{CHECKED} over {once.counts['lines']} lines", [once], ()))
     if into is not None:
         await asyncio.to_thread(kept.keep, into, "checker", CHECKED, once)
     print(markdown(rows))
@@ -104,7 +103,7 @@ async def conduct(
     return 0 if all(each.is_met or not each.repetitions for each in rows) else 1
 
 
-def _summary(rows: Sequence[Row], took_s: float, runs: int, recorded: Recorded) -> str:
+def _summary(rows: Sequence[Row], took_s: float, runs: int, labs: Sequence[Recorded]) -> str:
     """Return what one wants to know first: how many bars were met, under how much load."""
     tried = [each for each in rows if each.repetitions]
     met = sum(each.is_met for each in tried)
@@ -116,13 +115,14 @@ def _summary(rows: Sequence[Row], took_s: float, runs: int, recorded: Recorded) 
     said = (
         f"{met} of {len(tried)} rows met their bars, {len(rows) - len(tried)} were not run; {load}"
     )
-    attempts = sum(1 for _ in recorded.of("assigned"))
-    told = f"{runs} runs, {attempts} attempts, {len(recorded.lines)} lines of history"
+    attempts = sum(1 for recorded in labs for _ in recorded.of("assigned"))
+    lines = sum(len(recorded.lines) for recorded in labs)
+    told = f"{runs} runs, {attempts} attempts, {lines} lines of history"
     return f"{said}\n{took_s:.0f} s, {told}"
 
 
-def _recorded() -> Recorded:
-    return Recorded.read(Path(os.environ[history.HISTORY]))
+def _recorded() -> list[Recorded]:
+    return Reader(Path(os.environ[history.HISTORY])).labs()
 
 
 def _times(fault: Fault, which: str, names: Sequence[str], repeat: int | None) -> int:
@@ -184,13 +184,15 @@ async def _drained(lab: ChaosLab, within_s: float = 30.0) -> None:
     """Wait until the spools are confirmed: what is told until then is not lost."""
     ends = time.monotonic() + within_s
     while time.monotonic() < ends:
-        if not [broken for broken in check(lab.recorded()) if broken.rule in ("I10", "I1")]:
+        broken = [each for recorded in lab.reader.labs() for each in check(recorded)]
+        if not [each for each in broken if each.rule in ("I10", "I1")]:
             return
         await asyncio.sleep(0.5)
 
 
-def _checked(recorded: Recorded, broken: Sequence[Broken]) -> Once:
-    return Once(broken=tuple(map(str, broken)), counts={"lines": len(recorded.lines)})
+def _checked(labs: Sequence[Recorded]) -> Once:
+    broken = tuple(str(each) for recorded in labs for each in check(recorded))
+    return Once(broken=broken, counts={"lines": sum(len(each.lines) for each in labs)})
 
 
 def _write(out: Path, which: str, rows: Sequence[Row], took_s: float) -> None:

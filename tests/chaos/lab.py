@@ -101,7 +101,7 @@ class ChaosLab:
     def __init__(self, folder: Path, partitions: bool) -> None:
         self.folder = folder
         self.history_folder = Path(os.environ[history.HISTORY])
-        self._reader = Reader(self.history_folder)
+        self.reader = Reader(self.history_folder)
         self.server = NatsServer(folder / "nats", host="0.0.0.0")
         self.processes: ChaosProcesses
         self.client: Client
@@ -282,7 +282,7 @@ class ChaosLab:
     # what a fault looks at
 
     def recorded(self) -> Recorded:
-        return self._reader.read()
+        return self.reader.read()
 
     def since(self, at: float, *kinds: str) -> list[Line]:
         """Return the lines of these kinds after an instant of `time.monotonic`."""

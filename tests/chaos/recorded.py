@@ -39,11 +39,31 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._inside: dict[Path, Reader] = {}
         self._read: dict[Path, int] = {}
         self._lines: list[Line] = []
         self._cut = 0
 
+    def labs(self) -> list[Recorded]:
+        """Return the history of each lab: of the one of the folder, and of those in folders of it.
+
+        What was seen of a run from outside, by clients and by the sampler, goes to its lab.
+        """
+        whole, inner = self.read(), [each.read() for each in self._inner()]
+        lab_of = {
+            line["job"]: lab for lab, one in enumerate(inner, 1) for line in one.of("admitted")
+        }
+        lines: list[list[Line]] = [[], *(list(each.lines) for each in inner)]
+        for line in whole.lines:
+            lines[lab_of.get(run_of(str(line.get("job"))), 0)].append(line)
+        return [Recorded(each) for each in lines]
+
+    def _inner(self) -> list["Reader"]:
+        folders = {path.parent for path in self._folder.glob("*/*.jsonl")}
+        return [self._inside.setdefault(each, Reader(each)) for each in sorted(folders)]
+
     def read(self) -> Recorded:
+        """Return what the files of the folder itself hold."""
         unfinished = sum([self._more_of(path) for path in sorted(self._folder.glob("*.jsonl"))])
         recorded = Recorded(self._lines)
         recorded.cut = self._cut + unfinished

@@ -8,7 +8,6 @@ from tests.chaos.verdicts import Broken, Rule, plans
 
 OVERSHOOT_BYTES = 16 << 20
 """What was on its way into a spool when it became full."""
-MARKER_BYTES = 256
 MOST_DESCRIPTORS, MOST_RSS_BYTES = 512, 1 << 30
 _SETTLED_S = 30.0
 
@@ -75,7 +74,7 @@ def all_is_bounded(recorded: Recorded) -> Iterator[Broken]:
         elif line["ev"] == "ended" and fence_of(line) in caps:
             most = caps[fence_of(line)]
             for length, cut in line.get("said", ()):
-                if length - cut > most + MARKER_BYTES:
+                if length - cut > most:
                     yield Broken("I22", f"{fence_of(line)} kept {length - cut} of {most} bytes")
         else:
             for what, value, most in _measures(dict(line)):

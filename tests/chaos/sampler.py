@@ -67,8 +67,8 @@ class Sampler:
         return found
 
     def measure(self, folder: str) -> None:
-        """Note memory and descriptors of the agents and controllers that write into `folder`."""
-        mark = f"TSHRAG_HISTORY={folder}\0".encode()
+        """Note memory and descriptors of the agents and controllers that write below `folder`."""
+        mark = f"TSHRAG_HISTORY={folder}".encode()
         for name in os.listdir("/proc"):  # noqa: PTH208 -- as above
             if name.isdigit() and (role := _role(name)):
                 try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import secrets
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from tests.chaos.images import a_small_disk
 from tests.chaos.lab import ROOT, ChaosProcesses, program
 from tests.support.agent_process import end_shepherd
 from tests.support.nats_server import NatsServer
-from tshrag_common import ids, requests as r
+from tshrag_common import history, ids, requests as r
 from tshrag_common.client import Client, open_client
 
 SLOTS = 24
@@ -72,6 +73,12 @@ class Small:
         )  # fmt: skip
 
 
+def _own_history() -> dict[str, str]:
+    folder = Path(os.environ[history.HISTORY], f"small-{secrets.token_hex(3)}")
+    folder.mkdir()
+    return {history.HISTORY: str(folder)}
+
+
 @asynccontextmanager
 async def a_small_lab(
     *,
@@ -84,12 +91,12 @@ async def a_small_lab(
     """Have one; `embedded`: the broker is the controller's own, on a disk of `nats_mib`.
 
     `of`: what the environments of "controller" and "agent" have more. What is not `recorded` is
-    no part of the history that the checker reads.
+    no part of the histories that the checker reads; what is has one of its own.
     """
     folder = Path(tempfile.mkdtemp(prefix="tshrag-small-"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        environment = {} if recorded else {"TSHRAG_TEST_MODE": ""}
+        environment = _own_history() if recorded else {"TSHRAG_TEST_MODE": ""}
         server = NatsServer(folder / "nats")
         if not embedded:
             await asyncio.to_thread(server.start)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.checker import check
-from tests.chaos.recorded import Recorded
+from tests.chaos.recorded import Reader, Recorded
 
 Lines = list[dict[str, Any]]
 RUN, OTHER = "run-0a", "run-0b"
@@ -229,3 +229,29 @@ def test_lines_of_processes_that_died_in_the_middle_are_left_out(tmp_path: Path)
     recorded = Recorded.read(tmp_path)
     assert (recorded.cut, len(recorded.lines)) == (1, len(texts))
     assert check(recorded) == []
+
+
+def other(lines: Lines) -> Lines:
+    """Return the history of another lab: its frames have the same numbers, its runs do not."""
+    return [
+        json.loads(json.dumps(each).replace("-0a", "-0c").replace('"k"', '"q"')) for each in lines
+    ]
+
+
+def test_each_lab_of_a_history_is_judged_by_itself(tmp_path: Path) -> None:
+    """A second lab's agents once counted as places of the first, and its frames as told before."""
+    outside = ("client", "sampler")
+    theirs = other(good())
+    (tmp_path / "small").mkdir()
+    write(tmp_path / "all.jsonl", [*good(), *(each for each in theirs if each["actor"] in outside)])
+    inside = [each for each in theirs if each["actor"] not in outside]
+    write(tmp_path / "small" / "all.jsonl", inside)
+    labs = Reader(tmp_path).labs()
+    assert [len(each.lines) for each in labs] == [len(good())] * 2
+    assert [check(each) for each in labs] == [[], []]
+    write(tmp_path / "small" / "all.jsonl", inside[:-20])
+    assert [bool(check(each)) for each in Reader(tmp_path).labs()] == [False, True]
+
+
+def write(path: Path, lines: Lines) -> None:
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in lines))

@@ -56,14 +56,15 @@ class LogPump:
         most_bytes: int = OUTPUT_BYTES,
     ) -> None:
         self._attempt, self._journal, self._clock = attempt, journal, clock
-        self._tap, self._spawn, self._most = tap, spawn, most_bytes
+        self._tap, self._spawn = tap, spawn
         self._task: asyncio.Task[None] | None = None
         self._stopping, self._ended = asyncio.Event(), asyncio.Event()
         self._fault: Exception | None = None
         self._folder, self._starved = paths["stdout"].parent, False
         self._sent_bytes = 0  # of samples
         self._tails = {
-            name: _Tail(paths[name], offset) for name, offset in zip(STREAMS, offsets, strict=True)
+            name: _Tail(paths[name], offset, most_bytes)
+            for name, offset in zip(STREAMS, offsets, strict=True)
         }
 
     def start(self) -> None:
@@ -126,10 +127,8 @@ class LogPump:
                     break
                 moved = True
                 self._tap.feed(name, data)
-                if tail.told < self._most:
-                    tail.told += len(data)
-                    tail.told_to = offset + len(data)
-                    chunks.append(self._chunk(name, offset, data))
+                if told := tail.within(data, offset):
+                    chunks.append(self._chunk(name, offset, told))
         polled = await self._tap.poll()
         samples = self._tap.take(moved or polled)
         if moved or samples:
@@ -165,7 +164,7 @@ class LogPump:
     def _last(self, name: StreamName) -> list[OutputChunk]:
         """Return the end of a stream that was cut."""
         tail = self._tails[name]
-        data, offset = tail.ending(TAIL_BYTES)
+        data, offset = tail.ending()
         if not data:
             return []
         tail.told += len(data)
@@ -187,11 +186,13 @@ class LogPump:
 class _Tail:
     """One growing file; holes that the shepherd has made in it are passed over."""
 
-    def __init__(self, path: Path, offset: int) -> None:
+    def __init__(self, path: Path, offset: int, most: int) -> None:
         self._path = path
         self._fd = -1
+        self._ending = min(TAIL_BYTES, most // 4)
+        self._head = most - self._ending
         self.offset = offset
-        self.told = offset  # bytes
+        self.told = min(offset, self._head)  # bytes
         self.told_to = offset  # where the last of them ends
 
     def read(self, most: int) -> tuple[bytes, int]:
@@ -213,11 +214,19 @@ class _Tail:
         self.offset += len(data)
         return data, offset
 
-    def ending(self, most: int) -> tuple[bytes, int]:
+    def within(self, data: bytes, offset: int) -> bytes:
+        """Return what of `data` there is room for, and count it as told; the end has its own."""
+        told = data[: max(self._head - self.told, 0)]
+        if told:
+            self.told += len(told)
+            self.told_to = offset + len(told)
+        return told
+
+    def ending(self) -> tuple[bytes, int]:
         """Return the last bytes that were not told, when some before them were not either."""
         if self._fd < 0 or self.told_to >= self.offset:
             return b"", 0
-        begin = max(self.told_to, self.offset - most)
+        begin = max(self.told_to, self.offset - self._ending)
         return os.pread(self._fd, self.offset - begin, begin), begin
 
     @property

@@ -3,7 +3,8 @@
 What is beyond the bound is cut out of the middle: the first half stays, the last half follows
 the end of the file, and the disk space between them is given back (a hole; the size counts every
 byte that was ever written). So offsets never change for who follows the file, and the job never
-notices. Where the file system knows no holes, the file is truncated at its bound instead.
+notices. Holes are whole blocks, so that up to a block less stays of each half, and never more than
+the bound. Where the file system knows no holes, the file is truncated at its bound instead.
 """
 
 import errno
@@ -31,7 +32,8 @@ class Output:
         self._start = status.st_size
         self._size = status.st_size
         self._most = most_bytes
-        self._head_end = _up(self._start + most_bytes // 2, self._block)
+        half = (self._start + most_bytes // 2) // self._block * self._block
+        self._head_end = max(half, _up(self._start, self._block))
         self._punched_to = self._head_end
         self._truncated = 0
 
@@ -65,7 +67,8 @@ class Output:
         return self._punched_to - self._head_end
 
     def _cut(self) -> None:
-        tail = (self._size - self._most // 2) // self._block * self._block
+        tail = _up(self._size - self._most // 2, self._block)
+        tail -= self._block if tail > self._size else 0  # a part of a block is no hole
         if tail <= self._punched_to:
             return
         try:

@@ -19,7 +19,7 @@ from tshrag_agent.journal import journal as journal_room
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import SpoolName
 from tshrag_agent.reports.early import EarlyReports
-from tshrag_agent.reports.logpump import STREAMS, LogPump
+from tshrag_agent.reports.logpump import STREAMS, LogPump, StreamName
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.slots import Slots
 from tshrag_common.clock import SystemClock
@@ -42,27 +42,30 @@ def spawn(work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
     return asyncio.get_running_loop().create_task(work, name=name)
 
 
-async def test_a_pipe_in_the_place_of_an_output_file_does_not_hold_up_the_agent(
-    tmp_path: Path,
-) -> None:
+def a_pump(journal: Journal, folder: Path, **more: Any) -> tuple[LogPump, SampleTap, Attempt]:
+    """Return what follows the output of an attempt in `folder`."""
     clock, run = SystemClock(), new_run(1, 1)
     start = StartAttempt(
         fence=Fence(7), org=OrgId("default"), run=run, job=job_of(run, 1), attempt=1, name="j",
         spec=0,
     )  # fmt: skip
-    journal = await Journal.open(tmp_path / "journal.db")
     office = Office(journal, EarlyReports(journal), Roster(Slots(1, {})), clock)
-    attempt = Attempt(office, start, a_spec(), lambda _: Idle())
+    attempt, tap = (
+        Attempt(office, start, a_spec(), lambda _: Idle()),
+        SampleTap(start, a_spec(), clock),
+    )
+    paths: dict[StreamName, Path] = {name: folder / f"{name}.log" for name in STREAMS}
+    pump = LogPump(attempt, paths, journal=journal, clock=clock, tap=tap, spawn=spawn, **more)
+    return pump, tap, attempt
+
+
+async def test_a_pipe_in_the_place_of_an_output_file_does_not_hold_up_the_agent(
+    tmp_path: Path,
+) -> None:
+    journal = await Journal.open(tmp_path / "journal.db")
     os.mkfifo(tmp_path / "stdout.log")
     (tmp_path / "stderr.log").write_bytes(b"")
-    pump = LogPump(
-        attempt,
-        {"stdout": tmp_path / "stdout.log", "stderr": tmp_path / "stderr.log"},
-        journal=journal,
-        clock=clock,
-        tap=SampleTap(start, a_spec(), clock),
-        spawn=spawn,
-    )
+    pump, _, _ = a_pump(journal, tmp_path)
     pump.start()
     with pytest.raises(Refused, match="replaced"):
         async with asyncio.timeout(10):
@@ -75,22 +78,13 @@ async def test_results_do_not_wait_behind_samples_that_have_no_room(
 ) -> None:
     """Nobody takes samples: what a job said and how it ended is told all the same, and counted."""
     monkeypatch.setattr(journal_room, "SAMPLES_PATIENCE_S", 0.2)
-    clock, run = SystemClock(), new_run(1, 1)
-    start = StartAttempt(
-        fence=Fence(7), org=OrgId("default"), run=run, job=job_of(run, 1), attempt=1, name="j",
-        spec=0,
-    )  # fmt: skip
     quota: dict[SpoolName, int] = {"reports": 1 << 20, "samples": 20_000, "output": 100 << 20}
     journal = await Journal.open(tmp_path / "journal.db", quota)
-    office = Office(journal, EarlyReports(journal), Roster(Slots(1, {})), clock)
-    attempt = Attempt(office, start, a_spec(), lambda _: Idle())
     lines = 100_000
     text = b"".join(b"::metric a.b %d\n" % number for number in range(lines)) + b"the end\n"
     (tmp_path / "stdout.log").write_bytes(text)
     (tmp_path / "stderr.log").write_bytes(b"")
-    tap = SampleTap(start, a_spec(), clock)
-    paths = {"stdout": tmp_path / "stdout.log", "stderr": tmp_path / "stderr.log"}
-    pump = LogPump(attempt, paths, journal=journal, clock=clock, tap=tap, spawn=spawn)  # type: ignore[arg-type]  # both names
+    pump, tap, _ = a_pump(journal, tmp_path)
     async with asyncio.timeout(50):
         pump.start()
         await pump.finish()
@@ -115,6 +109,28 @@ async def stored_output(journal: Journal) -> bytes:
             found += msgspec.msgpack.decode(record.body, type=OutputChunk).data
             upto = record.seq
     return found
+
+
+@pytest.mark.parametrize("adopted_at", [0, 70_000, 400_000])
+async def test_what_is_kept_of_a_stream_is_never_more_than_its_bound(
+    tmp_path: Path, adopted_at: int
+) -> None:
+    """An agent that followed fast kept its last bytes on top, one that adopted all that came."""
+    bound, text = 100_000, bytes(range(1, 251)) * 2000
+    journal = await Journal.open(tmp_path / "journal.db")
+    (tmp_path / "stdout.log").write_bytes(text)
+    (tmp_path / "stderr.log").write_bytes(b"")
+    pump, _, attempt = a_pump(journal, tmp_path, most_bytes=bound, offsets=(adopted_at, 0))
+    pump.start()
+    async with asyncio.timeout(50):
+        await pump.finish()
+    end = attempt.record.stdout
+    stored = await stored_output(journal)
+    before = min(adopted_at, bound * 3 // 4)  # what the agent before this one has told
+    assert end.length_bytes == len(text)
+    assert end.length_bytes - end.cut_bytes == before + len(stored) == bound
+    assert stored.endswith(text[-bound // 4 :])
+    await journal.close()
 
 
 async def test_a_job_whose_disk_was_full_has_not_passed(tmp_path: Path) -> None:
