@@ -11,7 +11,7 @@ from benchmarks import limits, work
 from benchmarks.bench_jobs import cost_per_job
 from benchmarks.harness import Figure, RunningLab, Scale, a_lab, figure, run_async
 from benchmarks.processes import Cost
-from tshrag_common import requests as r
+from tshrag_common import metric_requests as mr
 
 JOBS = (1, 4)
 AIM = 500_000
@@ -76,7 +76,7 @@ async def _once(lab: RunningLab, jobs: int, samples: int) -> tuple[float, float,
     began = time.perf_counter()
     view, took, cost = await lab.cost_of(work.done(lab.client, work.repeated(jobs, step)))
     while True:
-        answer = await lab.client.metrics(r.ListMetrics(run=view.id))
+        answer = await lab.client.metrics(mr.ListMetrics(run=view.id))
         if sum(series.count for series in answer.series) >= each * jobs:
             break
     return each * jobs / (time.perf_counter() - began), each * jobs / took, cost

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from tshrag_common import history, requests as r, subjects
+from tshrag_common import history, metric_requests as mr, requests as r, subjects
 from tshrag_common.audit_client import Audits
 from tshrag_common.bus.connection import connect
 from tshrag_common.bus.messages import Message
@@ -95,11 +95,11 @@ class Client(
     async def logs(self, request: r.GetLogs) -> r.LogsAnswer:
         return await self.ask("logs", request, r.LogsAnswer)
 
-    async def metrics(self, request: r.ListMetrics) -> r.MetricsAnswer:
-        return await self.ask("metrics", request, r.MetricsAnswer)
+    async def metrics(self, request: mr.ListMetrics) -> mr.MetricsAnswer:
+        return await self.ask("metrics", request, mr.MetricsAnswer)
 
-    async def series(self, request: r.GetSeries) -> r.SamplesAnswer:
-        return await self.ask("series", request, r.SamplesAnswer)
+    async def series(self, request: mr.GetSeries) -> mr.SamplesAnswer:
+        return await self.ask("series", request, mr.SamplesAnswer)
 
     async def blob_has(self, digests: tuple[str, ...]) -> r.BlobHasAnswer:
         return await self.ask("blob_has", r.BlobHas(digests=digests), r.BlobHasAnswer)

@@ -1,9 +1,54 @@
-"""What is asked about metrics themselves: what they are, who writes them, what was left out."""
+"""What is asked of metrics: samples and their statistics, what they are, what was left out."""
+
+from typing import Annotated
 
 import msgspec
 
 from tshrag_common.ids import Whole
-from tshrag_common.metrics import MetricType
+from tshrag_common.metrics import MetricInfo, MetricType
+from tshrag_common.requests import Offset
+from tshrag_common.views import SeriesView
+
+
+class ListMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Keys of a run, GLOB allowed; with ``stats`` the named statistics of each series."""
+
+    run: str
+    key: str = "*"
+    stats: tuple[str, ...] = ()
+    job: str = ""
+
+
+class MetricsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Series by key, then job. ``whole`` holds each key over all its series, ``infos`` its unit.
+
+    ``more``: the run has further series; a narrower key shows them.
+    """
+
+    series: tuple[SeriesView, ...]
+    whole: tuple[SeriesView, ...] = ()
+    infos: tuple[MetricInfo, ...] = ()
+    more: bool = False
+
+
+class GetSeries(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Samples of one key of a run, by time; page by ``offset``."""
+
+    run: str
+    key: str
+    job: str = ""
+    offset: Offset = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10_000
+
+
+class SamplesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Columns of equal length: instants, values, durations (0 where none), job of each."""
+
+    at: tuple[int, ...]
+    value: tuple[float, ...]
+    duration_us: tuple[int, ...]
+    job: tuple[str, ...]
+    more: bool = False
 
 
 class ListInfos(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,7 +12,6 @@ import msgspec
 from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import Whole
 from tshrag_common.jobs import LoadRef
-from tshrag_common.metrics import MetricInfo
 from tshrag_common.setup_stats import SetupStats
 from tshrag_common.views import (
     AgentView,
@@ -22,7 +21,6 @@ from tshrag_common.views import (
     PlaceView,
     PlannedView,
     RunView,
-    SeriesView,
     Stopped,
 )
 from tshrag_common.why_requests import OutlookAnswer
@@ -267,47 +265,6 @@ class LogsAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     total: int
     complete: bool
     data: bytes = b""
-
-
-class ListMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Keys of a run, GLOB allowed; with ``stats`` the named statistics of each series."""
-
-    run: str
-    key: str = "*"
-    stats: tuple[str, ...] = ()
-    job: str = ""
-
-
-class MetricsAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Series by key, then job. ``whole`` holds each key over all its series, ``infos`` its unit.
-
-    ``more``: the run has further series; a narrower key shows them.
-    """
-
-    series: tuple[SeriesView, ...]
-    whole: tuple[SeriesView, ...] = ()
-    infos: tuple[MetricInfo, ...] = ()
-    more: bool = False
-
-
-class GetSeries(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Samples of one key of a run, by time; page by ``offset``."""
-
-    run: str
-    key: str
-    job: str = ""
-    offset: Offset = 0
-    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10_000
-
-
-class SamplesAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Columns of equal length: instants, values, durations (0 where none), job of each."""
-
-    at: tuple[int, ...]
-    value: tuple[float, ...]
-    duration_us: tuple[int, ...]
-    job: tuple[str, ...]
-    more: bool = False
 
 
 class Watch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -52,9 +52,9 @@ def lab_verbs(lab: LabAnswers) -> Mapping[str, Verb]:
 def data_verbs(data: DataAnswers) -> Mapping[str, Verb]:
     return {
         "logs": Verb(r.GetLogs, data.logs),
-        "metrics": Verb(r.ListMetrics, data.metrics),
+        "metrics": Verb(mr.ListMetrics, data.metrics),
         "metric_infos": Verb(mr.ListInfos, data.infos),
-        "series": Verb(r.GetSeries, data.series),
+        "series": Verb(mr.GetSeries, data.series),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tests.chaos.lab import AGENTS, SLOTS
-from tshrag_common import ids, requests as r
+from tshrag_common import ids, metric_requests as mr, requests as r
 from tshrag_common.client import Client, is_final
 from tshrag_common.errors import LabError
 from tshrag_common.views import RunView
@@ -114,7 +114,7 @@ async def loaded(lab: HasClient, run: str, within_s: float = 60.0) -> tuple[int,
 
 async def samples(lab: HasClient, run: str) -> int:
     try:
-        answer = await lab.client.metrics(r.ListMetrics(run=run, key=KEY))
+        answer = await lab.client.metrics(mr.ListMetrics(run=run, key=KEY))
     except LabError:  # none has come yet
         return 0
     return sum(series.count for series in answer.series)
@@ -126,7 +126,7 @@ async def lost_and_doubled(lab: HasClient, run: str, seconds: float) -> tuple[in
     for job in (await lab.client.jobs(r.ListJobs(id=run))).jobs:
         if job.state == "passed" and job.attempts:
             passed[job.id] = job.attempts[-1].number
-    said = r.ListMetrics(run=run, key=KEY, stats=("sum", "max"))
+    said = mr.ListMetrics(run=run, key=KEY, stats=("sum", "max"))
     lost = doubled = 0
     found: set[str] = set()
     for series in (await lab.client.metrics(said)).series:
@@ -145,7 +145,7 @@ async def lost_and_doubled(lab: HasClient, run: str, seconds: float) -> tuple[in
 
 async def _exactly(lab: HasClient, run: str, job: str, attempt: int, most: int) -> tuple[int, int]:
     """Count each value of one job; of several attempts the page holds all, each once."""
-    answer = await lab.client.series(r.GetSeries(run=run, key=KEY, job=job))
+    answer = await lab.client.series(mr.GetSeries(run=run, key=KEY, job=job))
     values = [round(value) for value in answer.value]
     doubled = max(0, len(values) - len(set(values)))
     missing = len(set(range(1, most + 1)) - set(values))

@@ -16,7 +16,7 @@ from tests.support.controllers import Controllers, a_document
 from tests.support.nats_cluster import NAMES, Cluster
 from tests.support.served_lab import until
 from tests.support.waiting import wait_until
-from tshrag_common import ids, requests as r
+from tshrag_common import ids, metric_requests as mr, requests as r
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.clock import SystemClock
 from tshrag_common.errors import LabError
@@ -55,7 +55,7 @@ async def passes(lab: Controllers) -> None:
     await until(has_ended, 90)
     view = (await patiently(lambda: lab.client.run(run))).run
     assert view.state == "passed", view
-    samples = await patiently(lambda: lab.client.series(r.GetSeries(run=run, key="long::n")))
+    samples = await patiently(lambda: lab.client.series(mr.GetSeries(run=run, key="long::n")))
     assert sorted(samples.value) == sorted([float(n) for n in range(4)] * 2)
 
 

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from tests.support.nats_server import NatsServer
-from tshrag_common import ids, requests as r
+from tshrag_common import ids, metric_requests as mr, requests as r
 from tshrag_common.client import Client, is_final, open_client
 from tshrag_common.documents import read_document
 from tshrag_common.errors import LabError, Unavailable
@@ -95,7 +95,7 @@ async def final(client: Client, run: str, within_s: float = 120.0) -> RunView:
 
 async def count_samples(client: Client, run: str) -> int:
     """Return how many latencies count: those of the newest attempt of the job."""
-    answer = await client.metrics(r.ListMetrics(run=run, key="network.latency"))
+    answer = await client.metrics(mr.ListMetrics(run=run, key="network.latency"))
     newest = max(each.attempt for each in answer.series)
     return sum(each.count for each in answer.series if each.attempt == newest)
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.controllers import Controllers, a_document
 from tests.support.served_lab import until
-from tshrag_common import ids, requests as r
+from tshrag_common import ids, metric_requests as mr, requests as r
 from tshrag_common.asking import READS
 from tshrag_common.clock import SystemClock
 from tshrag_common.judge_requests import JudgedStored
@@ -86,7 +86,7 @@ class TwoControllers:
         assert view.state == "passed", view
         jobs = (await client.jobs(r.ListJobs(id=run))).jobs
         assert [len(job.attempts) for job in jobs] == [1] * 8
-        samples = await client.series(r.GetSeries(run=run, key="long::n"))
+        samples = await client.series(mr.GetSeries(run=run, key="long::n"))
         assert sorted(samples.value) == sorted([float(n) for n in range(8)] * 2)
         return view
 

@@ -48,18 +48,18 @@ class DataAnswers:
             lambda decision: name not in decision.lab.jobs or bool(decision.lab.jobs[name].ended_at)
         )
 
-    async def metrics(self, asker: Asker, asked: r.ListMetrics) -> r.MetricsAnswer:
+    async def metrics(self, asker: Asker, asked: mr.ListMetrics) -> mr.MetricsAnswer:
         await self._store.wait_applied(self._engine.sequence)
         answer = await self._store.query(lambda db: series.list_metrics(db, asker.org, asked))
         if not answer.series and asked.key != "*":
-            everything = r.ListMetrics(run=asked.run)
+            everything = mr.ListMetrics(run=asked.run)
             known = await self._store.query(
                 lambda db: series.list_metrics(db, asker.org, everything)
             )
             raise NotFound("metric", asked.key, {each.key for each in known.series})
         return answer
 
-    async def series(self, asker: Asker, asked: r.GetSeries) -> r.SamplesAnswer:
+    async def series(self, asker: Asker, asked: mr.GetSeries) -> mr.SamplesAnswer:
         await self._store.wait_applied(self._engine.sequence)
         return await self._store.query(lambda db: series.get_series(db, asker.org, asked))
 

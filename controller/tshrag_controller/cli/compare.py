@@ -7,7 +7,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from tshrag_common import requests as r
+from tshrag_common import metric_requests as mr
 from tshrag_common.client import Client
 from tshrag_common.errors import NotFound, Refused
 from tshrag_common.significance import Moments, interval, welch_of
@@ -77,7 +77,7 @@ async def _compared(lab: Client, texts: Sequence[str], key: str, shown: Progress
     found: dict[str, dict[str, SeriesView]] = {}
     for number, run in enumerate(runs, 1):
         shown.say(f"reading {number} of {len(runs)}")
-        answer = await lab.metrics(r.ListMetrics(run=run, key=key, stats=_STATS))
+        answer = await lab.metrics(mr.ListMetrics(run=run, key=key, stats=_STATS))
         for row in answer.whole:
             found.setdefault(row.key, {})[run] = row
     shared = [name for name in sorted(found) if len(found[name]) > 1]

@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from tshrag_common import requests as r
+from tshrag_common import metric_requests as mr
 from tshrag_common.client import Client
 from tshrag_common.criteria import Evidence
 from tshrag_common.errors import Refused
@@ -122,16 +122,16 @@ class _Wanted:
         if self._job:
             self.job = await job_named(lab, self._job)
 
-    async def answer(self, lab: Client) -> r.MetricsAnswer:
+    async def answer(self, lab: Client) -> mr.MetricsAnswer:
         await self.named(lab)
-        asked = r.ListMetrics(run=self.run, key=self.key, stats=self.stats, job=self.job)
+        asked = mr.ListMetrics(run=self.run, key=self.key, stats=self.stats, job=self.job)
         return await lab.metrics(asked)
 
-    async def pages(self, lab: Client, key: str) -> AsyncIterator[r.SamplesAnswer]:
+    async def pages(self, lab: Client, key: str) -> AsyncIterator[mr.SamplesAnswer]:
         """Yield all samples of one metric."""
         offset, more = 0, True
         while more:
-            asked = r.GetSeries(run=self.run, key=key, job=self.job, offset=offset, limit=_PAGE)
+            asked = mr.GetSeries(run=self.run, key=key, job=self.job, offset=offset, limit=_PAGE)
             page = await lab.series(asked)
             offset, more = offset + len(page.at), page.more and bool(page.at)
             yield page
@@ -173,7 +173,7 @@ def _plot(connection: Connection, wanted: _Wanted) -> None:
 
 async def _plotted(
     lab: Client, wanted: _Wanted, key: str
-) -> tuple[r.SamplesAnswer, str, tuple[Evidence, ...]]:
+) -> tuple[mr.SamplesAnswer, str, tuple[Evidence, ...]]:
     answer = await wanted.answer(lab)
     unit = next((each.unit for each in answer.series), "")
     at: list[int] = []
@@ -185,7 +185,7 @@ async def _plotted(
             break
     run = (await lab.run(wanted.run)).run
     nothing = (0,) * len(at)
-    whole = r.SamplesAnswer(at=tuple(at), value=tuple(values), duration_us=nothing, job=())
+    whole = mr.SamplesAnswer(at=tuple(at), value=tuple(values), duration_us=nothing, job=())
     return whole, unit, run.evidence
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from tshrag_common import requests as r
+from tshrag_common import metric_requests as mr, requests as r
 from tshrag_common.client import Client, is_final
 from tshrag_common.errors import LabError, Refused
 from tshrag_common.profile import digest
@@ -87,7 +87,7 @@ async def gather(lab: Client, name: str, shown: Progress) -> RunReport:
     shown.say("reading jobs")
     jobs = await all_jobs(lab, run.id, MOST_JOBS)
     shown.say("reading metrics")
-    metrics = await lab.metrics(r.ListMetrics(run=run.id, stats=STATS))
+    metrics = await lab.metrics(mr.ListMetrics(run=run.id, stats=STATS))
     bad = [job for job in jobs if job.state in BAD and job.attempts]
     tails = [tail for job in bad[:MOST_TAILS] for tail in await _tails(lab, job, shown)]
     omitted = []

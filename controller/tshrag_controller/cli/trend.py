@@ -7,7 +7,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from tshrag_common import requests as r
+from tshrag_common import metric_requests as mr
 from tshrag_common.changepoints import change_points
 from tshrag_common.client import Client
 from tshrag_common.errors import LabError, Refused
@@ -84,7 +84,7 @@ async def _trend(
     for number, run in enumerate(reversed(runs), 1):
         shown.say(f"reading {number} of {len(runs)}")
         try:
-            answer = await lab.metrics(r.ListMetrics(run=run, key=key, stats=(stat,)))
+            answer = await lab.metrics(mr.ListMetrics(run=run, key=key, stats=(stat,)))
         except LabError as error:
             if error.code != "unknown_metric":
                 raise

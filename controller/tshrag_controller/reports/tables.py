@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from tshrag_common.requests import SamplesAnswer
+from tshrag_common.metric_requests import SamplesAnswer
 from tshrag_common.units import UNITS
 from tshrag_common.views import SeriesView
 from tshrag_controller.reports.text import csv_cell

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from tshrag_common import ids
 from tshrag_common.errors import NotFound
 from tshrag_common.ids import OrgId, RunId
+from tshrag_common.metric_requests import GetSeries, ListMetrics, MetricsAnswer, SamplesAnswer
 from tshrag_common.metrics import MetricInfo, metric_key
-from tshrag_common.requests import GetSeries, ListMetrics, MetricsAnswer, SamplesAnswer
 from tshrag_common.statistics import compute
 from tshrag_common.views import SeriesView
 from tshrag_controller.store.columns import Column, columns, keys

@@ -19,7 +19,7 @@ from tests.support.served_lab import (
 )
 from tests.support.stored import a_batch, a_series
 from tests.support.waiting import wait_until
-from tshrag_common import ids, requests as r
+from tshrag_common import ids, metric_requests as mr, requests as r
 from tshrag_common.client import Client
 from tshrag_common.errors import LabError
 from tshrag_common.ids import OrgId
@@ -203,7 +203,7 @@ async def test_a_job_whose_data_come_after_a_restart_is_judged_by_them(lab: Serv
     await agent.output(chunk)
     await agent.beat()
     assert await until_final(lab, run) == "passed"
-    told = await lab.client.metrics(r.ListMetrics(run=run))
+    told = await lab.client.metrics(mr.ListMetrics(run=run))
     assert [each.key for each in told.series] == ["net.latency"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.served_lab import ScriptedAgent, ServedLab, served, until
 from tests.support.stored import a_batch, a_series
-from tshrag_common import ids, requests as r
+from tshrag_common import ids, metric_requests as mr, requests as r
 from tshrag_common.bus.connection import connect
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.clock import SystemClock
@@ -148,7 +148,7 @@ async def test_samples_that_were_damaged_are_put_aside_and_new_ones_are_taken(
         return bool((await lab.client.run(run)).run.ended_at)
 
     await until(ended)
-    answer = await lab.client.series(r.GetSeries(run=run, key="net.latency"))
+    answer = await lab.client.series(mr.GetSeries(run=run, key="net.latency"))
     assert answer.value == ((1.0, 2.0) if is_kept else (2.0,)), "what is gone is not waited for"
     reasons = " ".join((await lab.client.health()).reasons)
     assert ("data_missing" in reasons) is not is_kept

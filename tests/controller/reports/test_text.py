@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from tshrag_common.requests import SamplesAnswer
+from tshrag_common.metric_requests import SamplesAnswer
 from tshrag_common.views import SeriesView
 from tshrag_controller.reports.plot import plot
 from tshrag_controller.reports.tables import samples_csv, statistics_csv

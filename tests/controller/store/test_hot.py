@@ -6,8 +6,8 @@ from tests.support.builders import ORG, T0
 from tests.support.stored import LATENCY, StoredLab, a_batch, a_series, samples
 from tshrag_common import ids
 from tshrag_common.ids import RunId
+from tshrag_common.metric_requests import GetSeries
 from tshrag_common.metrics import MetricInfo, SampleBatch, Series
-from tshrag_common.requests import GetSeries
 from tshrag_controller.store import queries, series
 from tshrag_controller.store.hot import HotLimits
 from tshrag_controller.store.store import Store, StoreOptions

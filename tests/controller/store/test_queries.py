@@ -7,8 +7,9 @@ from tests.support.stored import StoredLab, a_batch, a_series, samples
 from tshrag_common import ids
 from tshrag_common.errors import ErrorReport, LabError, NotFound
 from tshrag_common.ids import OrgId
+from tshrag_common.metric_requests import GetSeries, ListMetrics
 from tshrag_common.metrics import MetricInfo
-from tshrag_common.requests import GetSeries, ListJobs, ListMetrics, ListRuns, RunsAnswer
+from tshrag_common.requests import ListJobs, ListRuns, RunsAnswer
 from tshrag_controller.store import queries, series
 from tshrag_controller.store.store import Store
 
