@@ -150,6 +150,15 @@ class News(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     restarted: bool = False  # another controller leads: ask for the run, and watch it again
 
 
+class CheckedView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What health checks say of a host or a DUT."""
+
+    at: int = 0  # of the newest check; 0: none yet
+    state: str = ""  # how the newest that has ended did so
+    run: str = ""
+    faults: int = 0  # infrastructure errors in a row since
+
+
 class AgentView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An agent as the controller sees it."""
 
@@ -162,6 +171,7 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spool_bytes: int = 0
     intent: str = ""  # what people want of it: cordoned by radio/op: why
     intent_until: int = 0
+    checked: CheckedView = CheckedView()
 
 
 class DutView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -179,6 +189,7 @@ class DutView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ways: tuple[str, ...] = ()  # every agent that reaches it, of a shared one
     intent: str = ""  # what people want of it, or of its host
     intent_until: int = 0
+    checked: CheckedView = CheckedView()
 
 
 class SeriesView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,12 +13,12 @@ import msgspec
 from tshrag_common import ids, requests as r
 from tshrag_common.documents import read_document
 from tshrag_common.errors import LabError, NotFound
-from tshrag_common.ids import DEFAULT_ORG, DutId
+from tshrag_common.ids import DEFAULT_ORG
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core import events as e
 from tshrag_controller.core.console_events import DutSigned
 from tshrag_controller.core.decision import Decision
-from tshrag_controller.core.health import Rules, due, on_check
+from tshrag_controller.core.health import Due, Rules, due, on_check
 from tshrag_controller.engine import Engine
 from tshrag_controller.log.frames import Frame
 from tshrag_controller.settings import HealthTable
@@ -59,8 +59,8 @@ class Checking:
         """Order what is due, for ever."""
         while self._table.profiles:
             self._soon.clear()
-            for dut, profile, why in await self._engine.ask(self._due):
-                await self._order(admit, dut, profile, why)
+            for check in await self._engine.ask(self._due):
+                await self._order(admit, check)
             pause_s = min(LOOK_S, self._table.recheck_s, self._table.every_s or LOOK_S)
             try:
                 async with asyncio.timeout(max(0.2, pause_s)):
@@ -68,22 +68,31 @@ class Checking:
             except TimeoutError:
                 continue
 
-    def _due(self, decision: Decision) -> list[tuple[DutId, str, str]]:
+    def _due(self, decision: Decision) -> list[Due]:
         return due(decision.lab, self._rules, decision.now)
 
-    async def _order(self, admit: Admit, dut: DutId, profile: str, why: str) -> None:
+    async def _order(self, admit: Admit, check: Due) -> None:
         """Order one check; a profile that is of no use is told in the log, and tried again."""
+        here = (check.name,)
+        facts: dict[str, str] = {check.kind: check.name, "why": check.why}
         try:
-            document = await asyncio.to_thread(_read, Path(self._table.profiles[profile]))
+            document = await asyncio.to_thread(_read, Path(self._table.profiles[check.profile]))
             run = ids.new_run(time.time_ns() // 1_000_000, secrets.randbits(80))
-            asked = r.Submit(run=run, profile=document, priority=PRIORITY, duts=(dut,), park=True)
+            asked = r.Submit(
+                run=run,
+                profile=document,
+                priority=PRIORITY,
+                hosts=here if check.kind == "agent" else (),
+                duts=here if check.kind == "dut" else (),
+                park=True,
+            )
             admitted = await admit(CHECKER, asked)
-            await self._engine.ask(partial(on_check, admitted=admitted, dut=dut, why=why))
+            await self._engine.ask(partial(on_check, admitted=admitted, check=check))
         except LabError as error:
-            facts = {"dut": dut, "profile": profile, "why": error.line}
+            facts = {**facts, "profile": check.profile, "why": error.line}
             logger.error("a health check cannot be ordered", extra=facts)
         else:
-            logger.info("a health check is ordered", extra={"dut": dut, "run": run, "why": why})
+            logger.info("a health check is ordered", extra={**facts, "run": run})
 
 
 def _read(path: Path) -> msgspec.Raw:

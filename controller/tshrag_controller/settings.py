@@ -93,10 +93,11 @@ class SchedulerTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthTable(msgspec.Struct, frozen=True, kw_only=True):
-    """``[health]``: which profile checks which DUTs, and when.
+    """``[health]``: which profile checks which hosts and DUTs, and when.
 
-    ``profiles`` maps a kind, the value of a DUT's label ``health``, or ``*`` to the file of a
-    profile on this machine; without one nothing is checked.
+    ``profiles`` maps the value of a label ``health``, a kind of DUTs or ``*`` for all of them, or
+    ``host`` for all hosts, to the file of a profile on this machine; without one nothing is
+    checked.
     """
 
     every_s: Annotated[float, msgspec.Meta(ge=0, le=366 * 86_400)] = 0.0

@@ -10,7 +10,7 @@ import pytest
 from tests.support.people_lab import an_agent_of, on_board
 from tests.support.served_lab import ServedLab, served, until, until_final
 from tshrag_common import flaky_requests as fr
-from tshrag_common.views import DutView
+from tshrag_common.views import AgentView, DutView
 from tshrag_controller.settings import HealthTable
 
 
@@ -46,6 +46,39 @@ async def test_a_board_that_does_not_pass_is_quarantined_until_it_does(
 
         async def is_back() -> bool:
             return not (await the_board(lab)).intent
+
+        await until(is_back, 60.0)
+        assert await until_final(lab, run, 60) == "passed"
+
+
+async def test_a_host_that_does_not_pass_is_quarantined_with_its_boards_until_it_does(
+    lab: ServedLab, tmp_path: Path
+) -> None:
+    flag = tmp_path / "well"
+    profile = tmp_path / "host.json"
+    profile.write_text(
+        json.dumps({"name": "host-check", "schedule": {"command": f"test -e {flag}"}})
+    )
+    table = HealthTable(every_s=3600.0, recheck_s=1.0, profiles={"host": str(profile)})
+    await lab.stop()
+    lab.settings = msgspec.structs.replace(lab.settings, health=table)
+    await lab.start()
+    async with an_agent_of(lab, tmp_path / "a1"):
+
+        async def the_host() -> AgentView:
+            return (await lab.client.agents()).agents[0]
+
+        async def is_quarantined() -> bool:
+            return "quarantined by lab: health check run-" in (await the_host()).intent
+
+        await until(is_quarantined, 60.0)
+        run = await lab.submit(on_board())
+        assert (await lab.client.why(run)).sentence.startswith("host a1 is quarantined by lab")
+        flag.touch()
+
+        async def is_back() -> bool:
+            found = await the_host()
+            return not found.intent and found.checked.state == "passed"
 
         await until(is_back, 60.0)
         assert await until_final(lab, run, 60) == "passed"

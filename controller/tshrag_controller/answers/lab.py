@@ -7,11 +7,13 @@ from tshrag_common import requests as r
 from tshrag_common.clock import Clock
 from tshrag_common.ids import DEFAULT_ORG, OrgId
 from tshrag_common.setup_stats import SetupStats
-from tshrag_common.views import AgentView, ControllerView, DutView
+from tshrag_common.views import AgentView, CheckedView, ControllerView, DutView
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core.decision import Decision
+from tshrag_controller.core.intent_events import Kind
 from tshrag_controller.core.lab import DutRow, Lab
 from tshrag_controller.core.needs import unwanted
+from tshrag_controller.core.people import Health, place_of
 from tshrag_controller.core.stopping import must_end
 from tshrag_controller.core.ways import is_reachable
 from tshrag_controller.engine import Engine
@@ -57,6 +59,7 @@ class LabAnswers:
                     spool_bytes=beat.spool_bytes if beat else 0,
                     intent=agent.intent.text if agent.intent else "",
                     intent_until=agent.intent.until if agent.intent else 0,
+                    checked=_checked(lab, "agent", name),
                 )
             )
         return tuple(views)
@@ -147,7 +150,13 @@ def _dut_view(lab: Lab, row: DutRow) -> DutView:
         ways=row.ways,
         intent="; ".join(reason.text for reason in unwanted(lab.agents[row.agent], row)),
         intent_until=row.intent.until if row.intent else 0,
+        checked=_checked(lab, "dut", row.dut.id),
     )
+
+
+def _checked(lab: Lab, kind: Kind, name: str) -> CheckedView:
+    health = lab.people.health.get(place_of(kind, name), Health())
+    return CheckedView(at=health.at, state=health.state, run=health.run, faults=health.faults)
 
 
 def _setups(counters: dict[str, int]) -> SetupStats:

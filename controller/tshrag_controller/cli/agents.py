@@ -10,7 +10,7 @@ from tshrag_common import requests as r
 from tshrag_common.errors import NotFound
 from tshrag_common.ids import OrgId, org_id
 from tshrag_common.keys import Bundle, write_secret
-from tshrag_common.views import AgentView
+from tshrag_common.views import AgentView, CheckedView
 from tshrag_controller.cli import intents, options, render
 from tshrag_controller.cli.ask import ask
 from tshrag_controller.cli.context import Connection, state_folder
@@ -94,6 +94,7 @@ def _print_agent(out: Console, found: AgentView) -> None:
         ("since", render.when(found.since)),
         ("wanted", found.intent or "in service"),
         ("back", render.when(found.intent_until)),
+        ("health check", checked(found.checked)),
         ("heard", render.when(found.heard_at)),
         ("host", f"{facts.hostname}, {facts.os}/{facts.arch}, {plural(facts.cores, 'core')}"),
         ("memory", size(facts.memory_bytes) if facts.memory_bytes else "-"),
@@ -110,6 +111,15 @@ def _print_agent(out: Console, found: AgentView) -> None:
         heads = ("dut", "kind", "ways", "faulty")
         table = [(dut.id, dut.kind, ", ".join(dut.transports), dut.faulty) for dut in facts.duts]
         out.print(render.table(heads, table))
+
+
+def checked(found: CheckedView) -> str:
+    """Return what health checks say, in one line."""
+    faults = plural(found.faults, "infrastructure error") + " in a row" if found.faults else ""
+    if not found.at:
+        return faults or "-"
+    said = f"{found.state or 'ordered'} {render.when(found.at)} ({found.run})"
+    return f"{said}; then {faults}" if faults else said
 
 
 @agent.command(

@@ -13,6 +13,7 @@ from tshrag_common.errors import NotFound
 from tshrag_common.setup_stats import SetupStats
 from tshrag_common.views import ControllerView, DutView
 from tshrag_controller.cli import intents, options, render
+from tshrag_controller.cli.agents import checked
 from tshrag_controller.cli.ask import ask
 from tshrag_controller.cli.context import Connection
 from tshrag_controller.reports.text import clean, duration
@@ -203,6 +204,7 @@ def _print_dut(out: Console, found: DutView, lately: fr.BoardView) -> None:
         ("faulty", found.faulty or dut.faulty or "-"),
         ("wanted", found.intent or "in service"),
         ("back", render.when(found.intent_until)),
+        ("health check", checked(found.checked)),
         ("results", _results(lately)),
         ("carries", ", ".join(each[:12] for each in dut.carries) or "-"),
         ("to undo", ", ".join(each[:12] for each in dut.owes) or "-"),

@@ -47,6 +47,7 @@ from tshrag_controller.core.holds import (
 )
 from tshrag_controller.core.idle import note_agent, note_dut
 from tshrag_controller.core.lab import PREEMPTED, Agent, Attempt, Job, Lab, Run, is_kept, set_timer
+from tshrag_controller.core.people import place_of
 from tshrag_controller.core.queues import enqueue, index_run, leave_gang, rebind, unindex_run
 from tshrag_controller.core.resolve_events import AttemptResolved
 from tshrag_controller.core.retry import note_fault
@@ -210,8 +211,8 @@ def _attempt_ended(lab: Lab, event: e.AttemptEnded, at: int) -> None:
     attempt.state = ATTEMPT.next(attempt.state, AttemptCause.END)
     attempt.outcome, attempt.setup = ended.outcome, ended.setup
     attempt.samples_upto, attempt.output_upto = ended.samples_upto, ended.output_upto
-    if attempt.dut is not None:
-        apply_health.note_outcome(lab, attempt.dut, ended.outcome, ended.fence)
+    place = attempt.dut or place_of("agent", attempt.agent)
+    apply_health.note_outcome(lab, place, ended.outcome, ended.fence)
     job = lab.jobs[attempt.job]
     if job.fence == ended.fence and not JOB.is_final(job.state):
         job.state = JOB.next(job.state, JobCause.COLLECT)

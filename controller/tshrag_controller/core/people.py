@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tshrag_common.commands import Questions
 from tshrag_common.ids import AgentId, DutId, Fence, OrgId
+from tshrag_controller.core.intent_events import Kind
 
 LeaseId = str
 
@@ -78,11 +79,23 @@ class Reservation:
 
 LAB = "lab"
 """Who takes out of service what does not pass its health check."""
+_HOST = "agent/"
+
+
+def place_of(kind: Kind, name: str) -> str:
+    """Return the name under which the health of a host or a DUT is known."""
+    return name if kind == "dut" else _HOST + name
+
+
+def kind_and_name(place: str) -> tuple[Kind, str]:
+    """Undo `place_of`: no name of a DUT has a slash in it."""
+    is_host = place.startswith(_HOST)
+    return ("agent", place.removeprefix(_HOST)) if is_host else ("dut", place)
 
 
 @dataclass(slots=True)
 class Health:
-    """What is known of a DUT from its checks and its attempts."""
+    """What is known of a DUT, or of a host, from its checks and its attempts."""
 
     at: int = 0  # of the newest check: when it was ordered, then when it ended
     run: str = ""
@@ -117,8 +130,8 @@ class People:
 
     leases: dict[Fence, Lease] = field(default_factory=dict)
     asks: dict[LeaseId, Ask] = field(default_factory=dict)
-    health: dict[str, Health] = field(default_factory=dict)  # by DUT
-    checks: dict[str, str] = field(default_factory=dict)  # run -> DUT that it checks
+    health: dict[str, Health] = field(default_factory=dict)  # by `place_of`
+    checks: dict[str, str] = field(default_factory=dict)  # run -> `place_of` what it checks
     reservations: dict[LeaseId, Reservation] = field(default_factory=dict)
     intents: dict[str, Intent] = field(default_factory=dict)  # by ``dut/NAME``, ``agent/NAME``
 
