@@ -62,8 +62,8 @@ def _places(lab: Lab) -> Iterator[_Place]:
     for host, agent in sorted(lab.agents.items()):
         labels = agent.facts.labels
         if agent.state is AgentState.ONLINE and agent.facts.slots:
-            names = (labels.get(LABEL, ""), HOST)
-            yield _Place(kind="agent", name=host, names=names, intent=agent.intent)
+            wanted = (labels.get(LABEL, ""), HOST)
+            yield _Place(kind="agent", name=host, names=wanted, intent=agent.intent)
     for dut, row in sorted(lab.duts.items()):
         agent = lab.agents[row.agent]
         if agent.state is AgentState.ONLINE and agent.intent is None and not row.gone:
