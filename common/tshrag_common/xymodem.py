@@ -20,6 +20,8 @@ from typing import Literal
 
 SOH, STX, EOT, ACK, NAK, CAN, ASK = 1, 2, 4, 6, 0x15, 0x18, ord("C")
 CANCEL = bytes((CAN,)) * 8 + b"\b" * 8
+FILL = b"\x1a"
+"""What stands behind the end of the last block."""
 SILENCE_S = 2.0
 REST_S = 0.1
 """Before what was asked for is sent: lrzsz forgets what comes within the same instant."""
@@ -72,14 +74,21 @@ class Sender(_Machine):
         self._tail = b""
         self.unread = b""
         """What was said behind the end."""
+        self.filled_bytes = 0
+        """What the last block was filled up with; by YMODEM the receiver knows the size."""
 
     def begin(self) -> bytes:
         return b""
 
+    @property
+    def is_through(self) -> bool:
+        """Tell whether every block has been acknowledged; what follows is good manners."""
+        return self._phase in ("eot", "close", "last")
+
     def hang_up(self) -> None:
         """Take note of its end; rb leaves, and its last ACK is lost with its terminal's buffer."""
         super().hang_up()
-        if self._phase in ("eot", "close", "last"):
+        if self.is_through:
             self.state = "done"
 
     def silence(self) -> bytes:
@@ -179,7 +188,8 @@ class Sender(_Machine):
         large = self._crc and len(rest) > _LARGE - _SMALL
         part = rest[: _LARGE if large else _SMALL]
         self._size = len(part)
-        return self._send(self._number & 0xFF, part, b"\x1a")
+        self.filled_bytes = (_SMALL if len(part) <= _SMALL else _LARGE) - len(part)
+        return self._send(self._number & 0xFF, part, FILL)
 
     def _send(self, number: int, part: bytes, fill: bytes) -> bytes:
         size = _SMALL if len(part) <= _SMALL else _LARGE

@@ -22,6 +22,7 @@ from tests.support.debian import need_program
 from tests.support.serial_pty import board
 from tests.support.waiting import wait_for
 from tests.support.wrong_speed import misread
+from tshrag_common.cksum import cksum
 from tshrag_controller.cli.processes import LabProcesses
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("console-lab")]
@@ -139,7 +140,10 @@ class Tmux:
                               text=True).stdout  # fmt: skip
 
     def sees(self, text: str) -> None:
-        wait_for(lambda: text in self.screen().replace("\n", ""), PATIENCE_S)
+        try:
+            wait_for(lambda: text in self.screen().replace("\n", ""), PATIENCE_S)
+        except AssertionError:
+            raise AssertionError(f"{text!r} is not on\n{self.screen()}") from None
 
     def close(self) -> None:
         subprocess.run([*self._command, "kill-server"], check=False, env=self._env)
@@ -236,13 +240,20 @@ def test_a_file_is_sent_by_ymodem_to_a_board_that_waits(
     (tmp_path / "image").write_bytes(data)
     (tmp_path / "there").mkdir()
     start_console(tmux)
-    tmux.keys(f"cd {tmp_path}/there; rb; cd /; echo rb-$((1+1))-over", "Enter")
+    tmux.keys(f"cd {tmp_path}/there; rb", "Enter")
     tmux.keys("C-]", "y")
     tmux.sees("send file by YMODEM:")
     tmux.keys(str(tmp_path / "image"), "Enter")
     tmux.sees("by YMODEM: 5 KiB")
-    tmux.sees("rb-2-over")
+    tmux.sees("checked: the board has the same 5120 bytes")
     assert (tmp_path / "there" / "image").read_bytes() == data
+    tmux.keys("clear; rx -c other; cksum other", "Enter")
+    tmux.keys("C-]", "x")
+    tmux.sees("send file by XMODEM:")
+    tmux.keys(str(tmp_path / "image"), "Enter")
+    tmux.sees(f"not checked (XMODEM tells no name); cksum has to say {cksum(data)} 5120")
+    tmux.sees(f"{cksum(data)} 5120 other")
+    tmux.keys("cd /", "Enter")
     tmux.keys("cat > /dev/null", "Enter")
     tmux.keys("C-]", "x")
     tmux.sees("send file by XMODEM:")

@@ -11,7 +11,6 @@ RECORD = b"\x1e"
 _PIECE_BYTES = 320  # with all around it 600: busybox takes 1024 a line, a tty in line mode 4095
 _STATUS_BYTES = 4096  # of what may stand in the end mark: a status, and pids that are left
 _PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b"\\'!")  # '!' recalls history in some shells
-_CRC_POLYNOMIAL = 0x04C11DB7
 
 
 def question(nonce: str, text: str) -> bytes:
@@ -97,24 +96,3 @@ def pieces(script: bytes) -> list[str]:
             found.append(piece)
             piece = ""
     return [*found, piece] if piece else found
-
-
-def cksum(data: bytes) -> int:
-    """Return what POSIX ``cksum`` prints first for `data`."""
-    crc, size = 0, len(data)
-    for byte in data:
-        crc = (crc << 8) & 0xFFFFFFFF ^ _CRC_TABLE[(crc >> 24) ^ byte]
-    while size:
-        crc = (crc << 8) & 0xFFFFFFFF ^ _CRC_TABLE[(crc >> 24) ^ (size & 0xFF)]
-        size >>= 8
-    return crc ^ 0xFFFFFFFF
-
-
-def _crc_of(byte: int) -> int:
-    crc = byte << 24
-    for _ in range(8):
-        crc = (crc << 1) ^ (_CRC_POLYNOMIAL if crc & 0x80000000 else 0)
-    return crc & 0xFFFFFFFF
-
-
-_CRC_TABLE = tuple(_crc_of(byte) for byte in range(256))

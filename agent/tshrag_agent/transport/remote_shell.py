@@ -15,8 +15,9 @@ from tshrag_agent.transport.console import Driver, Pace, SerialConsole
 from tshrag_agent.transport.dialogue import Dialogue
 from tshrag_agent.transport.expect import Literal, Matcher, Regex
 from tshrag_agent.transport.login import Login, log_in, read_password
-from tshrag_agent.transport.marks import RECORD, Cut, cksum, pieces, question, status_of
+from tshrag_agent.transport.marks import RECORD, Cut, pieces, question, status_of
 from tshrag_agent.transport.reboots import RebootSigns
+from tshrag_common.cksum import cksum
 
 TEACHING = Path(__file__).with_name("console.sh")
 OPEN_S = 5.0

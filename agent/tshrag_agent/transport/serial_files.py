@@ -19,9 +19,10 @@ from tshrag_agent.transport.dialogue import Dialogue
 from tshrag_agent.transport.exchange import exchange
 from tshrag_agent.transport.expect import Literal, Matcher
 from tshrag_agent.transport.launch import quote
-from tshrag_agent.transport.marks import RECORD, Cut, cksum, question
+from tshrag_agent.transport.marks import RECORD, Cut, question
 from tshrag_agent.transport.remote_shell import RemoteShell
 from tshrag_common.actions import SerialVia
+from tshrag_common.cksum import cksum
 from tshrag_common.xymodem import Receiver, Sender
 
 MOST_BYTES = 16 << 20

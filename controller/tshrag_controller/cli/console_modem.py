@@ -1,11 +1,15 @@
 """A file that a person sends by XMODEM or YMODEM from an interactive console."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tshrag_common.xymodem import ASK, NAK, REST_S, Sender
+from tshrag_common.xymodem import ASK, FILL, NAK, REST_S, Sender
 from tshrag_controller.reports.text import size
+
+_SHELL = re.compile(rb"[ -BD-~]{2}")
+"""Text behind the last block: rx has left, and its last ACK was lost with its terminal's buffer."""
 
 Type = Callable[[bytes], Awaitable[None]]
 
@@ -15,8 +19,11 @@ class FileSend:
 
     def __init__(self, name: str, data: bytes, how: str, send: Type) -> None:
         self._name, self._how, self._type = name, how, send
-        self._machine = Sender(data, Path(name).name if how == "YMODEM" else "")
-        self._size = len(data)
+        self.there = Path(name).name if how == "YMODEM" else ""
+        """What it is called on the board; empty: that is the board's choice."""
+        self._machine = Sender(data, self.there)
+        self._data = data
+        self._behind = b""
 
     @property
     def silence_s(self) -> float:
@@ -25,11 +32,21 @@ class FileSend:
     @property
     def unread(self) -> bytes:
         """Return what the board said behind the end of the file."""
-        return self._machine.unread
+        return self._machine.unread or self._behind
+
+    @property
+    def arrived(self) -> bytes | None:
+        """Return what the board has got, with what XMODEM fills up; None: nothing whole."""
+        if self._machine.state != "done":
+            return None
+        return self._data + (b"" if self.there else FILL * self._machine.filled_bytes)
 
     async def hear(self, data: bytes) -> str:
         """Answer what the board says; return what to tell the person, empty while it goes on."""
         answer = self._machine.feed(data)
+        if self._machine.state == "going" and self._machine.is_through and _SHELL.search(data):
+            self._machine.hang_up()
+            self._behind, answer = data, b""
         if answer and data[-1] in (ASK, NAK):
             await asyncio.sleep(REST_S)
         return await self._answer(answer)
@@ -47,7 +64,7 @@ class FileSend:
             case "going":
                 return ""
             case "done":
-                return f"sent {self._name} by {self._how}: {size(self._size)}"
+                return f"sent {self._name} by {self._how}: {size(len(self._data))}"
             case _:
                 done = size(self._machine.done_bytes)
                 return f"{self._name} was not sent, after {done}: {self._machine.why}"

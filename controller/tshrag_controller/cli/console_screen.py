@@ -16,6 +16,7 @@ from tshrag_common.channel.console_words import (
 )
 from tshrag_common.client import Client
 from tshrag_common.errors import LabError
+from tshrag_controller.cli.console_check import QUIET_S, FileCheck, sums_of
 from tshrag_controller.cli.console_keys import (
     HELP,
     Answered,
@@ -33,6 +34,7 @@ from tshrag_controller.cli.terminal import raw_terminal, show, stdout_fd, typed,
 from tshrag_controller.reports.text import clean, instant, size
 
 SEND_MOST_BYTES = 64 << 20
+RECENT_BYTES = 1024
 _SURE = "power-cycle the board? type yes"
 
 
@@ -75,6 +77,8 @@ class Screen:
         self._keys, self._escape = Keys(escape), key_name(escape)
         self._out = stdout_fd()
         self._file: FileSend | None = None
+        self._check: FileCheck | None = None
+        self._said = b""  # the last of it, before a file
 
     async def greet(self) -> None:
         """Say where one is, before the terminal is raw."""
@@ -91,11 +95,10 @@ class Screen:
     async def show_all(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._file.silence_s if self._file else None):
+                async with asyncio.timeout(self._patience_s):
                     said = await self._seat.next()
             except TimeoutError:
-                if self._file is not None:
-                    await self._end_file(await self._file.silence())
+                await self._silence()
                 continue
             if said is None:
                 raise _Left
@@ -104,14 +107,44 @@ class Screen:
             elif self._file is not None:
                 await self._end_file(await self._file.hear(said))
             else:
-                await show(self._out, said)
+                await self._show(said)
+
+    @property
+    def _patience_s(self) -> float | None:
+        if self._file is not None:
+            return self._file.silence_s
+        return QUIET_S if self._check is not None else None
+
+    async def _silence(self) -> None:
+        if self._file is not None:
+            await self._end_file(await self._file.silence())
+        elif self._check is not None:
+            if command := self._check.silence():
+                await self._seat.type(command)
+            await self._end_check()
+
+    async def _show(self, said: bytes) -> None:
+        await show(self._out, said)
+        self._said = (self._said + said)[-RECENT_BYTES:]
+        if self._check is not None:
+            self._check.hear(said)
+            await self._end_check()
 
     async def _end_file(self, told: str) -> None:
-        """Give the screen back where a file has come to its end."""
-        if told and self._file is not None:
-            unread, self._file = self._file.unread, None
+        """Give the screen back where a file has come to its end; see whether it is the same."""
+        if not told or self._file is None:
+            return
+        file, self._file = self._file, None
+        await self._note(told)
+        if (data := file.arrived) is not None:
+            sums = await asyncio.to_thread(sums_of, data)
+            self._check = FileCheck(file.there, sums, self._said)
+        await self._show(file.unread)
+
+    async def _end_check(self) -> None:
+        if self._check is not None and self._check.told:
+            told, self._check = self._check.told, None
             await self._note(told)
-            await show(self._out, unread)
 
     async def hear(self, fd: int) -> None:
         async for data in typed(fd):
@@ -124,6 +157,9 @@ class Screen:
             case Typed() if self._file is not None:
                 await self._end_file(await self._file.stop())
             case Typed(data=data):
+                if self._check is not None:
+                    self._check.give_up("you type")
+                    await self._end_check()
                 if self._seat.watching:
                     await self._note(f"you only watch: {self._seat.watching}")
                 else:

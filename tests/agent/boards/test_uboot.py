@@ -7,11 +7,13 @@ import pytest
 
 from tests.support.qemu_boards import BOARD, boards_of, need_uboot, uboot_toml
 from tshrag_agent.boards import asking
+from tshrag_agent.boards.board import Board
 from tshrag_agent.boards.guard import DutFailed
 from tshrag_agent.transport.bootloader import Bootloader
 from tshrag_common.actions import Upload
 from tshrag_common.errors import Refused
 from tshrag_common.ids import Fence
+from tshrag_controller.cli.console_check import FileCheck, sums_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -54,6 +56,18 @@ async def test_a_boot_that_dies_is_told_with_what_the_console_said(tmp_path: Pat
         assert caught.value.code == "console_death"
 
 
+async def checked_by_a_person(board: Board, data: bytes) -> str:
+    """Let the client of an interactive console ask for the sum of what has come."""
+    ready = b"## Ready for binary (ymodem) download to 0x40200000 at 115200 bps..."
+    check = FileCheck("image", sums_of(data), ready)
+    check.hear(b"=> ")
+    async with board.talk(Fence(7)) as talk:
+        await talk.type(check.silence())
+        while not check.told:
+            check.hear(await talk.hear(20.0) or b"")
+    return check.told
+
+
 @pytest.mark.parametrize("via", ["loadx", "loady"])
 async def test_a_file_comes_into_the_memory_of_uboot(
     tmp_path: Path, via: Literal["loadx", "loady"]
@@ -67,6 +81,11 @@ async def test_a_file_comes_into_the_memory_of_uboot(
         upload = Upload(load="firmware", path="image", to="0x40200000", via=via)
         await asking.load(board, Fence(7), upload, data, said.extend)
         assert said.endswith(b"[tshrag: 9001 bytes at 0x40200000; crc32 is right]\r\n")
+        if via == "loady":  # by loadx it has a whole number of blocks
+            assert (
+                await checked_by_a_person(board, data)
+                == "checked: the board has the same 9001 bytes"
+            )
         elsewhere = Upload(load="firmware", path="image", to="0x4; reset", via=via)
         with pytest.raises(DutFailed, match="is no address"):
             await asking.load(board, Fence(7), elsewhere, data, said.extend)

@@ -3,7 +3,8 @@ import subprocess
 import pytest
 from hypothesis import given, strategies as st
 
-from tshrag_agent.transport.marks import Cut, cksum, pieces, question, status_of
+from tshrag_agent.transport.marks import Cut, pieces, question, status_of
+from tshrag_common.cksum import cksum
 
 NONCE = "0123456789abcdef"
 BEGIN, END = b"\x1e" + NONCE.encode() + b"B\x1e", b"\x1e" + NONCE.encode() + b"E3 41 42\x1e"
