@@ -87,8 +87,9 @@ class Channels:
         if name in self._ended:
             self._hub.repeat(name)
             return
-        back = subjects.channel_out(command.org, command.person, self._agent, command.session)
-        channel = self._hub.open(name, back)
+        whose = (command.org, command.person, self._agent, command.session)
+        back, hears_on = subjects.channel_out(*whose), subjects.channel_in(*whose)
+        channel = self._hub.open(name, back, hears_on, f"{command.org}/{command.person}")
         self._ended.append(name)
         self._spawn(self._conduct(channel, command), f"channel {name}")
 
@@ -99,7 +100,7 @@ class Channels:
             self.counters["channel_frames_bad"] += 1
             return
         back = subjects.channel_out(org, person, agent, session)
-        self._hub.hear(_name(org, person, session), message.data, back)
+        self._hub.hear(_name(org, person, session), message, back)
 
     async def _conduct(self, channel: Channel, command: ServeChannel) -> None:
         error: ErrorReport | None = None

@@ -1,6 +1,5 @@
 """OpenSSH, scp, rsync and plain TCP through the lab: real servers, real clients, real processes."""
 
-import asyncio
 import concurrent.futures
 import contextlib
 import hashlib
@@ -12,100 +11,28 @@ import socketserver
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import TSHRAG, environment_of, run_cli
+from tests.support.command_line import TSHRAG, environment_of
 from tests.support.debian import need_program
 from tests.support.ssh_server import SshServer
+from tests.support.tunnel_lab import Lab, tunnel_lab
 from tests.support.waiting import wait_for
-from tshrag_controller.cli.processes import LabProcesses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("people")]
 
 BIG = secrets.token_bytes(3 << 20)
 
 
-class Lab:
-    """A lab with two boards that answer SSH, and what a person types."""
-
-    def __init__(self, state: Path, key: Path) -> None:
-        self.state, self.key = state, key
-
-    def tshrag(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return run_cli(*words, state=self.state, environment=self.environment)
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        return {"XDG_STATE_HOME": str(self.state / "xdg")}
-
-    @property
-    def whole_environment(self) -> dict[str, str]:
-        return environment_of(self.state, self.environment)
-
-    def command(self, *argv: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-        """Do a program of this machine, as a person of this lab."""
-        return subprocess.run(
-            argv,
-            input=stdin,
-            capture_output=True,
-            timeout=120,
-            check=False,
-            env=environment_of(self.state, self.environment),
-        )
-
-    def ssh_config(self) -> str:
-        done = self.tshrag("ssh-config")
-        assert done.returncode == 0, done.stderr
-        path = self.state / "ssh_config"
-        path.write_text(f"{done.stdout}\nHost *\n    IdentityFile {self.key}\n")
-        return str(path)
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     state = tmp_path_factory.mktemp("tunnels")
-    processes = LabProcesses(state, {"TSHRAG_STATE": str(state)})
     servers = [SshServer("openssh", state / "openssh"), SshServer("dropbear", state / "dropbear")]
-    try:
-        duts = ""
-        for server in servers:
-            server.start()
-            duts += _dut(server.kind, server)
-        duts += _dut("stranger", servers[0], host_key=servers[1].host_key)
-        processes.start_controller()
-        asyncio.run(processes.wait_ready())
-        processes.start_agent("rack", duts, slots=2)
-        asyncio.run(processes.wait_agents(1))
-        made = Lab(state, servers[0].folder / "client_key")
-        both = b"".join((each.folder / "client_key").read_bytes() for each in servers[1:])
-        (state / "dropbear_key").write_bytes(both)
-        (state / "dropbear_key").chmod(0o600)
-        for name in ("openssh", "dropbear", "stranger"):
-            taken = made.tshrag("lease", name, "--for", "1h")
-            assert taken.returncode == 0, taken.stderr
+    with tunnel_lab(state, servers, {"stranger": servers}) as made:
         yield made
-    finally:
-        processes.stop()
-        for server in servers:
-            server.stop()
-
-
-def _dut(name: str, server: SshServer, host_key: str = "") -> str:
-    return f"""\
-[[dut]]
-id = "{name}"
-kind = "{server.kind}"
-
-[dut.ssh]
-host = "127.0.0.1"
-port = {server.port}
-host_key = "{(host_key or server.host_key).strip()}"
-key_file = "{server.folder}/client_key"
-
-"""
 
 
 def test_openssh_scp_and_rsync_work_as_they_always_do(lab: Lab, tmp_path: Path) -> None:

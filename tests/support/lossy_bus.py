@@ -81,6 +81,9 @@ class LossyBus:
         await asyncio.sleep(0.0005)  # so that a flood takes time
         self._way.carry(deliver, subject, data)
 
+    async def publish_for(self, subject: str, data: bytes, _reply: str) -> None:
+        await self.publish(subject, data)
+
     async def subscribe(self, subject: str, callback: Callable[[Message], None]) -> "_Interest":
         self._listeners[subject] = callback
         return _Interest(self._listeners, subject)

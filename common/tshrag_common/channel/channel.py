@@ -17,6 +17,8 @@ from tshrag_common.channel.flow import PIECE_BYTES, WINDOW_BYTES, Flow
 from tshrag_common.channel.frames import Frame, Over, Piece
 from tshrag_common.errors import ErrorReport, LabError, Refused, Unavailable
 
+_AGAIN = "see 'tshrag agent list', then open it again"
+
 
 class ChannelLost(Unavailable):
     """The other end does not answer any more, or has forgotten the channel."""
@@ -39,8 +41,12 @@ class Channel:
         sends_to: str,
         touch: Callable[["Channel"], None],
         window_bytes: int = WINDOW_BYTES,
+        *,
+        hears_on: str = "",
+        peer: str = "",
     ) -> None:
-        self.name, self.sends_to = name, sends_to
+        self.name, self.sends_to, self.hears_on, self.peer = name, sends_to, hears_on, peer
+        self.nobody_since: float | None = None  # the server says that nobody hears the other end
         self.heard_at = self.told_at = 0.0  # monotonic seconds, kept by the hub
         self.was_heard = False
         self.said_bytes = self.heard_bytes = 0
@@ -120,8 +126,8 @@ class Channel:
     def lose(self, why: str) -> None:
         """End it here without a word to the other end."""
         if self._flow.over is None:
-            report = ErrorReport(code="channel_lost", message=why, retryable=True)
-            self._flow.over = Over(0, report)
+            lost = ChannelLost(self.peer or "the other end", why, _AGAIN)
+            self._flow.over = Over(0, lost.report())
         self._wake()
 
     @property
@@ -152,9 +158,9 @@ class Channel:
             return None
         return self._flow.next_frame()
 
-    def answer_to(self, subject: str) -> None:
-        """Say what waits, and all that comes, on `subject`."""
-        self.sends_to = subject
+    def answer_to(self, subject: str, hears_on: str = "", peer: str = "") -> None:
+        """Say what waits, and all that comes, on `subject`, which is `peer`'s."""
+        self.sends_to, self.hears_on, self.peer = subject, hears_on, peer
         self._touch(self)
 
     def greet(self) -> None:

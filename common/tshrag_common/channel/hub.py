@@ -2,8 +2,8 @@
 
 One task sends for all of them, a frame each in turn, so that a flood on one holds no keystroke of
 another up for longer than its own frame. It also keeps them alive: an end that is silent is asked,
-one that stays silent is lost. The last word of a channel is kept for a while, and said again to
-who missed it.
+one that stays silent is lost; sooner where the server says that nobody hears it: its process has
+died. The last word of a channel is kept for a while, and said again to who missed it.
 """
 
 import asyncio
@@ -12,9 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tshrag_common.bus.connection import Bus
+from tshrag_common.bus.messages import Message
 from tshrag_common.channel.channel import Channel
 from tshrag_common.channel.flow import WINDOW_BYTES
-from tshrag_common.channel.frames import Frame, Over, decoded, encoded
+from tshrag_common.channel.frames import Frame, Over, State, decoded, encoded
 from tshrag_common.clock import Clock, SystemClock
 from tshrag_common.errors import ErrorReport, LabError, Refused, Unavailable
 from tshrag_common.wire import BadMessage
@@ -22,14 +23,20 @@ from tshrag_common.wire import BadMessage
 logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
-ASK_S = 5.0
-"""An end that has said nothing for so long is asked whether it is there."""
+ASK_S = 3.0
+"""An end to which nothing was said for so long is asked whether it is there."""
 LOST_S = 45.0
 """Silence after which a channel is given up; a reconnect or a new server fits in."""
+GONE_S = 8.0
+"""The same where the server says that nobody hears: a reconnect after a new server fits in."""
+
+NO_RESPONDERS = "503"
 
 _STRAYS_MOST = _LAST_WORDS_MOST = 1024
 _UNKNOWN = ErrorReport(
-    code="channel_lost", message="the other end knows nothing of this channel", retryable=True
+    code="channel_lost",
+    message="the other end: it knows nothing of this channel, it has begun anew; open it again",
+    retryable=True,
 )
 
 
@@ -42,11 +49,13 @@ class Hub:
         *,
         clock: Clock | None = None,
         lost_s: float = LOST_S,
+        gone_s: float = GONE_S,
         tick_s: float = TICK_S,
         window_bytes: int = WINDOW_BYTES,
     ) -> None:
         self._bus, self._clock = bus, clock or SystemClock()
-        self._lost_s, self._tick_s, self._window = lost_s, tick_s, window_bytes
+        self._lost_s, self._gone_s, self._tick_s = lost_s, gone_s, tick_s
+        self._window = window_bytes
         self._open: dict[str, Channel] = {}
         self._stirred: dict[str, Channel] = {}  # in turn; those that may have something to send
         self._awake, self._left = asyncio.Event(), asyncio.Event()
@@ -54,14 +63,15 @@ class Hub:
         self._last_words: dict[str, tuple[str, Over]] = {}  # of closed channels, oldest first
         self._next_tick = 0.0
 
-    def open(self, name: str, sends_to: str) -> Channel:
+    def open(self, name: str, sends_to: str, hears_on: str = "", peer: str = "") -> Channel:
         """Return a new channel; `name` is its own in this hub, `sends_to` a subject.
 
-        Without a subject it is silent until `Channel.answer_to` tells it one.
+        Without a subject it is silent until `Channel.answer_to` tells it one. On `hears_on`, which
+        this end listens to, the server says that nobody hears `peer`'s subject.
         """
         if name in self._open:
             raise Refused("channel", f"{name} is open already", code="channel_busy")
-        channel = Channel(name, sends_to, self._touch, self._window)
+        channel = Channel(name, sends_to, self._touch, self._window, hears_on=hears_on, peer=peer)
         channel.heard_at = channel.told_at = self._clock.monotonic()
         self._open[name] = channel
         return channel
@@ -72,13 +82,16 @@ class Hub:
     def __len__(self) -> int:
         return len(self._open)
 
-    def hear(self, name: str, data: bytes, answer_to: str = "") -> None:
+    def hear(self, name: str, message: Message, answer_to: str = "") -> None:
         """Take a message for the channel `name`.
 
         Where there is none, its sender is told on `answer_to`: it would wait for long otherwise.
         """
+        if message.status == NO_RESPONDERS:
+            self._nobody_hears(name)
+            return
         try:
-            frame = decoded(data)
+            frame = decoded(message.data)
         except BadMessage as error:
             logger.warning("a frame was dropped", extra={"channel": name, "why": error.line})
             return
@@ -87,7 +100,7 @@ class Hub:
             if answer_to and not isinstance(frame, Over):
                 self._say_over(name, answer_to)
             return
-        channel.heard_at = self._clock.monotonic()
+        channel.heard_at, channel.nobody_since = self._clock.monotonic(), None
         channel.hear(frame)
         if channel.is_over:
             self._open.pop(name, None)
@@ -113,6 +126,7 @@ class Hub:
     def resync(self) -> None:
         """Ask every other end how far it is: the connection was away."""
         for name, channel in self._open.items():
+            channel.nobody_since = None  # the other end may come back later than this one
             self._ask(name, channel)
         self._awake.set()
 
@@ -154,7 +168,7 @@ class Hub:
             return
         try:
             if channel.sends_to:  # else it was closed before anybody had heard of it
-                await bus.publish(channel.sends_to, encoded(frame))
+                await self._publish(bus, channel, frame)
         except Unavailable:
             channel.rewind()
             raise
@@ -168,6 +182,30 @@ class Hub:
                 del self._open[name]
                 self._keep_last_word(name, channel.sends_to, frame)
             self._left.set()
+
+    async def _publish(self, bus: Bus, channel: Channel, frame: Frame) -> None:
+        """Send it; where the other end is silent, with the wish to know whether anybody hears."""
+        asks = isinstance(frame, State) and frame.wants_answer
+        if asks and self._clock.monotonic() - channel.heard_at > self._tick_s:
+            await bus.publish_for(channel.sends_to, encoded(frame), channel.hears_on)
+        else:
+            await bus.publish(channel.sends_to, encoded(frame))
+
+    def _nobody_hears(self, name: str) -> None:
+        """Give the other end some time to come back, then give it up."""
+        channel = self._open.get(name)
+        if channel is None:
+            return
+        now = self._clock.monotonic()
+        if channel.nobody_since is None:
+            channel.nobody_since = now
+        elif now - channel.nobody_since > self._gone_s:
+            self._give_up(name, channel, "it has left the bus: its process or its host has died")
+
+    def _give_up(self, name: str, channel: Channel, why: str) -> None:
+        del self._open[name]
+        self._stirred.pop(name, None)
+        channel.lose(why)
 
     def _keep_last_word(self, name: str, sends_to: str, over: Over) -> None:
         self._last_words[name] = sends_to, over
@@ -191,10 +229,8 @@ class Hub:
         now = self._clock.monotonic()
         for name, channel in list(self._open.items()):
             if now - channel.heard_at > self._lost_s:
-                del self._open[name]
-                self._stirred.pop(name, None)
-                channel.lose(f"the other end has been silent for {self._lost_s:g} s")
-            elif not (channel.is_settled and channel.was_heard) or now - channel.told_at >= ASK_S:
+                self._give_up(name, channel, f"it has been silent for {self._lost_s:g} s")
+            elif _is_in_doubt(channel) or now - channel.told_at >= ASK_S:
                 self._ask(name, channel)
 
     def _ask(self, name: str, channel: Channel) -> None:
@@ -206,3 +242,8 @@ class Hub:
         if self._open.get(channel.name) is channel:
             self._stirred[channel.name] = channel
             self._awake.set()
+
+
+def _is_in_doubt(channel: Channel) -> bool:
+    """Tell whether something is on its way, or the other end may be gone."""
+    return not (channel.is_settled and channel.was_heard) or channel.nobody_since is not None

@@ -55,7 +55,7 @@ class Channels:
         channel = self._hub.open(session, "")
 
         def heard(message: Message) -> None:
-            self._hub.hear(session, message.data)
+            self._hub.hear(session, message)
 
         listening = await bus.subscribe(subjects.channel_answers(self._own, person, session), heard)
         try:
@@ -74,7 +74,11 @@ class Channels:
         while not channel.was_heard:
             self.answer = told = await self._lab.ask("channel", asked, OpenChannelAnswer, timeout_s)
             agent = agent_id(told.agent)
-            channel.answer_to(subjects.channel_in(self._own, told.person, agent, asked.session))
+            channel.answer_to(
+                subjects.channel_in(self._own, told.person, agent, asked.session),
+                subjects.channel_out(self._own, told.person, agent, asked.session),
+                f"agent {agent}",
+            )
             if await channel.heard(_AGAIN_S):  # always a look: a busy machine may be late itself
                 return
             if loop.time() >= ends:

@@ -28,12 +28,12 @@ TO_PERSON = subjects.channel_out(ORG, "jo", AGENT, "s1")
 
 
 def a_hub(bus: Bus, lost_s: float) -> Hub:
-    return Hub(lambda: bus, lost_s=lost_s, tick_s=0.1)
+    return Hub(lambda: bus, lost_s=lost_s, gone_s=0.5, tick_s=0.1)
 
 
 async def listen(bus: Bus, subject: str, hub: Hub, name: str, back: str = "") -> None:
     def heard(message: Message) -> None:
-        hub.hear(name, message.data, back)
+        hub.hear(name, message, back)
 
     await bus.subscribe(subject, heard)
     await bus.settled()
@@ -56,7 +56,7 @@ class Ends:
         )
         for hub, bus, says, hears in zip(self.hubs, self.buses, ways, ways[::-1], strict=True):
             await listen(bus, hears, hub, session)
-            ends.append(hub.open(session, says))
+            ends.append(hub.open(session, says, hears))
         ends[1].greet()
         assert await ends[0].heard(20)
         return ends[0], ends[1]
@@ -187,10 +187,22 @@ async def test_a_channel_that_the_other_end_has_forgotten_breaks_at_once(nats_ur
 async def test_silence_breaks_a_channel_with_a_word(nats_url: str) -> None:
     async with two_ends(nats_url, nats_url, lost_s=0.5) as ends:
         mine, _ = await ends.pair()
-        await ends.buses[1].close()
+        await ends.hubs[1].let_go("s1", within_s=0.0)  # it hears, and never answers
         with pytest.raises(ChannelLost, match="silent"):
             async with asyncio.timeout(20):
                 await mine.read()
+
+
+@pytest.mark.parametrize("dies", [0, 1])
+async def test_an_end_that_has_left_the_bus_is_noticed_before_silence_is(
+    nats_url: str, dies: int
+) -> None:
+    async with two_ends(nats_url, nats_url, lost_s=600) as ends:
+        pair = await ends.pair()
+        await ends.buses[dies].close()
+        with pytest.raises(ChannelLost, match="left the bus"):
+            async with asyncio.timeout(30):
+                await pair[1 - dies].read()
 
 
 def _came_back(bus: Bus, seen: int) -> bool:

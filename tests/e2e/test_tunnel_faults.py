@@ -1,0 +1,80 @@
+"""A tunnel and the death of what is under it: broker, agent; OpenSSH with real processes."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.command_line import TSHRAG
+from tests.support.ssh_server import SshServer
+from tests.support.tunnel_lab import AGENT, Lab, tunnel_lab
+from tests.support.waiting import wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("people")]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    state = tmp_path_factory.mktemp("faults")
+    with tunnel_lab(state, [SshServer("openssh", state / "openssh")]) as made:
+        yield made
+
+
+def broker_pid(lab: Lab) -> int:
+    try:
+        return int((lab.state / "nats/run/nats.pid").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def echoed(session: "subprocess.Popen[bytes]", line: bytes) -> bytes:
+    assert session.stdin is not None and session.stdout is not None
+    session.stdin.write(line)
+    session.stdin.flush()
+    return session.stdout.readline()
+
+
+def closed(lab: Lab) -> list[str]:
+    done = lab.tshrag("audit", "openssh", "--what", "forward", "--json")
+    entries = json.loads(done.stdout)["entries"]
+    return [each["reason"] for each in entries if each["phase"] == "closed"]
+
+
+def test_an_ssh_session_goes_on_over_the_death_of_the_broker(lab: Lab) -> None:
+    with lab.piped("ssh", "-F", lab.ssh_config(), "openssh", "cat") as session:
+        assert session.stdin is not None
+        assert echoed(session, b"before\n") == b"before\n"
+        before = broker_pid(lab)
+        os.kill(before, signal.SIGKILL)
+        assert echoed(session, b"behind\n") == b"behind\n"
+        assert broker_pid(lab) not in (0, before)
+        session.stdin.close()
+        wait_for(lambda: session.poll() is not None, 40)
+        assert session.returncode == 0
+
+
+def test_a_killed_client_is_noticed_by_the_agent(lab: Lab) -> None:
+    before = len(closed(lab))
+    with lab.piped(*TSHRAG, "forward", "openssh", "22", "--stdio") as client:
+        assert client.stdout is not None
+        assert client.stdout.read(4) == b"SSH-"
+        client.kill()
+    wait_for(lambda: len(closed(lab)) > before, 40)
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["comes back", "stays away"])
+def test_a_killed_agent_ends_a_session_soon_and_says_so(lab: Lab, again: bool) -> None:
+    with lab.piped("ssh", "-F", lab.ssh_config(), "openssh", "cat") as session:
+        assert session.stderr is not None
+        assert echoed(session, b"hello\n") == b"hello\n"
+        lab.processes.kill(AGENT)
+        if again:
+            lab.processes.run_agent(AGENT)
+        wait_for(lambda: session.poll() is not None, 40)  # silence alone takes 45 s
+        said = session.stderr.read().decode()
+    assert session.returncode == 255
+    assert "channel_lost: " in said, said
+    assert ("begun anew" if again else "agent rack: it has left the bus") in said, said
