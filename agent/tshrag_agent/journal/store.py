@@ -130,10 +130,14 @@ class Store:
     def read(self, spool: SpoolName, from_seq: int, most_bytes: int) -> list[Record]:
         """Return records from `from_seq` on, at least one if there is one.
 
+        Whoever asks does not know yet of what was confirmed a moment ago: that is passed over, as
+        it is gone and not damaged.
+
         Raises:
-            SpoolCorrupt: the record at `from_seq` is damaged.
+            SpoolCorrupt: the first of them is damaged.
 
         """
+        from_seq = max(from_seq, self.heads[spool].confirmed + 1)
         rows = self._db.execute(
             f"SELECT seq, body, crc FROM {spool} WHERE seq >= ? ORDER BY seq", (from_seq,)
         )

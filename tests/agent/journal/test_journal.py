@@ -82,6 +82,22 @@ async def test_old_records_come_from_the_disk_when_memory_has_only_new_ones(
     await journal.close()
 
 
+async def test_what_was_confirmed_before_a_read_is_passed_over_and_is_no_damage(
+    tmp_path: Path,
+) -> None:
+    """After a restart the sender begins behind what was confirmed, and a beat overtakes it."""
+    journal = await Journal.open(tmp_path / "journal.db")
+    await journal.append("samples", b"a", b"b", b"c")
+    await journal.close()
+
+    journal = await Journal.open(tmp_path / "journal.db")
+    await journal.confirm("samples", 2)
+    assert [(r.seq, r.body) for r in await journal.read("samples", 1, 1 << 20)] == [(3, b"c")]
+    await journal.confirm("samples", 3)
+    assert await journal.read("samples", 2, 1 << 20) == []
+    await journal.close()
+
+
 async def test_waiters_share_commits(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path / "journal.db")
     async with asyncio.TaskGroup() as group:
