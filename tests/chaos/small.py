@@ -120,4 +120,11 @@ async def a_small_lab(
                 yield lab
         finally:
             await asyncio.to_thread(processes.stop)
+            await asyncio.to_thread(_keep_logs, processes, lab.agent)
             end_shepherd(processes.state / "agents" / lab.agent / "store")
+
+
+def _keep_logs(processes: ChaosProcesses, name: str) -> None:
+    """Keep what the processes said beside the history: a miss is looked into afterwards."""
+    kept = Path(os.environ[history.HISTORY]) / "log" / name
+    shutil.copytree(processes.state / "log", kept, dirs_exist_ok=True)
