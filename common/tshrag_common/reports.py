@@ -112,6 +112,7 @@ class Ended(Report, frozen=True, kw_only=True, array_like=True, tag="ended"):
     setup_us: Whole = 0  # how long that took, or had taken when it was made
     clock: BoardClock | None = None  # of its DUT; None: it was not read
     owes: tuple[str, ...] | None = None  # setups whose teardown is to be done; None: as before
+    samples_from: Whole = 0  # of the spool when it began: its own come behind; 0: not known
 
 
 class DutChanged(Report, frozen=True, kw_only=True, array_like=True, tag="dut_changed"):

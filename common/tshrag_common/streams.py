@@ -65,12 +65,13 @@ class ConsumerConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     name: str
     ack_policy: str
-    deliver_policy: str = ""  # "all", or "by_start_sequence"
+    deliver_policy: str = ""  # "all", "by_start_sequence" or "by_start_time"
     durable_name: str | None = None
     ack_wait: int | None = None
     max_ack_pending: int | None = None
     filter_subject: str | None = None
     opt_start_seq: int | None = None
+    opt_start_time: str | None = None  # RFC 3339, by the clock of the server
     inactive_threshold: int | None = None
     mem_storage: bool = False
     num_replicas: int | None = None

@@ -62,6 +62,9 @@ class Condition:
         own.append(self._pen.trouble)
         own += self.beside.troubles() if self.beside else []
         own.append(_room(self._store.folder))
+        if self._ingest.filling:
+            what = "samples and output of before it began are still read; long runs wait for them"
+            own.append(f"filling: {what}")
         if self._ingest.lacks:
             fix = "it leads only where no other can; see docs/how-to/run-a-standby.md"
             own.append(f"data_missing: samples or output went by while it was away; {fix}")

@@ -26,7 +26,7 @@ from tshrag_controller.intake.checks import check_output, check_samples
 from tshrag_controller.intake.spools import Spools
 from tshrag_controller.pause import Pause
 from tshrag_controller.store.hot import Stored
-from tshrag_controller.store.store import Store
+from tshrag_controller.store.store import Part, Store
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +55,14 @@ Incoming = tuple[str, int, bytes]
 
 
 class Mark(msgspec.Struct):
-    """How far the spools of an agent are stored."""
+    """How far the spools of an agent are stored, and up to where nothing is missing before."""
 
     samples_spool: str = ""
     samples: int = 0
+    samples_whole: int = 0
     output_spool: str = ""
     output: int = 0
+    output_whole: int = 0
 
 
 class Ingest:
@@ -83,21 +85,29 @@ class Ingest:
         self.marks: dict[AgentId, Mark] = {}
         self.refused: dict[str, int] = {}
         self.gaps = 0
+        self.filling: set[str] = set()
+        """Parts of streams whose past is not stored here yet; see `filling.Filling`."""
         self.lacks = 0
         """How often something was confirmed to an agent that is not stored here."""
 
     async def recall(self) -> None:
         """Read the marks back after a start; the engine is told when their agents are heard."""
+        parts: dict[tuple[str, str, str], int] = {}
+        for name, data_kind, of, _, back in await self._store.two_parts():
+            parts[name, data_kind, of] = back
         for agent, kind, spool, upto in await self._store.marks():
             if kind in ("samples", "output"):
                 history.note("recalled", agent=agent, kind=kind, spool=spool, upto=upto)
-                self._note(AgentId(agent), kind, spool, upto)
+                whole = parts.get((agent, kind, spool), upto)
+                self._note(AgentId(agent), kind, spool, upto, whole)
 
-    async def take_samples(self, messages: Sequence[Incoming]) -> None:
-        await self._take("samples", SAMPLES, messages, self._store.take_samples)
+    async def take_samples(self, messages: Sequence[Incoming], part: Part = "all") -> None:
+        store = partial(self._store.take_samples, part=part)
+        await self._take("samples", SAMPLES, messages, store)
 
-    async def take_output(self, messages: Sequence[Incoming]) -> None:
-        await self._take("output", OUTPUT, messages, self._store.take_output)
+    async def take_output(self, messages: Sequence[Incoming], part: Part = "all") -> None:
+        store = partial(self._store.take_output, part=part)
+        await self._take("output", OUTPUT, messages, store)
 
     async def _take(
         self,
@@ -132,7 +142,7 @@ class Ingest:
                 self._look(self._fresh(message, outcome))
             if not self._spools.is_current(message.agent, kind, message.spool):
                 self._spools.doubt(message.agent)  # its journal may be a new one: the beat tells
-            self._note(message.agent, kind, message.spool, outcome.upto)
+            self._note(message.agent, kind, message.spool, outcome.upto, outcome.whole)
             agents.add(message.agent)
         for agent in agents:
             self._tell(agent)
@@ -188,16 +198,41 @@ class Ingest:
         found = False
         for message, outcome in zip(messages, outcomes, strict=True):
             upto = self._spools.confirmed(message.agent, kind, message.spool)
+            upto = min(upto, message.first_seq - 1)
             if outcome.gap_from and upto >= outcome.gap_from:
-                await _patiently(partial(self._set_mark, kind, message, upto))
-                facts = {"agent": message.agent, "spool": kind, "upto": upto}
-                logger.error("what was confirmed before is not here any more", extra=facts)
-                self.lacks += 1
+                place = (message.agent, kind, message.spool)
+                await self._pass_over(place, outcome.gap_from, upto)
                 found = True
         return found
 
-    async def _set_mark(self, kind: DataKind, message: FromAgent, upto: int) -> None:
-        await self._store.set_mark(message.agent, kind, message.spool, upto)
+    async def _pass_over(
+        self, place: tuple[AgentId, DataKind, str], gap_from: int, upto: int
+    ) -> None:
+        await _patiently(lambda: self._store.skip(*place, gap_from, upto))
+        facts = {"agent": place[0], "spool": place[1], "from": gap_from, "upto": upto}
+        logger.error("what was confirmed before is not here any more", extra=facts)
+        self.lacks += 1
+
+    async def close_gaps(self) -> bool:
+        """Look at spools in two parts that nothing fills any more; tell whether some are left.
+
+        What its agent was told to be stored will not come; what it still has is asked for.
+        """
+        left, parts = False, await self._store.two_parts()
+        for agent, kind, spool, base, back in parts:
+            name = AgentId(agent)
+            place = (name, kind, spool)
+            upto = min(self._spools.confirmed(*place), base - 1)
+            if self._spools.is_known(name) and not self._spools.is_current(*place):
+                upto = base - 1  # its journal is another one now
+            if upto > back:
+                await self._pass_over(place, back + 1, upto)
+            if upto < base - 1:
+                left = True
+                self._spools.gap(name, kind, max(upto, back) + 1)
+        if parts:
+            await self.recall()
+        return left
 
     def _look_at(self, kind: DataKind, message: FromAgent, outcome: Stored) -> None:
         agent = message.agent
@@ -212,12 +247,12 @@ class Ingest:
             self.refused[name] = self.refused.get(name, 0) + 1
             logger.warning("data was refused", extra={"agent": agent, "why": line})
 
-    def _note(self, agent: AgentId, kind: str, spool: str, upto: int) -> None:
+    def _note(self, agent: AgentId, kind: str, spool: str, upto: int, whole: int) -> None:
         mark = self.marks.setdefault(agent, Mark())
         if kind == "samples":
-            mark.samples_spool, mark.samples = spool, upto
+            mark.samples_spool, mark.samples, mark.samples_whole = spool, upto, whole
         else:
-            mark.output_spool, mark.output = spool, upto
+            mark.output_spool, mark.output, mark.output_whole = spool, upto, whole
 
     def tell_all(self) -> None:
         """Tell the engine of all agents: it leads from now on, and was told nothing before."""

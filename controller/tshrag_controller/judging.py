@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
@@ -26,8 +27,11 @@ MOST_EVIDENCE_BYTES = MOST_EVENT_BYTES // 2
 class Judging:
     """A queue of runs to judge, in the order in which they ended."""
 
-    def __init__(self, engine: Engine, store: Store) -> None:
-        self._engine, self._store = engine, store
+    def __init__(
+        self, engine: Engine, store: Store, complete: Callable[[RunId], Awaitable[None]]
+    ) -> None:
+        """Make one; `complete` returns when all samples of a run are stored."""
+        self._engine, self._store, self._complete = engine, store, complete
         self._waiting: asyncio.Queue[RunId] = asyncio.Queue()
 
     def put(self, run: RunId) -> None:
@@ -56,14 +60,15 @@ class Judging:
         if not criteria:
             return ()
         found = await self._read(run, criteria)
-        before = await self._read(baseline, criteria) if baseline else None
+        before = await self._read(RunId(baseline), criteria) if baseline else None
         return await asyncio.to_thread(judge_all, criteria, found, baseline, before)
 
-    async def _read(self, run: str, criteria: tuple[CompiledCriterion, ...]) -> Judged:
+    async def _read(self, run: RunId, criteria: tuple[CompiledCriterion, ...]) -> Judged:
         """Read the samples; while the store is behind or away, wait: no verdict without them."""
         while True:
             try:
                 await self._store.wait_applied(self._engine.sequence)
+                await self._complete(run)
                 return await self._store.query(lambda db: judged(db, run, criteria))
             except (Unavailable, TimeoutError) as error:
                 facts = {"run": run, "why": str(error) or "the projection is behind"}

@@ -118,7 +118,7 @@ class Leading:
             bus, self.engine, clock, lab_clock, node, boot, version, lambda: store.applied
         )
         self.standby = Standby(bus, lab, self.engine, self.pulses, clock, lab_clock, node)
-        self.judging = Judging(self.engine, store)
+        self.judging = Judging(self.engine, store, lambda run: self._pulling.filling.complete(run))
         self._people = PeopleSide(self.engine, store, self._lab_clock, settings.health)
         self.keeper = Keeper(
             store, settings.cold_url, settings.store.cold_options, rules_of(settings.store)
@@ -128,13 +128,13 @@ class Leading:
         self._serve_messages()
         self._hearing = Hearing(bus)
         self.leaving = Leaving(self.engine, self.pulses, self.projecting, clock)
-        self._pulling = Pulling(self._log, self.engine, settings)
+        self._pulling = Pulling(self._log, self.engine, settings, store, lab)
 
     def _take_in(self, checkpoints: Checkpoints) -> None:
         """Wire what takes in frames, reports, samples, output and beats."""
         store, clock, settings = self._store, self._clock, self._settings
         spools = Spools(clock)
-        self.living = Living(self.engine, store)
+        self.living = Living(self.engine, store, lambda: self._pulling.filling.all())
         aside, look = self._outbox.set_aside, self.living.put
         self.ingest = Ingest(store, self.engine, aside, spools, self.standby.newest, look)
         self.pulses.lacks = lambda: self.ingest.lacks

@@ -6,7 +6,7 @@ from what is stored. It only ever asks the core for something; the LOG has what 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
@@ -69,8 +69,11 @@ class LiveRun:
 class Living:
     """Looks at what was stored, and tells the engine what follows from it."""
 
-    def __init__(self, engine: Engine, store: Store) -> None:
-        self._engine, self._store = engine, store
+    def __init__(
+        self, engine: Engine, store: Store, complete: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Make one; `complete` returns when all that the streams held is stored."""
+        self._engine, self._store, self._complete = engine, store, complete
         self._runs: dict[RunId, LiveRun] = {}
         self._waiting: asyncio.Queue[Stored] = asyncio.Queue()
         self._leads = False
@@ -99,6 +102,7 @@ class Living:
 
     async def live(self, paused: Callable[[], AbstractAsyncContextManager[None]]) -> None:
         """Look at what comes and at the time, for ever; `paused` lets nothing be stored inside."""
+        await self._complete()
         async with paused():
             await self._recall()
             self._leads = True

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 
 from tshrag_common import subjects
 from tshrag_common.bus.jetstream import JetStream
@@ -19,9 +20,12 @@ from tshrag_common.streams import (
     logs_archive,
     met_ingest,
 )
+from tshrag_controller.core.lab import Lab
 from tshrag_controller.engine import Engine
+from tshrag_controller.filling import Filling, Way, since
 from tshrag_controller.ingest import Incoming, Ingest
 from tshrag_controller.settings import ControllerSettings
+from tshrag_controller.store.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -44,27 +48,47 @@ Loops = dict[str, Coroutine[None, None, None]]
 class Pulling:
     """Every controller reads samples and output by consumers of its own; the leader makes room."""
 
-    def __init__(self, log: JetStream, engine: Engine, settings: ControllerSettings) -> None:
+    def __init__(
+        self, log: JetStream, engine: Engine, settings: ControllerSettings, store: Store, lab: Lab
+    ) -> None:
         self._log, self._engine, self._settings = log, engine, settings
+        self._store, self._lab = store, lab
         self._pullers: dict[str, list[Puller]] = {}
+        self.filling: Filling
 
     async def data(self, ingest: Ingest) -> Loops:
         """Return the loops that bring samples and output to this controller's stores."""
+        ways = self._ways(ingest)
+        self.filling = Filling(self._log, self._store, ingest, ways, self._through)
+        await self.filling.begin(since(self._lab, self._store.now()))
+        loops = {
+            name: self._pull(
+                way.stream,
+                way.consumer,
+                partial(self.filling.take, name),
+                way.most_bytes,
+                partial(self.filling.removable, name),
+            )
+            for name, way in ways.items()
+        }
+        return {**loops, "fill": self.filling.fill()}
+
+    def _ways(self, ingest: Ingest) -> dict[str, Way]:
         node, sizes = self._settings.controller.node, self._settings.sizes
-        consumers: dict[str, tuple[str, ConsumerConfig, Take, int]] = {
-            f"samples-{partition}": (
+        ways = {
+            f"samples-{partition}": Way(
                 MET,
                 met_ingest(partition, node),
+                subjects.samples(partition),
                 ingest.take_samples,
                 sizes.met // 2,
             )
             for partition in range(subjects.MET_PARTITIONS)
         }
-        consumers["output"] = (LOGS, logs_archive(node), ingest.take_output, sizes.logs // 2)
-        if not ingest.marks:  # a store that is new here begins with all that is kept
-            for stream, consumer, _, _ in consumers.values():
-                await self._log.delete_consumer(stream, consumer.name)
-        return {name: self._pull(*each) for name, each in consumers.items()}
+        archive = logs_archive(node)
+        said = subjects.any_said("logs")
+        ways["output"] = Way(LOGS, archive, said, ingest.take_output, sizes.logs // 2)
+        return ways
 
     async def caught_up(self, verb: str) -> None:
         """Return when this standby has stored all that was in the streams before a question.
@@ -78,6 +102,16 @@ class Pulling:
         stream = READS_OF.get(verb)
         if stream is None or not self._engine.follows:
             return
+        if self.filling.is_open:
+            raise TimeoutError
+        await self._read_up_to_now(stream)
+
+    async def _through(self) -> None:
+        """Return when all is stored that the streams hold now, from where our consumers began."""
+        for stream in (MET, LOGS):
+            await self._read_up_to_now(stream)
+
+    async def _read_up_to_now(self, stream: str) -> None:
         upto = (await self._log.stream_info(stream)).last_seq
         behind = [each for each in self._pullers.get(stream, ()) if each.acked < upto]
         async with asyncio.timeout(FRESH_S):
@@ -109,7 +143,12 @@ class Pulling:
                 logger.error("a stream does not take our settings", extra=facts)
 
     async def _pull(
-        self, stream: str, consumer: ConsumerConfig, take: Take, most_bytes: int
+        self,
+        stream: str,
+        consumer: ConsumerConfig,
+        take: Take,
+        most_bytes: int,
+        removable: Callable[[int], int] = lambda sequence: sequence,
     ) -> None:
         """Read a stream for ever; acknowledge what was taken.
 
@@ -123,14 +162,17 @@ class Pulling:
             await puller.ack(batch[-1].sequence)
             if not self._engine.follows:
                 subject = consumer.filter_subject
-                await self._make_room(stream, batch[-1].sequence, subject, most_bytes)
+                upto = removable(batch[-1].sequence)
+                await self._make_room(stream, upto, subject, most_bytes)
 
     async def _make_room(
         self, stream: str, sequence: int, subject: str | None, most_bytes: int
     ) -> None:
         try:
             info = await self._log.stream_info(stream)
-            if info.bytes > most_bytes:  # others read behind us, and whoever stands by anew
+            if (
+                info.bytes > most_bytes and sequence >= info.first_seq
+            ):  # others read behind us, and whoever stands by anew
                 await self._log.purge(stream, (info.first_seq + sequence) // 2, subject)
         except LabError as error:  # it is purged behind the next batch
             logger.debug("a purge failed", extra={"why": error.line})

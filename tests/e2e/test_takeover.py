@@ -13,11 +13,16 @@ import pytest
 
 from tests.support.controllers import Controllers, a_document
 from tests.support.served_lab import until
-from tshrag_common import ids, metric_requests as mr, requests as r
+from tshrag_common import ids, metric_requests as mr, requests as r, subjects, wire
 from tshrag_common.asking import READS
+from tshrag_common.bus.connection import Bus
+from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.clock import SystemClock
+from tshrag_common.ids import AgentId
 from tshrag_common.judge_requests import JudgedStored
-from tshrag_common.store_requests import QueryAnswer
+from tshrag_common.metrics import MetricInfo, SampleBatch, pack
+from tshrag_common.reports import SamplesMessage
+from tshrag_common.store_requests import Query, QueryAnswer
 from tshrag_common.views import News, RunView
 from tshrag_controller.cli.processes import LabProcesses
 
@@ -44,12 +49,15 @@ class TwoControllers:
         self.agents = LabProcesses(folder / "c0", {"TSHRAG_NATS_URL": ""})
 
     async def begin(self) -> None:
+        await self.begin_alone()
+        self.controllers.start("c1")
+        await self.controllers.stands_by("c1")
+
+    async def begin_alone(self) -> None:
         both = self.controllers
         await both.meet()
         both.start("c0")
         assert await both.leader() == "c0"
-        both.start("c1")
-        await both.stands_by("c1")
         await asyncio.to_thread(self.agents.start_agent, "rack", "", 1)
         await self.agents_online()
 
@@ -124,6 +132,59 @@ async def test_a_run_goes_on_when_its_leader_is_killed(two: TwoControllers) -> N
     assert await two.controllers.leader(but="c1") == "c0"
     await two.has_passed(run)
     await two.has_passed(other)
+
+
+GHOST = AgentId("ghost")
+PAST = 3000
+
+
+async def say_much(bus: Bus) -> None:
+    """Fill the stream of samples with what a host says of itself, a message a sample."""
+    stream, load = JetStream(bus), MetricInfo(key="host.load")
+    at = SystemClock().now() - PAST * 1000
+
+    async def say(first: int) -> None:
+        batch = SampleBatch(series=(pack(load, [at + first * 1000], [1.0]),))
+        message = SamplesMessage(agent=GHOST, spool="g", first_seq=first, batches=(batch,))
+        await stream.publish(subjects.said(GHOST, "met"), wire.SAMPLES.encode(message), {})
+
+    for first in range(1, PAST + 1, 50):
+        async with asyncio.TaskGroup() as group:
+            for number in range(first, first + 50):
+                group.create_task(say(number))
+                await asyncio.sleep(0)  # they are sent in this order
+
+
+async def test_a_standby_that_has_just_begun_judges_what_lives_and_stores_the_past_once(
+    tmp_path: Path, nats_url: str
+) -> None:
+    """Its leader dies while the streams hold much that it has not read."""
+    two = TwoControllers(tmp_path, nats_url)
+    try:
+        await two.begin_alone()
+        await say_much(two.controllers.bus)
+        run = await two.submit()
+        watching = asyncio.get_running_loop().create_task(two.watched(run))
+        await two.until(run, 1)
+        two.controllers.start("c1")
+        await two.controllers.stands_by("c1")
+        two.controllers.kill("c0")
+        assert await two.controllers.leader(but="c0") == "c1"
+        assert await watching == "passed", (await two.controllers.client.run(run)).run
+        await two.has_passed(run)
+
+        async def is_filled() -> bool:
+            reasons = (await two.controllers.health()).reasons
+            return not any(each.startswith("filling:") for each in reasons)
+
+        await until(is_filled, 60)
+        asked = Query(sql="SELECT count(*), sum(value) FROM samples WHERE agent='ghost'")
+        rows = (await two.controllers.client.query(asked)).rows
+        assert rows == ((PAST, float(PAST)),)
+        said = two.controllers.said("c1")
+        assert "what was there before is stored" in said
+    finally:
+        await two.end()
 
 
 async def test_a_leader_that_is_stopped_hands_over(two: TwoControllers) -> None:

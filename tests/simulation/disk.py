@@ -215,9 +215,12 @@ class StoreDisk(Disk):
         return self._store.applied if self._store is not None else 0
 
     def upto(self, agent: str, kind: str, spool: str) -> int:
-        """Return how far a spool is stored, as the disk has it."""
+        """Return how far a spool is stored, without a hole, as the disk has it."""
         db = sqlite3.connect(f"file:{self.folder}/store/hot.db?mode=ro", uri=True)
-        sql = "SELECT upto FROM marks WHERE agent=? AND kind=? AND spool=?"
+        sql = (
+            "SELECT coalesce(a.back, m.upto) FROM marks m "
+            "LEFT JOIN ahead a USING (agent, kind, spool) WHERE agent=? AND kind=? AND spool=?"
+        )
         row = db.execute(sql, (agent, kind, spool)).fetchone()
         db.close()
         return int(row[0]) if row else 0

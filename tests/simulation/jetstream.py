@@ -7,6 +7,7 @@ durable name lives in memory. `tests/simulation/test_broker.py` holds a real ser
 import re
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -179,6 +180,10 @@ class Consumer:
         self._ack_wait_s = int(config.get("ack_wait", 0)) / 1e9
         begin = int(config.get("opt_start_seq", 1))
         self.cursor = begin if config["deliver_policy"] == "by_start_sequence" else 1
+        if config["deliver_policy"] == "by_start_time":
+            at = datetime.fromisoformat(config["opt_start_time"]).timestamp()
+            later = (seq for seq, row in sorted(stream.rows.items()) if row.at >= at)
+            self.cursor = next(later, stream.last_seq + 1)
         self.floor = max(0, self.cursor - 1) if self.cursor > 1 else 0
         self.delivered = 0
         self._pending: dict[int, float] = {}  # stream sequence -> when it is delivered again

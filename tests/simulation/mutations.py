@@ -18,6 +18,7 @@ from tshrag_controller.core.lab import Attempt, Job, Lab, Order, Run
 from tshrag_controller.intake import beats
 from tshrag_controller.outbox import Outbox
 from tshrag_controller.store.hot import HotStore, Stored
+from tshrag_controller.store.marks import Standing
 from tshrag_controller.store.store import Store
 
 Mutation = Literal[
@@ -101,9 +102,11 @@ class _NoFences(_NoTerms):
 class _NoDedup(HotStore):
     """Takes every message for the next one."""
 
-    def store(self, message: SamplesMessage) -> Stored:
-        self.set_mark(message.agent, "samples", message.spool, message.first_seq - 1)
-        return super().store(message)
+    def store(self, message: SamplesMessage, *, ahead: bool = False) -> Stored:
+        place = (message.agent, "samples", message.spool)
+        before = self.marks.standing(*place)
+        self.marks.put(*place, before, Standing(message.first_seq - 1))
+        return super().store(message, ahead=ahead)
 
 
 @contextmanager

@@ -152,6 +152,7 @@ class Attempt:
                 if self._older is not None:
                     await self._older.gone()
                 if not self.adopted:
+                    self.record.samples_from = self._office.journal.state("samples").last
                     accepted = Accepted(at=self._office.clock.now(), fence=self.start.fence)
                     self._office.early.tell(accepted)
                 failpoint("attempt.accepted")

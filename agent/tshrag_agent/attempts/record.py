@@ -19,6 +19,7 @@ class AttemptRecord:
     started_at: int = 0
     exit_code: int | None = None
     signal: int = 0
+    samples_from: int = 0
     samples_upto: int = 0
     output_upto: int = 0
     usage: Usage = field(default_factory=Usage)
@@ -65,4 +66,5 @@ class AttemptRecord:
             setup_us=self.setup_us,
             clock=self.clock,
             owes=self.owes,
+            samples_from=self.samples_from,
         )

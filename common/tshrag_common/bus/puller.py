@@ -10,7 +10,7 @@ import itertools
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -74,7 +74,7 @@ class Puller:
         self._broken = True
         self._pause_s = 0.0
 
-    async def batches(self) -> AsyncIterator[list[StoredMessage]]:
+    async def batches(self) -> AsyncGenerator[list[StoredMessage], None]:
         """Yield what arrives, in order, each message once for this Puller, never an empty list.
 
         Nothing more is asked for while the reader is busy with a batch, so it sets the pace.

@@ -68,8 +68,10 @@ class StoredMarks:
         spool, upto = self._reports.get(beat.agent, ("", 0))
         return Confirmed(
             reports=_upto(beat.reports, spool, upto),
-            samples=_upto(beat.samples, mark.samples_spool, mark.samples),
-            output=_upto(beat.output, mark.output_spool, mark.output),
+            samples=_upto(beat.samples, mark.samples_spool, mark.samples_whole),
+            output=_upto(beat.output, mark.output_spool, mark.output_whole),
+            have_samples=_upto(beat.samples, mark.samples_spool, mark.samples),
+            have_output=_upto(beat.output, mark.output_spool, mark.output),
         )
 
 

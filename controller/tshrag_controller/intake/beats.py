@@ -7,6 +7,7 @@ from its own start, so that nobody is lost before they had the time to speak.
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -39,11 +40,16 @@ COMMAND_FLIGHT_S = 1.0
 
 
 class Confirmed(msgspec.Struct, frozen=True):
-    """How far an agent's spools rest in our stores: it may forget them up to there."""
+    """How far an agent's spools rest in our stores: it may forget them up to there.
+
+    The newest of what we ``have_`` is ahead of it while a new store is filled from behind.
+    """
 
     reports: int = 0
     samples: int = 0
     output: int = 0
+    have_samples: int = 0
+    have_output: int = 0
 
 
 class Stores(Protocol):
@@ -83,6 +89,7 @@ class Beats:
         stored, sent = self._stores.confirmed(beat), self._sent(beat.agent)
         known, epoch, applied = await self._engine.ask(lambda decision: self._look(decision, beat))
         self._witness("answered", beat)
+        again = partial(self._spools.again, beat.agent)
         return HeartbeatAnswer(
             epoch=epoch,
             at=self._clock.now(),
@@ -90,9 +97,9 @@ class Beats:
             reports_upto=stored.reports,
             samples_upto=stored.samples,
             output_upto=stored.output,
-            again_from=self._spools.again(beat.agent, "reports", applied),
-            samples_again=self._spools.again(beat.agent, "samples", stored.samples),
-            output_again=self._spools.again(beat.agent, "output", stored.output),
+            again_from=again("reports", applied),
+            samples_again=again("samples", stored.have_samples, stored.samples),
+            output_again=again("output", stored.have_output, stored.output),
             sent=sent,
         )
 

@@ -43,7 +43,8 @@ def _check_report(report: AnyReport) -> None:
     if isinstance(report, Accepted | Started | Ended):
         _check_number("fence", report.fence, MOST_FENCE)
     if isinstance(report, Ended):
-        for number in (report.started_at, report.samples_upto, report.output_upto):
+        numbers = (report.samples_from, report.samples_upto, report.output_upto)
+        for number in (report.started_at, *numbers):
             _check_number("a number of an end", number)
     elif isinstance(report, DutChanged | ConsoleSigned | ChannelTold):
         _check_of_dut(report)

@@ -66,12 +66,15 @@ class Spools:
         """Note that records from `from_seq` on have not come; the next beat asks for them."""
         self._gaps[agent, kind] = from_seq
 
-    def again(self, agent: AgentId, kind: Kind, have: int) -> int:
-        """Return the number from which a spool is to be sent again; 0: nothing is missing."""
+    def again(self, agent: AgentId, kind: Kind, have: int, whole: int | None = None) -> int:
+        """Return the number from which a spool is to be sent again; 0: nothing is missing.
+
+        `have` is the newest that is stored; before it something may be missing behind `whole`.
+        """
         place = (agent, kind)
         gap = self._gaps.pop(place, 0)
         told = _of(self._told[agent], kind)
-        if told.last <= have:
+        if told.last <= have and gap <= (have if whole is None else whole):
             self._waits.pop(place, None)
             return 0
         now = self._clock.monotonic()

@@ -58,9 +58,12 @@ class ConsoleStore:
     def __init__(self, folder: Path, kept: Kept | None = None) -> None:
         self._folder, self._kept = folder, kept or Kept()
         self._tails: dict[str, _Tail] = {}
+        self._older: dict[str, _Tail] = {}
 
-    def write(self, spool: str, seq: int, chunk: OutputChunk) -> None:
+    def write(self, spool: str, seq: int, chunk: OutputChunk, *, older: bool = False) -> None:
         """Keep a block; the same again changes nothing.
+
+        `older`: newer ones came before it; it goes into segments of its own, before theirs.
 
         Raises:
             Refused: it is no block of a console (``bad_message``).
@@ -68,14 +71,14 @@ class ConsoleStore:
         """
         unpacked(chunk.data)
         number = _number_of(spool)
-        tail = self._tail(chunk.dut)
+        tail = self._older_tail(chunk) if older else self._tail(chunk.dut)
         if tail.seen.get(number, 0) >= seq:
             return
         body = _HEAD.pack(0, len(chunk.data), number, seq, chunk.at)[_CRC_BYTES:] + chunk.data
         entry = zlib.crc32(body).to_bytes(_CRC_BYTES, "big") + body
         path = tail.path
         if path is None or tail.size + len(entry) > SEGMENT_BYTES:
-            path = self._new_segment(chunk.dut, chunk.at, tail)
+            path = self._new_segment(chunk.dut, chunk.at, tail, older)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, entry)
@@ -91,11 +94,23 @@ class ConsoleStore:
             tail = self._tails[dut] = _opened(folder_of(self._folder, dut))
         return tail
 
-    def _new_segment(self, dut: str, at: int, tail: _Tail) -> Path:
+    def _older_tail(self, chunk: OutputChunk) -> _Tail:
+        """Return the end of what is filled in before the segments that were here first."""
+        tail = self._older.get(chunk.dut)
+        if tail is None:
+            tail = self._older[chunk.dut] = _Tail()
+            known = segments(folder_of(self._folder, chunk.dut))
+            for path in [each for each in known if _first_at(each) <= chunk.at][-1:]:
+                tail.seen = _seen_before(path, chunk.at)
+        return tail
+
+    def _new_segment(self, dut: str, at: int, tail: _Tail, older: bool) -> Path:
         folder = folder_of(self._folder, dut)
         folder.mkdir(parents=True, exist_ok=True)
         known = segments(folder)
-        first = max(at, _first_at(known[-1]) + 1) if known else at
+        first = max(at, _first_at(known[-1]) + 1) if known and not older else at
+        while older and (folder / f"{first:020d}{_ENDING}") in known:
+            first += 1
         tail.path, tail.size = folder / f"{first:020d}{_ENDING}", 0
         self._expire(known, at)
         return tail.path
@@ -149,6 +164,15 @@ def _opened(folder: Path) -> _Tail:
     if tail.path is not None and tail.path.stat().st_size > tail.size:
         os.truncate(tail.path, tail.size)
     return tail
+
+
+def _seen_before(path: Path, at: int) -> dict[int, int]:
+    """Return the newest number of each spool in a segment, of blocks that began before `at`."""
+    seen: dict[int, int] = {}
+    for entry in entries(path):
+        if entry.at <= at:
+            seen[entry.spool] = max(entry.seq, seen.get(entry.spool, 0))
+    return seen
 
 
 def _number_of(spool: str) -> int:

@@ -25,6 +25,7 @@ from tshrag_common.metrics import (
 )
 from tshrag_common.reports import SamplesMessage
 from tshrag_controller.store import partitions
+from tshrag_controller.store.marks import Marks, fit
 from tshrag_controller.store.partitions import Chunk, Partition, day_of
 
 REST = "…"
@@ -35,10 +36,12 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a message: how far its spool is now, what was taken, what was not and why.
 
     ``gap_from`` > 0: messages from that number on have not come; nothing was taken. ``batches``
-    holds what was new, without the series that were refused.
+    holds what was new, without the series that were refused. ``whole`` < ``upto``: something
+    older is still to come.
     """
 
     upto: int
+    whole: int
     samples: int = 0
     refused: tuple[str, ...] = ()
     gap_from: int = 0
@@ -69,6 +72,7 @@ class HotStore:
         limits: HotLimits | None = None,
     ) -> None:
         self._connection, self._now = connection, now or SystemClock().now
+        self.marks = Marks(connection)
         self._limits = limits or HotLimits()
         self._partition: Partition | None = None
         self._counts: dict[int, int] = {}  # run -> its series
@@ -82,44 +86,33 @@ class HotStore:
         self._counts.clear()
         self._partition = None
 
-    def mark(self, agent: str, kind: str) -> tuple[str, int]:
-        """Return spool and high-water mark of an agent's samples or output."""
-        found = self._connection.execute(_MARK, (agent, kind)).fetchone()
-        return (str(found[0]), int(found[1])) if found else ("", 0)
-
-    def upto(self, agent: str, kind: str, spool: str) -> int:
-        """Return how far `spool` of an agent is stored; spools that it had before count too."""
-        newest, upto = self.mark(agent, kind)
-        if newest in (spool, ""):
-            return upto
-        self._connection.execute(_KEEP_MARK, (agent, kind, newest, upto))
-        row = self._connection.execute(_OLD_MARK, (agent, kind, spool)).fetchone()
-        return int(row[0]) if row else 0
-
-    def set_mark(self, agent: str, kind: str, spool: str, upto: int) -> None:
-        self._connection.execute(_SET_MARK, (agent, kind, spool, upto))
-
-    def store(self, message: SamplesMessage) -> Stored:
-        """Take the batches of a message that are new."""
-        upto = self.upto(message.agent, "samples", message.spool)
-        if message.first_seq > upto + 1:
-            return Stored(upto=upto, gap_from=upto + 1)
+    def store(self, message: SamplesMessage, *, ahead: bool = False) -> Stored:
+        """Take the batches of a message that are new; `ahead`: see `marks.fit`."""
+        place = (message.agent, "samples", message.spool)
+        before = self.marks.standing(*place)
+        now, new, gap_from = fit(before, message.first_seq, len(message.batches), ahead=ahead)
+        if gap_from:
+            return Stored(upto=before.upto, whole=before.whole, gap_from=gap_from)
         self._open_partition()
         taken, refused, batches = 0, list[str](), list[SampleBatch]()
-        for seq, batch in enumerate(message.batches, message.first_seq):
-            if seq <= upto:
-                continue
+        for seq in new:
             try:
+                batch = message.batches[seq - message.first_seq]
                 stored = self._store_batch(message.agent, batch, refused)
                 taken += stored.count
                 batches.append(stored)
             except LabError as error:
                 refused.append(error.line)
-            upto = seq
-        self.set_mark(message.agent, "samples", message.spool, upto)
+        self.marks.put(*place, before, now)
         if taken:
             self._count(taken)
-        return Stored(upto=upto, samples=taken, refused=tuple(refused), batches=tuple(batches))
+        return Stored(
+            upto=now.upto,
+            whole=now.whole,
+            samples=taken,
+            refused=tuple(refused),
+            batches=tuple(batches),
+        )
 
     def _open_partition(self) -> Partition:
         """Return the partition that takes samples now; begin another one where it is time."""
@@ -240,10 +233,6 @@ def _refuse_conflict(known: _Known, series: Series) -> None:
         raise Refused(series.key, trouble, code="metric_conflict")
 
 
-_MARK = "SELECT spool, upto FROM hot.marks WHERE agent=? AND kind=?"
-_SET_MARK = "INSERT OR REPLACE INTO hot.marks VALUES (?,?,?,?)"
-_KEEP_MARK = "INSERT OR REPLACE INTO hot.old_marks VALUES (?,?,?,?)"
-_OLD_MARK = "SELECT upto FROM hot.old_marks WHERE agent=? AND kind=? AND spool=?"
 _COUNT = (
     "INSERT INTO hot.totals VALUES (?,?) "
     "ON CONFLICT (name) DO UPDATE SET value=value+excluded.value"

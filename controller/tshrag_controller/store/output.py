@@ -7,6 +7,7 @@ never comes: it is a hole in the file, and a reader is told its length in its pl
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,10 +17,13 @@ from tshrag_common.errors import LabError, Refused
 from tshrag_common.reports import OutputBatch, OutputChunk
 from tshrag_controller.store.consoles import ConsoleStore
 from tshrag_controller.store.hot import HotStore, Stored
+from tshrag_controller.store.marks import fit
 
 MOST_BYTES = 80 << 20
 """Of one stream, on our disk: agents cut at 64 MiB, so that more is a lie."""
 MOST_OFFSET = 1 << 42
+MOST_OPEN = 64
+"""Files of streams that are written before they are synced."""
 SMALLEST_CUT = 4096
 """A shorter hole is a chunk that has not come yet, or a matter of the file system's blocks."""
 
@@ -42,42 +46,71 @@ class OutputStore:
 
     def __init__(self, folder: Path, hot: HotStore, consoles: ConsoleStore) -> None:
         self._folder, self._hot, self._consoles = folder, hot, consoles
+        self._open: dict[Path, int] = {}
 
-    def store(self, batch: OutputBatch) -> Stored:
-        """Take the chunks of a message that are new; called in the writer's thread."""
-        upto = self._hot.upto(batch.agent, "output", batch.spool)
-        if batch.first_seq > upto + 1:
-            return Stored(upto=upto, gap_from=upto + 1)
+    def store_all(self, batches: Sequence[OutputBatch], *, ahead: bool = False) -> list[Stored]:
+        """Take the chunks that are new; called in the writer's thread.
+
+        They are on the disk when this returns: what is confirmed leaves the journal of its agent.
+        A file is synced once, however many chunks it has got.
+        """
+        try:
+            stored = [self._store(batch, ahead) for batch in batches]
+            self._sync()
+            return stored
+        finally:
+            self._close()
+
+    def _store(self, batch: OutputBatch, ahead: bool) -> Stored:
+        place = (batch.agent, "output", batch.spool)
+        before = self._hot.marks.standing(*place)
+        now, new, gap_from = fit(before, batch.first_seq, len(batch.chunks), ahead=ahead)
+        if gap_from:
+            return Stored(upto=before.upto, whole=before.whole, gap_from=gap_from)
         refused: list[str] = []
-        for seq, chunk in enumerate(batch.chunks, batch.first_seq):
-            if seq > upto:
-                try:
-                    if chunk.dut:
-                        self._consoles.write(batch.spool, seq, chunk)
-                    else:
-                        self._write(batch.agent, chunk)
-                except LabError as error:
-                    refused.append(error.line)
-                upto = seq
-        self._hot.set_mark(batch.agent, "output", batch.spool, upto)
-        return Stored(upto=upto, refused=tuple(refused))
+        for seq in new:
+            chunk = batch.chunks[seq - batch.first_seq]
+            try:
+                if chunk.dut:
+                    self._consoles.write(batch.spool, seq, chunk, older=seq < before.base)
+                else:
+                    self._write(batch.agent, chunk)
+            except LabError as error:
+                refused.append(error.line)
+        self._hot.marks.put(*place, before, now)
+        return Stored(upto=now.upto, whole=now.whole, refused=tuple(refused))
 
     def _write(self, agent: str, chunk: OutputChunk) -> None:
         self._hot.run_of(agent, chunk.job, chunk.attempt)
         if not 0 <= chunk.offset <= MOST_OFFSET:
             raise Refused(chunk.job, f"{chunk.stream} at {chunk.offset}", code="output_offset")
         path = path_of(self._folder, chunk.job, chunk.attempt, chunk.stream)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            held = os.fstat(descriptor).st_blocks * 512
-            if held + len(chunk.data) > MOST_BYTES and not _is_there(descriptor, chunk):
-                what = f"{chunk.stream} has {held} bytes"
-                raise Refused(chunk.job, what, code="output_limit")
-            os.pwrite(descriptor, chunk.data, chunk.offset)
-            os.fdatasync(descriptor)  # what is confirmed leaves the journal of its agent
-        finally:
+        descriptor = self._opened(path)
+        held = os.fstat(descriptor).st_blocks * 512
+        if held + len(chunk.data) > MOST_BYTES and not _is_there(descriptor, chunk):
+            what = f"{chunk.stream} has {held} bytes"
+            raise Refused(chunk.job, what, code="output_limit")
+        os.pwrite(descriptor, chunk.data, chunk.offset)
+
+    def _opened(self, path: Path) -> int:
+        """Return the open file; who opens too many syncs those that it had."""
+        descriptor = self._open.get(path)
+        if descriptor is None:
+            if len(self._open) >= MOST_OPEN:
+                self._sync()
+                self._close()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = self._open[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        return descriptor
+
+    def _sync(self) -> None:
+        for descriptor in self._open.values():
+            os.fdatasync(descriptor)
+
+    def _close(self) -> None:
+        for descriptor in self._open.values():
             os.close(descriptor)
+        self._open.clear()
 
 
 def path_of(folder: Path, job: str, attempt: int, stream: str) -> Path:

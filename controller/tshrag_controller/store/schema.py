@@ -204,6 +204,19 @@ def h0004_partitions(db: Database) -> None:
     db.conn.execute("DROP TABLE chunks")
 
 
+@hot_migrations()
+def h0005_ahead(db: Database) -> None:
+    _execute(
+        db,
+        """
+        CREATE TABLE ahead (
+            agent TEXT NOT NULL, kind TEXT NOT NULL, spool TEXT NOT NULL,
+            base INTEGER NOT NULL, back INTEGER NOT NULL, PRIMARY KEY (agent, kind, spool)
+        ) WITHOUT ROWID;
+        """,
+    )
+
+
 def _carry_over(hot: sqlite3.Connection) -> None:
     """Make one closed partition of the chunks that an earlier build has left."""
     hot.execute("INSERT INTO partitions SELECT 1, '', sum(count), 'closed' FROM chunks")

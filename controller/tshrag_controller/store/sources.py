@@ -20,6 +20,7 @@ from tshrag_controller.core.criteria import Expected
 from tshrag_controller.core.source import Source
 from tshrag_controller.store.columns import Column, columns
 from tshrag_controller.store.hot import REST
+from tshrag_controller.store.marks import standing_of
 
 STALE = "metric_stale:"
 """How the reason of a notice begins that tells of a source that fell silent."""
@@ -68,6 +69,18 @@ def judged(db: sqlite3.Connection, run: str, criteria: Iterable[CompiledCriterio
         sources += _silent(run, key, attempts, refused, told)
     expected = tuple(_expected_in(run, each, attempts) for each in criteria)
     return Judged(tuple(sources), expected)
+
+
+def is_whole(db: sqlite3.Connection, run: str) -> bool:
+    """Tell whether all samples of the newest attempts of a run are stored."""
+    number = int(db.execute("SELECT no FROM runs WHERE id=?", (run,)).fetchone()[0])
+    for _, _, agent, _, _, _, blob, _ in db.execute(_NEWEST, (number,)).fetchall():
+        ended = _ENDED.decode(blob) if blob else None
+        if ended is not None and ended.samples_upto:
+            standing = standing_of(db, agent, "samples")
+            if not standing.holds(ended.samples_from, ended.samples_upto):
+                return False
+    return True
 
 
 def _newest(db: sqlite3.Connection, number: int) -> dict[int, _Attempt]:

@@ -9,7 +9,7 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from tshrag_common.clock import SystemClock
 from tshrag_common.console_requests import ConsoleAnswer, GetConsole
@@ -20,6 +20,7 @@ from tshrag_controller.log.frames import Frame
 from tshrag_controller.store.console_reading import page
 from tshrag_controller.store.consoles import ConsoleStore, Kept, folder_of
 from tshrag_controller.store.hot import HotLimits, HotStore, Stored
+from tshrag_controller.store.marks import TwoParts, two_parts
 from tshrag_controller.store.output import OutputStore, Piece, read
 from tshrag_controller.store.projection import Projection
 from tshrag_controller.store.schema import (
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 FETCHES = 4
 """Of one read: others may let go what it has just fetched."""
+Part = Literal["all", "newest", "rest"]
+"""Of a stream, in order; or, where a store is new, its end first and then what was before."""
 Tap = Callable[[str, tuple[SampleBatch, ...]], None]
 """(agent, batches) of what has just been stored"""
 
@@ -101,11 +104,16 @@ class Store:
         async with asyncio.timeout(within_s), self._moved:
             await self._moved.wait_for(lambda: self.applied >= sequence)
 
-    async def take_samples(self, messages: Sequence[SamplesMessage]) -> list[Stored]:
+    async def take_samples(
+        self, messages: Sequence[SamplesMessage], part: Part = "all"
+    ) -> list[Stored]:
         """Write messages of one agent or several; what came of each, in order."""
-        stored = await self._writer.call(lambda _: [self._hot.store(each) for each in messages])
+        ahead = part == "newest"
+        stored = await self._writer.call(
+            lambda _: [self._hot.store(each, ahead=ahead) for each in messages]
+        )
         for message, outcome in zip(messages, stored, strict=True):
-            for tap in self._taps if outcome.batches else ():
+            for tap in self._taps if outcome.batches and part != "rest" else ():
                 tap(message.agent, outcome.batches)
         return stored
 
@@ -113,16 +121,18 @@ class Store:
         """Let `hear` be told of every batch that is new, once it is committed.
 
         It is called on the event loop with the agent and its batches, each once and in order, and
-        must not block. What was stored before a start is not told again: read `columns` first.
+        must not block. What was stored before a start is not told again: read `columns` first. Nor
+        is what a new store is filled with from behind.
         """
         self._taps.append(hear)
 
-    async def take_output(self, batches: Sequence[OutputBatch]) -> list[Stored]:
-        return await self._writer.call(lambda _: [self._output.store(each) for each in batches])
+    async def take_output(self, batches: Sequence[OutputBatch], part: Part = "all") -> list[Stored]:
+        ahead = part == "newest"
+        return await self._writer.call(lambda _: self._output.store_all(batches, ahead=ahead))
 
-    async def set_mark(self, agent: str, kind: str, spool: str, upto: int) -> None:
-        """Take a spool for stored up to a number, though we do not have it."""
-        await self._writer.call(lambda _: self._hot.set_mark(agent, kind, spool, upto))
+    async def skip(self, agent: str, kind: str, spool: str, gap_from: int, upto: int) -> None:
+        """Take what is missing of a spool for stored, up to a number: it will never come."""
+        await self._writer.call(lambda _: self._hot.marks.skip(agent, kind, spool, gap_from, upto))
 
     async def set_aside(self, at: int, subject: str, reason: str, data: bytes) -> None:
         """Keep a message that could not be read, the newest 1,000 of them."""
@@ -145,6 +155,10 @@ class Store:
             "UNION ALL SELECT agent, kind, spool, upto FROM hot.marks"
         )
         return await self._writer.call(lambda db: db.execute(sql).fetchall())
+
+    async def two_parts(self) -> list[TwoParts]:
+        """Return the spools whose newer part is stored before all of the older one."""
+        return await self._writer.call(two_parts)
 
     async def change(self, write: Callable[[sqlite3.Connection], T]) -> T:
         """Run a write in the writer's thread; return when it is committed."""

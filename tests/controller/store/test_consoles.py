@@ -37,6 +37,20 @@ def test_a_block_that_comes_again_counts_once_over_a_restart_too(tmp_path: Path)
     assert text_of(tmp_path) == b"one two"
 
 
+def test_older_blocks_that_come_later_stand_before_the_newer_ones(tmp_path: Path) -> None:
+    store = ConsoleStore(tmp_path)
+    for number in (4, 5):
+        store.write(SPOOL, number, chunk(number * 100, b"%d" % number))
+    for number in (1, 2):
+        store.write(SPOOL, number, chunk(number * 100, b"%d" % number), older=True)
+    again = ConsoleStore(tmp_path)
+    again.write(SPOOL, 2, chunk(200, b"2"), older=True)
+    again.write(SPOOL, 6, chunk(600, b"6"))
+    again.write(SPOOL, 3, chunk(300, b"3"), older=True)
+    assert text_of(tmp_path) == b"123456"
+    assert text_of(tmp_path, since=200, until=600) == b"2345"
+
+
 @pytest.mark.parametrize("cut", range(1, 50, 7))
 def test_a_torn_tail_is_cut_and_written_again(tmp_path: Path, cut: int) -> None:
     store = ConsoleStore(tmp_path)

@@ -54,6 +54,25 @@ async def test_a_gap_takes_nothing_and_says_from_where(store: Store) -> None:
     assert await values(store, run) == [1]
 
 
+async def test_a_new_store_takes_the_newest_first_and_then_what_was_before(store: Store) -> None:
+    run = await StoredLab(store).started_run()
+    parts = [samples(a_batch(run, a_series([n], at=T0 + n)), first=n) for n in range(1, 7)]
+    await store.take_samples(parts[3:5], "newest")
+    assert await values(store, run) == [4, 5]
+    assert await store.two_parts() == [("a1", "samples", "m1", 4, 0)]
+    await store.take_samples(parts[:2], "rest")
+    again = await Store.open(store.folder)
+    (outcome,) = await again.take_samples([parts[5]], "newest")
+    assert (outcome.upto, outcome.whole) == (6, 2)
+    outcomes = await again.take_samples(parts[:5], "rest")
+    assert [(each.samples, each.whole) for each in outcomes] == [
+        (0, 2), (0, 2), (1, 6), (0, 6), (0, 6),
+    ]  # fmt: skip
+    assert await values(again, run) == [1, 2, 3, 4, 5, 6]
+    assert await again.two_parts() == []
+    await again.close()
+
+
 async def test_a_new_spool_counts_from_one_again(store: Store) -> None:
     run = await StoredLab(store).started_run()
     await store.take_samples([samples(a_batch(run, a_series([1])))])
