@@ -18,7 +18,7 @@ from tshrag_common.bus.puller import Puller
 from tshrag_common.clock import SystemClock
 from tshrag_common.errors import NotFound
 from tshrag_common.ids import AgentId, RunId
-from tshrag_common.requests import GetSeries
+from tshrag_common.metric_requests import GetSeries
 from tshrag_common.streams import MET, all_streams, met_ingest
 from tshrag_controller.engine import Decide, Engine
 from tshrag_controller.filling import Filling, Way
