@@ -9,7 +9,6 @@ when all that its attempts say is stored, whatever the clocks are.
 import asyncio
 import contextlib
 import logging
-import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
@@ -23,6 +22,7 @@ from tshrag_common.streams import ConsumerConfig
 from tshrag_common.times import printed_instant
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.ingest import Incoming, Ingest
+from tshrag_controller.store import marks
 from tshrag_controller.store.sources import is_whole
 from tshrag_controller.store.store import Part, Store
 
@@ -33,7 +33,6 @@ NEWEST_S = 600.0
 MARGIN_S = 1.0
 RETRY_S = 0.2
 GAPS_S = 10.0
-_FACT = "filling."
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -72,11 +71,11 @@ class Filling:
 
     async def begin(self, begin_at: int) -> None:
         """Take up a filling that was cut short, or begin one where the store is new."""
-        self._upto = await self._store.change(_recalled)
+        self._upto = await self._store.change(marks.to_fill)
         if not self._upto and not self._ingest.marks:
             for name, way in self._ways.items():
                 self._upto[name] = await self._consume_from(way, begin_at)
-            await self._store.change(partial(_keep, dict(self._upto)))
+            await self._store.change(partial(marks.keep_to_fill, dict(self._upto)))
         self._ingest.filling.update(self._upto)
 
     async def _consume_from(self, way: Way, begin_at: int) -> int:
@@ -106,7 +105,7 @@ class Filling:
         await self._caught_up()
         for name, upto in self._upto.items():
             await self._fill(name, upto)
-            await self._store.change(partial(_forget, name))
+            await self._store.change(partial(marks.note_filled, name))
             async with self._fewer:
                 self._ingest.filling.discard(name)
                 self._fewer.notify_all()
@@ -170,17 +169,3 @@ class Filling:
                 return await self._through()
             except (Unavailable, TimeoutError):
                 await asyncio.sleep(RETRY_S)
-
-
-def _recalled(db: sqlite3.Connection) -> dict[str, int]:
-    rows = db.execute("SELECT key, value FROM hot.facts WHERE key GLOB ?", (f"{_FACT}*",))
-    return {str(key).removeprefix(_FACT): int(value) for key, value in rows}
-
-
-def _keep(upto: Mapping[str, int], db: sqlite3.Connection) -> None:
-    rows = [(f"{_FACT}{name}", sequence) for name, sequence in upto.items()]
-    db.executemany("INSERT OR REPLACE INTO hot.facts VALUES (?,?)", rows)
-
-
-def _forget(name: str, db: sqlite3.Connection) -> None:
-    db.execute("DELETE FROM hot.facts WHERE key=?", (f"{_FACT}{name}",))

@@ -7,7 +7,7 @@ taken once; where they meet the spool has one part again.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -122,6 +122,22 @@ def two_parts(db: sqlite3.Connection) -> list[TwoParts]:
     return db.execute("SELECT agent, kind, spool, base, back FROM hot.ahead").fetchall()
 
 
+def to_fill(db: sqlite3.Connection) -> dict[str, int]:
+    """Return the parts of streams whose past is to be stored, and the sequence it ends with."""
+    rows = db.execute("SELECT key, value FROM hot.facts WHERE key GLOB ?", (f"{_FACT}*",))
+    return {str(key).removeprefix(_FACT): int(value) for key, value in rows}
+
+
+def keep_to_fill(upto: Mapping[str, int], db: sqlite3.Connection) -> None:
+    rows = [(f"{_FACT}{name}", sequence) for name, sequence in upto.items()]
+    db.executemany("INSERT OR REPLACE INTO hot.facts VALUES (?,?)", rows)
+
+
+def note_filled(name: str, db: sqlite3.Connection) -> None:
+    db.execute("DELETE FROM hot.facts WHERE key=?", (f"{_FACT}{name}",))
+
+
+_FACT = "filling."
 _MARK = "SELECT spool, upto FROM hot.marks WHERE agent=? AND kind=?"
 _SET_MARK = "INSERT OR REPLACE INTO hot.marks VALUES (?,?,?,?)"
 _KEEP_MARK = "INSERT OR REPLACE INTO hot.old_marks VALUES (?,?,?,?)"
