@@ -137,6 +137,10 @@ def note_filled(name: str, db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM hot.facts WHERE key=?", (f"{_FACT}{name}",))
 
 
+AHEAD = """CREATE TABLE ahead (
+    agent TEXT NOT NULL, kind TEXT NOT NULL, spool TEXT NOT NULL,
+    base INTEGER NOT NULL, back INTEGER NOT NULL, PRIMARY KEY (agent, kind, spool)
+) WITHOUT ROWID"""
 _FACT = "filling."
 _MARK = "SELECT spool, upto FROM hot.marks WHERE agent=? AND kind=?"
 _SET_MARK = "INSERT OR REPLACE INTO hot.marks VALUES (?,?,?,?)"

@@ -13,11 +13,12 @@ from sqlite_utils.migrations import Migrations
 
 from tshrag_common.errors import Refused
 from tshrag_controller.store import channel_rows, intent_rows, sign_rows
+from tshrag_controller.store.marks import AHEAD
 
 PROJECTION, HOT = "projection.db", "hot.db"
 MOST_CHECKED_BYTES = 512 << 20
 """Larger files are not read as a whole at a start; their damage shows when it is met."""
-VERSION = 7
+VERSION = 8
 """Of the schema; a file made by a newer build is refused."""
 
 migrations = Migrations("projection")
@@ -206,15 +207,7 @@ def h0004_partitions(db: Database) -> None:
 
 @hot_migrations()
 def h0005_ahead(db: Database) -> None:
-    _execute(
-        db,
-        """
-        CREATE TABLE ahead (
-            agent TEXT NOT NULL, kind TEXT NOT NULL, spool TEXT NOT NULL,
-            base INTEGER NOT NULL, back INTEGER NOT NULL, PRIMARY KEY (agent, kind, spool)
-        ) WITHOUT ROWID;
-        """,
-    )
+    db.conn.execute(AHEAD)
 
 
 def _carry_over(hot: sqlite3.Connection) -> None:
