@@ -338,3 +338,76 @@ async def test_a_job_that_may_gives_way_to_an_urgent_one_and_comes_to_its_end(
         assert [each.outcome for each in job.attempts] == ["preempted", "passed"]
         assert job.attempts[0].error is not None
         assert "gives way to job-" in job.attempts[0].error.message
+
+
+def pair_of(first: str, second: str, **more: Any) -> dict[str, Any]:
+    """Return a gang over a board of each of the two hosts."""
+    lines = {f"w1-{MARK}": first, f"e1-{MARK}": second}
+    return {
+        "name": "pair",
+        "schedule": {
+            "gang": {
+                role: {"command": ["sh", "-c", text], "target": role}
+                for role, text in zip(("x", "y"), lines.values(), strict=True)
+            }
+        },
+        "targets": {
+            role: {"duts": [dut], "hold": "job"}
+            for role, dut in zip(("x", "y"), lines, strict=True)
+        },
+        **more,
+    }
+
+
+async def test_a_gang_gives_way_to_a_gang_as_a_whole_and_starts_again_as_a_whole(
+    lab: LabProcesses, tmp_path: Path
+) -> None:
+    done = tmp_path / "urgent-is-done"
+    wait = f"test -e {done} || sleep 600"
+    low = pair_of(wait, wait, limits={"preemptible": True})
+    async with client_of(lab) as client:
+        first = await submit(client, low, priority=0)
+        await when(client, first, lambda view: view.counts.get("running") == 2)
+        urgent = await submit(client, pair_of("true", f"touch {done}"), priority=100)
+        assert (await final(client, urgent)).state == "passed"
+        assert (await final(client, first)).state == "passed"
+        for job in await jobs_of(client, first):
+            assert [each.outcome for each in job.attempts] == ["preempted", "passed"]
+        for job in await jobs_of(client, urgent):
+            assert [each.outcome for each in job.attempts] == ["passed"], "it ended nothing in vain"
+
+
+async def test_an_urgent_gang_ends_two_single_jobs_on_two_hosts_and_nobody_else(
+    lab: LabProcesses, tmp_path: Path
+) -> None:
+    done = tmp_path / "urgent-is-done"
+    async with client_of(lab) as client:
+        low = []
+        for dut in (f"w1-{MARK}", f"e1-{MARK}", f"w2-{MARK}"):
+            one = document(f"test -e {done} || sleep 600", duts=[dut])
+            low.append(await submit(client, {**one, "limits": {"preemptible": True}}, priority=0))
+        for run in low:
+            await when(client, run, lambda view: bool(view.counts.get("running")))
+        urgent = await submit(client, pair_of(f"touch {done}", f"touch {done}"), priority=100)
+        assert (await final(client, urgent)).state == "passed"
+        outcomes = []
+        await client.cancel(low[2])
+        for run in low:
+            await final(client, run)
+            (job,) = await jobs_of(client, run)
+            outcomes.append([each.outcome for each in job.attempts])
+        assert outcomes == [["preempted", "passed"], ["preempted", "passed"], ["cancelled"]]
+
+
+async def test_a_gang_that_fails_is_tried_again_as_a_whole_where_its_profile_says_so(
+    lab: LabProcesses,
+) -> None:
+    second = '[ "$TSHRAG_ATTEMPT" = 2 ]'
+    retries = {"on": ["failed"], "attempts": 2}
+    async with client_of(lab) as client:
+        again = pair_of(second, "true", retries=retries)
+        run = await submit(client, again)
+        assert (await final(client, run)).state == "passed"
+        first, other = await jobs_of(client, run)
+        assert [each.outcome for each in first.attempts] == ["failed", "passed"]
+        assert len(other.attempts) == 2, "it goes along, also where it had passed"

@@ -1,12 +1,11 @@
 """PURE: jobs that start together: places for all of them at once, or none is taken.
 
-A gang holds nothing while it waits, so two gangs never wait for each other. So that it does not
-wait for ever, DUTs that fall idle are set aside for it when it has waited for a while: who stands
-behind it in the line does not get them.
+A gang holds nothing while it waits, so two gangs never wait for each other; that it does not wait
+for ever is seen to by `aside`.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tshrag_common import ids
@@ -14,13 +13,11 @@ from tshrag_common.ids import AgentId, DutId, RunId
 from tshrag_common.jobs import Need
 from tshrag_common.states import JOB, JobState
 from tshrag_controller.core.ganging import ROLE
-from tshrag_controller.core.lab import Agent, Job, Lab, Order, Run, is_kept
+from tshrag_controller.core.lab import Agent, Job, Lab, Run, is_kept
+from tshrag_controller.core.making_way import slots_for_others
 from tshrag_controller.core.needs import blocked, misfits
-from tshrag_controller.core.order import order_of
+from tshrag_controller.core.order import order_of_run
 from tshrag_controller.core.ways import way_for
-
-PATIENCE_US = 60_000_000
-"""How long a gang waits before DUTs are set aside for it."""
 
 
 def gang_of(run: Run, job: Job) -> int:
@@ -92,9 +89,9 @@ def dut_for(lab: Lab, run: Run, job: Job) -> tuple[bool, list[DutId]]:
     return True, [bound[1]] if free else []
 
 
-def seats_on_hosts(lab: Lab, run: Run, jobs: list[Job]) -> list[Seat] | None:
+def seats_on_hosts(lab: Lab, run: Run, jobs: Sequence[Job]) -> list[Seat] | None:
     """Return a host for each of `jobs`, the largest first; None where they do not fit together."""
-    taken: Counter[AgentId] = Counter()
+    taken = Counter(slots_for_others(lab, order_of_run(lab, run)))
     seats: list[Seat] = []
     for job in sorted(jobs, key=lambda job: (-run.spec(job).need.slots, job.serial)):
         need = run.spec(job).need
@@ -109,7 +106,7 @@ def seats_on_hosts(lab: Lab, run: Run, jobs: list[Job]) -> list[Seat] | None:
 
 def hosts_for(lab: Lab, run: Run, job: Job) -> list[AgentId]:
     """Return all hosts that a job could have now, were it alone; the best first."""
-    need, taken = run.spec(job).need, Counter[AgentId]()
+    need, taken = run.spec(job).need, slots_for_others(lab, order_of_run(lab, run))
     fitting = [agent for agent in lab.agents.values() if _fits(agent, need, run, taken)]
     return [each.facts.agent for each in sorted(fitting, key=lambda one: _rank(one, job, taken))]
 
@@ -138,36 +135,9 @@ def hold_together(lab: Lab, run: Run, seats: list[Seat]) -> bool:
     )
 
 
-def consumed_by(run: Run, jobs: list[Job]) -> Need:
+def consumed_by(run: Run, jobs: Sequence[Job]) -> Need:
     """Return what the jobs take together of what the lab shares, as a need."""
     asked: Counter[str] = Counter()
     for job in jobs:
         asked.update(run.spec(job).need.consumes)
     return Need(consumes=dict(asked))
-
-
-def set_aside(lab: Lab, now: int) -> dict[DutId, Order]:
-    """Return the idle DUTs that gangs have waited for long enough, and the place of each gang."""
-    if not lab.indexes.gangs:
-        return {}
-    aside: dict[DutId, Order] = {}
-    waiting: list[tuple[Order, Run, list[Job]]] = []
-    for (name, gang), there in lab.indexes.gangs.items():
-        run = lab.runs.get(name)
-        jobs = ready_of(lab, name, gang, now) if run is not None and there else []
-        since = max([run.created_at if run else 0, *(job.not_before for job in jobs)])
-        if run is not None and jobs and now - since >= PATIENCE_US:
-            waiting.append((order_of(lab, run, jobs[0]), run, jobs))
-    for order, run, jobs in sorted(waiting, key=lambda each: each[0]):
-        for job in jobs:
-            need = run.spec(job).need
-            if need.wants_dut and not dut_for(lab, run, job)[0]:
-                _set_aside_one(lab, run, need, order, aside)
-    return aside
-
-
-def _set_aside_one(lab: Lab, run: Run, need: Need, order: Order, aside: dict[DutId, Order]) -> None:
-    for name, row in sorted(lab.duts.items()):
-        if name not in aside and not row.kept_by and way_for(lab, need, row, run.id) is not None:
-            aside[name] = order
-            return

@@ -9,6 +9,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from heapq import heappush
 
+import msgspec
+
 from tshrag_common.criteria import CompiledCriterion, Evidence
 from tshrag_common.errors import ErrorReport
 from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
@@ -30,6 +32,14 @@ PREEMPTED = "preempted"
 """How an attempt ends that gives way, and why the job of one that has to is stopped."""
 NO_FENCE = Fence(0)
 NO_EPOCH = Epoch(0)
+
+
+class Way(msgspec.Struct, frozen=True):
+    """For whom an attempt ends that gives way, where it is not for the place of it alone."""
+
+    by: str
+    duts: tuple[DutId, ...] = ()
+    slots: tuple[tuple[AgentId, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -55,6 +65,7 @@ class Job:
     stop: str = ""  # pass, fail or skip: how it ends as soon as its attempt has; or `PREEMPTED`
     is_open: bool = False  # what it waited for on samples (``when``) has come about
     preempted: int = 0  # how often an attempt of it was ended for somebody else
+    way: Way | None = None  # where its newest attempt makes way for several at once
 
 
 @dataclass(slots=True)
@@ -287,6 +298,7 @@ class Indexes:
     gang_jobs: dict[tuple[RunId, int], list[int]] = field(default_factory=dict)  # serials
     gangs: dict[tuple[RunId, int], set[JobId]] = field(default_factory=dict)  # members that wait
     preemptible: set[Fence] = field(default_factory=set)  # attempts, some of which have ended
+    making_way: set[Fence] = field(default_factory=set)  # for several at once; some have ended
     gated: dict[RunId, int] = field(default_factory=dict)  # jobs of it that wait for samples
     looks: set[int] = field(default_factory=set)  # instants at which a timer makes a pass
     group_open: dict[str, int] = field(default_factory=dict)  # setup -> jobs that have not ended

@@ -147,6 +147,9 @@ _CAUSES = {
 RETRIABLE = ("error", "refused", "failed", "timeout")
 """Outcomes that an agent tells, after which there may be another attempt."""
 
+STOPPED = ("cancelled", PREEMPTED)
+"""Outcomes of attempts that went as well as they were let."""
+
 STOPS = {"pass": JobCause.PASS, "fail": JobCause.FAIL, "skip": JobCause.SKIP}
 
 
@@ -176,29 +179,40 @@ def conclude_gang(decision: Decision, mates: list[Job]) -> None:
     ended = [job for job in open_ if job.state is not JobState.WAITING]
     if not spoilt or len(open_) < len(mates) or not _try_gang_again(decision, ended, tries):
         for job in ended:
-            _end_member(decision, job, tries[job.id], spoilt)
+            _end_member(decision, job, tries, spoilt)
 
 
 def _try_gang_again(decision: Decision, ended: list[Job], tries: dict[JobId, Attempt]) -> bool:
-    """Queue all of a gang again, where only the lab was at fault."""
-    faults = ("error", "refused", "lost")
-    if any(tries[job.id].outcome not in ("passed", "cancelled", *faults) for job in ended):
-        return False
-    bad = [job for job in ended if tries[job.id].outcome in faults]
+    """Queue all of a gang again: where it has given way, or each that went wrong may go again."""
+    if any(job.stop in STOPS and job.stop != "pass" for job in ended):
+        return False  # its verdict is known
+    bad = [job for job in ended if tries[job.id].outcome not in ("passed", *STOPPED)]
+    gave_way = any(tries[job.id].outcome == PREEMPTED for job in ended)
     pauses = [_pause_s(decision.lab, job, tries[job.id]) for job in bad]
-    if not bad or any(pause is None for pause in pauses):
+    if (not bad and not gave_way) or any(pause is None for pause in pauses):
         return False
-    until = decision.now + round(max(pause for pause in pauses if pause is not None) * 1e6)
+    longest_s = max((pause for pause in pauses if pause is not None), default=0.0)
+    until = decision.now + round(longest_s * 1e6)
     for job in ended:
         decision.happen(JobMoved(job=job.id, cause=JobCause.REQUEUE, until=until, error=job.error))
     for job in ended:  # a gang that waits holds nothing
-        try_elsewhere(decision, job, shun=job in bad)
+        try_elsewhere(decision, job, shun=job in bad and _is_elsewhere(decision, job, tries))
     return True
 
 
-def _end_member(decision: Decision, job: Job, attempt: Attempt, spoilt: list[Job]) -> None:
-    if attempt.outcome == "cancelled" and not job.stop:
-        first = next((each for each in spoilt if each is not job), job)
+def _is_elsewhere(decision: Decision, job: Job, tries: dict[JobId, Attempt]) -> bool:
+    spec, outcome = decision.lab.runs[job.run].spec(job), tries[job.id].outcome
+    return outcome in (*retry.LAB_FAULTS, "refused") or spec.retry_elsewhere
+
+
+def _end_member(
+    decision: Decision, job: Job, tries: dict[JobId, Attempt], spoilt: list[Job]
+) -> None:
+    attempt = tries[job.id]
+    if attempt.outcome == PREEMPTED or (attempt.outcome == "cancelled" and not job.stop):
+        others = [each for each in spoilt if each is not job]
+        told = (each for each in others if tries[each.id].outcome not in STOPPED)
+        first = next(told, others[0] if others else job)
         what = f"{first.id}, which started together with it, has not passed"
         end_job(decision, job, JobCause.SKIP, ErrorReport(code="gang", message=what))
     elif attempt.outcome == "lost":
@@ -255,9 +269,18 @@ def _pause_s(lab: Lab, job: Job, attempt: Attempt) -> float | None:
         return None
     helps = attempt.outcome != "error" or job.error is None or job.error.retryable
     most = min(spec.attempts, 2) if attempt.setup == "failed" else spec.attempts
-    if not helps or job.faults >= most:  # a mistake stays one at every try
+    faults = faults_of(lab, job)
+    if not helps or faults >= most:  # a mistake stays one at every try
         return None
-    return retry.backoff_s(job.faults, attempt.fence)
+    return retry.backoff_s(faults, attempt.fence)
+
+
+def faults_of(lab: Lab, job: Job) -> int:
+    """Return how often a job has gone wrong; a gang goes wrong as a whole, whoever of it did."""
+    mates = mates_of(lab, job)
+    refusals = sum(mate.refusals for mate in mates)
+    tries = job.attempts - job.preempted - refusals if mates else 0
+    return max(job.faults, tries)
 
 
 def try_elsewhere(decision: Decision, job: Job, shun: bool = True) -> None:
@@ -288,11 +311,11 @@ def _exhausted(lab: Lab, job: Job, attempt: Attempt) -> ErrorReport | None:
     """Say that attempts are exhausted, with the reason of the last one."""
     spec = lab.runs[job.run].spec(job)
     asked = (*retry.LAB_FAULTS, "refused", *spec.retry_on)
-    if attempt.outcome not in asked or job.faults + job.refusals <= 1:
+    tries = faults_of(lab, job) + job.refusals
+    if attempt.outcome not in asked or tries <= 1:
         return job.error
     last = job.error.message if job.error else attempt.outcome
     code = job.error.code if job.error else "attempts_exhausted"
-    tries = job.faults + job.refusals
     return ErrorReport(code=code, message=f"attempts exhausted after {tries}: {last}")
 
 

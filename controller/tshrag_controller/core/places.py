@@ -9,11 +9,13 @@ from heapq import heapify, heappop, heappush, heapreplace
 
 from tshrag_common.ids import AgentId, DutId
 from tshrag_common.jobs import Group, Need
+from tshrag_controller.core.aside import set_aside
 from tshrag_controller.core.consumables import look_at
-from tshrag_controller.core.gangs import gang_of, set_aside
+from tshrag_controller.core.gangs import gang_of
 from tshrag_controller.core.groups import is_in_place, waits
 from tshrag_controller.core.idle import classes_of, open_classes, top_dut, top_host
 from tshrag_controller.core.lab import DutRow, Job, Lab, NeedKey, Run
+from tshrag_controller.core.making_way import SlotsAside, before, slots_aside
 from tshrag_controller.core.needs import Reason, away, blocked, misfits
 from tshrag_controller.core.order import NEVER, order_of_run
 from tshrag_controller.core.queues import roles_to_bind
@@ -64,6 +66,16 @@ def is_patient_there(lab: Lab, run: Run, group: Group | None, name: DutId, now: 
     return row.kept_by == run.id or is_in_place(row, group, now)
 
 
+def slots_short(
+    lab: Lab, aside: SlotsAside, need: Need, run: Run, name: AgentId
+) -> tuple[Reason, ...]:
+    """Say why a job does not take slots of a host that are free; empty: it does."""
+    kept = before(aside, order_of_run(lab, run)).get(name, 0)
+    if not kept or lab.agents[name].free_slots - kept >= need.slots:
+        return ()
+    return (Reason("gang", f"{kept} slots of {name} are set aside for jobs that start together"),)
+
+
 def restraints(lab: Lab, run: Run, job: Job, row: DutRow, now: int) -> tuple[Reason, ...]:
     """Say why a job does not take a DUT that is free for it; empty: it does."""
     reserved = run_into(lab, run.spec(job).need, row, run.id)
@@ -93,6 +105,7 @@ class Places:
     def __init__(self, lab: Lab, now: int) -> None:
         self._lab, self._now = lab, now
         self._aside = set_aside(lab, now)
+        self._slots_aside = slots_aside(lab)
         self._duts: dict[NeedKey, list[tuple[bool, DutId, bytes]]] = {}
         self._hosts: dict[NeedKey, list[tuple[int, AgentId, bytes]]] = {}
         self._away_duts: list[tuple[bytes, tuple[bool, DutId]]] = []
@@ -262,11 +275,16 @@ class Places:
         self, need: Need, run: Run, avoid: Avoid, name: AgentId, worse: list[AgentId]
     ) -> bool:
         """Tell whether other hosts are to be looked at first; note one that would do."""
-        if blocked(need, self._lab.agents[name], None, run.id):
+        if blocked(need, self._lab.agents[name], None, run.id) or self._is_aside(need, run, name):
             return True
         if name in avoid:
             worse.append(name)
         return name in avoid
+
+    def _is_aside(self, need: Need, run: Run, name: AgentId) -> bool:
+        return bool(self._slots_aside) and bool(
+            slots_short(self._lab, self._slots_aside, need, run, name)
+        )
 
     def _named_host(self, need: Need, run: Run, avoid: Avoid) -> AgentId | None:
         agents = [self._lab.agents.get(AgentId(name)) for name in need.target.hosts]
@@ -276,6 +294,7 @@ class Places:
             if agent is not None
             and not blocked(need, agent, None, run.id)
             and not misfits(need, agent.facts, None)
+            and not self._is_aside(need, run, agent.facts.agent)
         ]
         best = min(
             free,

@@ -1,6 +1,6 @@
 """What preemption records: words of the LOG (see events.py)."""
 
-from tshrag_common.ids import Fence, JobId
+from tshrag_common.ids import AgentId, DutId, Fence, JobId
 from tshrag_controller.core.event import Event
 
 
@@ -9,5 +9,7 @@ class AttemptPreempted(Event, frozen=True, kw_only=True, array_like=True, tag="a
 
     job: JobId
     fence: Fence
-    by: str  # the job, or the run that takes DUTs for all its jobs
+    by: str  # the job, the first job of a gang, or the run that takes DUTs for all its jobs
     said: str = ""
+    duts: tuple[DutId, ...] = ()  # which all together are for `by`, where it wants several places
+    slots: tuple[tuple[AgentId, int], ...] = ()  # of hosts

@@ -5,9 +5,12 @@ together, a bounded search looks at all of them at once (`packing`).
 """
 
 from tshrag_common.ids import AgentId, DutId
+from tshrag_common.jobs import Need
 from tshrag_controller.core.binding import matched
 from tshrag_controller.core.gangs import Seat, dut_for, hold_together, hosts_for, seats_on_hosts
 from tshrag_controller.core.lab import Job, Lab, Run
+from tshrag_controller.core.making_way import slots_for_others
+from tshrag_controller.core.order import order_of_run
 from tshrag_controller.core.packing import MOST_ASKS, Ask, Option, pack
 from tshrag_controller.core.places import Places, free_duts
 from tshrag_controller.core.ways import way_for
@@ -67,24 +70,29 @@ def _searched(lab: Lab, run: Run, jobs: list[Job], places: Places) -> list[Seat]
     asks = [_ask(lab, run, job, duts.get(job.id)) for job in jobs]
     if not all(ask.options for ask in asks):
         return None
-    given = pack(asks, {name: _left(lab, name) for name in lab.agents})
+    given = pack(asks, {name: left_on(lab, name, run) for name in lab.agents})
     if given is None:
         return None
     return [Seat(job, *given[job.id]) for job in jobs]
 
 
 def _ask(lab: Lab, run: Run, job: Job, duts: list[DutId] | None) -> Ask:
-    need = run.spec(job).need
-    uses = dict(need.resources)
+    uses = uses_of(run.spec(job).need)
     if duts is None:
-        uses[SLOTS] = need.slots
         return Ask(job.id, uses, [Option(agent) for agent in hosts_for(lab, run, job)])
     ways = ((_way(lab, run, job, dut), dut) for dut in duts)
     return Ask(job.id, uses, [Option(agent, dut) for agent, dut in ways if agent is not None])
 
 
-def _left(lab: Lab, name: AgentId) -> dict[str, float]:
+def uses_of(need: Need) -> dict[str, float]:
+    """Return what a need takes of its host: resources, and slots where it is not for a DUT."""
+    return dict(need.resources) if need.wants_dut else {**need.resources, SLOTS: need.slots}
+
+
+def left_on(lab: Lab, name: AgentId, run: Run) -> dict[str, float]:
+    """Return what `run` may have of a host now."""
     agent = lab.agents[name]
     has = agent.facts.capacity
     left = {each: has[each] - agent.taken.get(each, 0) for each in has}
-    return {**left, SLOTS: agent.free_slots}
+    kept = slots_for_others(lab, order_of_run(lab, run)).get(name, 0)
+    return {**left, SLOTS: agent.free_slots - kept}

@@ -1,6 +1,6 @@
 """PURE: would this place be free for that need, were these attempts over?"""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from tshrag_common.ids import AgentId, DutId
@@ -23,11 +23,11 @@ class Freed(NamedTuple):
 
 
 def frees(
-    lab: Lab, freed: Freed, ahead: Iterable[NeedKey], mine: Order, aside: Mapping[DutId, Order]
+    lab: Lab, freed: Freed, ahead: Iterable[NeedKey], mine: Order, aside: Container[DutId]
 ) -> bool:
     """Tell whether the place fits, would be free, and goes to nobody who stands before.
 
-    `aside` are the DUTs that gangs have set aside (`set_aside`).
+    `aside` are the DUTs that are set aside for gangs before it (`set_aside`).
     """
     agent, need = lab.agents[freed.host], lab.indexes.needs[freed.key]
     row = lab.duts.get(freed.dut) if freed.dut is not None else None
@@ -58,6 +58,8 @@ def _has_room(lab: Lab, freed: Freed, need: Need) -> bool:
     agent = lab.agents[freed.host]
     slots, back = agent.free_slots, dict[str, float]()
     for attempt in freed.without:
+        if attempt.agent != freed.host:
+            continue  # a gang is over elsewhere too
         job = lab.jobs[attempt.job]
         theirs = lab.runs[job.run].spec(job).need
         slots += 0 if theirs.wants_dut else theirs.slots
@@ -73,13 +75,10 @@ def _has_room(lab: Lab, freed: Freed, need: Need) -> bool:
 
 
 def _is_for_us(
-    lab: Lab, row: DutRow, need: Need, run: Run, mine: Order, aside: Mapping[DutId, Order]
+    lab: Lab, row: DutRow, need: Need, run: Run, mine: Order, aside: Container[DutId]
 ) -> bool:
     """Tell whether nobody has set the DUT aside, reserved it, or asked for it before."""
-    if row.undo or run_into(lab, need, row, run.id) is not None:
-        return False
-    gang = aside.get(row.dut.id)
-    if gang is not None and gang < mine:
+    if row.undo or row.dut.id in aside or run_into(lab, need, row, run.id) is not None:
         return False
     return not any(
         order_of_ask(lab, ask) < mine and not misfits_of(lab, need_of_ask(ask), row)

@@ -12,9 +12,10 @@ from tshrag_controller.core.follow import is_shut
 from tshrag_controller.core.gangs import consumed_by, role_of, waiting_mates
 from tshrag_controller.core.lab import Agent, DutRow, Job, Lab, Run
 from tshrag_controller.core.leases import held_by
+from tshrag_controller.core.making_way import slots_aside
 from tshrag_controller.core.needs import Reason, blocked, misfits
 from tshrag_controller.core.order import order_of
-from tshrag_controller.core.places import Places, free_duts, restraints
+from tshrag_controller.core.places import Places, free_duts, restraints, slots_short
 from tshrag_controller.core.queues import is_waiting_for_binding, roles_to_bind
 from tshrag_controller.core.quotas import over_quota
 from tshrag_controller.core.seating import options, seat
@@ -60,7 +61,7 @@ def explain(lab: Lab, job: Job, now: int) -> Explanation:
         reason, sentence = _of_gang(lab, run, mates, now)
     elif is_waiting_for_binding(run, job):
         sentence = _together(lab, run, now) or sentence
-    giving = preemption.note_of(lab, job, now) if reason == "capacity" and not mates else ""
+    giving = preemption.note_of(lab, job, now) if reason == "capacity" else ""
     return Explanation(
         job=job.id,
         state=job.state,
@@ -175,6 +176,8 @@ def _place(
     now_wrong = blocked(need, agent, row, run.id) if not wrong else ()
     if row is not None and not wrong and not now_wrong:
         now_wrong = restraints(lab, run, job, row, now)
+    elif not wrong and not now_wrong and not need.wants_dut:
+        now_wrong = slots_short(lab, slots_aside(lab), need, run, agent.facts.agent)
     return Place(
         host=agent.facts.agent,
         dut=row.dut.id if row else "",

@@ -263,16 +263,6 @@ def test_an_org_at_its_quota_ends_nothing() -> None:
     assert trial.stopping() == []
 
 
-def test_a_gang_neither_gives_way_nor_takes() -> None:
-    trial = Trial(1)
-    plan = Plan(specs=(on_board(),), jobs=(PlannedJob(1, "m", 0, gang=1),))
-    trial.lab.submit(plan, 90, priority=LOW)
-    trial.start()
-    trial.lab.pass_time(OLD)
-    trial.submit(on_board(), priority=URGENT)
-    assert trial.stopping() == []
-
-
 def test_a_lab_that_is_read_again_goes_on_the_same_way() -> None:
     trial = Trial(1)
     low = trial.submit(on_board())
