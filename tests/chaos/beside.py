@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from tests.chaos import load
 from tests.chaos.faults import Judge, Times, one_attempt_each, survivors, under_load
 from tests.chaos.lab import AGENTS, ChaosLab
-from tests.chaos.outcome import Bar, Once
+from tests.chaos.outcome import Bar, Once, with_more
 from tshrag_common import requests as r
 from tshrag_common.errors import LabError
 from tshrag_common.intent_requests import SetIntent
@@ -175,12 +175,6 @@ async def befall(lab: ChaosLab, what: str, beside: Beside, *, seconds: float = 9
     alive = once.counts["survivors"] + sum([await survivors(lab, run) for run in beside.runs])
     counts = {**once.counts, "survivors": alive}
     return with_more(once, counts=counts, runs=(*once.runs, *beside.runs))
-
-
-def with_more(once: Once, **more: object) -> Once:
-    """Return a repetition with other figures."""
-    fields: Mapping[str, Any] = {name: getattr(once, name) for name in once.__struct_fields__}
-    return Once(**{**fields, **more})
 
 
 def wrong(what: str, found: object, *right: object) -> None:

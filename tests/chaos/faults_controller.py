@@ -135,7 +135,7 @@ async def panic(lab: ChaosLab, point: Failpoint) -> Once:
         states = [(await load.final(lab, run, 60.0)).state for run in runs]
         if states != ["passed", "cancelled"] or not cancelled:
             broken.append(f"{point}: runs ended as {states}")
-        if not is_shepherd and lab.processes.extra[name]["TSHRAG_FAILPOINT"]:
+        if not is_shepherd and not await _passed(lab, name):
             broken.append(f"{point}: it was not passed")
         await lab.online()
     if lab.processes.extra[name].get("TSHRAG_FAILPOINT"):
@@ -154,11 +154,18 @@ async def _enough_for(lab: ChaosLab, point: Failpoint) -> None:
         data = os.urandom(3 << 20)
         await asyncio.to_thread(path.write_bytes, data)
         await upload(path, hashlib.sha256(data).hexdigest(), partial(_put, lab))
-    for _ in range(40 if point == "checkpoint.stored" else 0):
+    if point == "checkpoint.stored":
+        await _passed(lab, "controller", 40)
+
+
+async def _passed(lab: ChaosLab, name: str, tries: int = 10) -> bool:
+    """Let jobs come until a process has died at its failpoint; some wait for a beat, or many."""
+    for _ in range(tries):
+        if not lab.processes.extra[name].get("TSHRAG_FAILPOINT"):
+            return True
         nop = {"name": "nop", "schedule": {"parallel": [{"command": "true"}] * 8}}
         await load.final(lab, await load.submit(lab, nop), 60.0)
-        if not lab.processes.extra["controller"].get("TSHRAG_FAILPOINT"):
-            return
+    return False
 
 
 async def _put(lab: ChaosLab, digest: str, offset: int, total: int, data: bytes) -> int:

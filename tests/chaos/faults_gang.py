@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from tests.chaos import load
-from tests.chaos.beside import NAME, a_name, an_agent_beside, with_more
+from tests.chaos.beside import NAME, a_name, an_agent_beside
 from tests.chaos.faults import Fault, Times, survivors, under_load
 from tests.chaos.lab import AGENTS, ChaosLab
-from tests.chaos.outcome import Bar, Once
+from tests.chaos.outcome import Bar, Once, with_more
 from tshrag_common.errors import LabError
 from tshrag_controller.cli import demo_lab
 

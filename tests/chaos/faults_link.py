@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from tests.chaos.beside import with_more
 from tests.chaos.faults import Fault, Times, one_attempt_each, under_load
 from tests.chaos.faults_agent import RESUME, heard_again
 from tests.chaos.faults_bus import all_heard
 from tests.chaos.lab import AGENTS, ROOT, ChaosLab
-from tests.chaos.outcome import Once
+from tests.chaos.outcome import Once, with_more
 
 RESET_S = 20.0
 

@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.chaos.beside import with_more, wrong
+from tests.chaos.beside import wrong
 from tests.chaos.faults import Fault, Times, one_attempt_each, under_load
 from tests.chaos.lab import ROOT, ChaosLab
-from tests.chaos.outcome import Bar, Once
+from tests.chaos.outcome import Bar, Once, with_more
 from tshrag_common.bus.jetstream import JetStream
 from tshrag_common.bus.objects import Objects
 from tshrag_common.errors import LabError

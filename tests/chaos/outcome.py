@@ -18,6 +18,11 @@ class Once(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
+def with_more(once: Once, **more: object) -> Once:
+    """Return a repetition with other figures."""
+    return msgspec.structs.replace(once, **more)
+
+
 class Bar(msgspec.Struct, frozen=True):
     """The most that a figure may be; ``least`` for the few that must not be smaller."""
 
