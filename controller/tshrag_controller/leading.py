@@ -164,7 +164,7 @@ class Leading:
         self._beats_served = serve_beats(self._bus, self._beat_messages)
         self._blobs_served = Served(self._bus, "blob", agent_blobs.answer, 16)
         self._requests_served = Served(self._bus, "request", self._answer_request, AT_ONCE)
-        self._lead_served = Served(self._bus, "lead", self._answer_lead, 1)
+        self._lead_served = Served(self._bus, "lead", self.standby.answer_lead, 1)
         self.served = (
             self._beats_served,
             self._blobs_served,
@@ -335,9 +335,6 @@ class Leading:
         await self.standby.newest()
         await self._pulling.caught_up(message.subject.rpartition(".")[2])
         return await self._requests.answer(message)
-
-    async def _answer_lead(self, message: Message) -> bytes | None:
-        return self.pulses.answer_lead(message)
 
 
 def rules_of(table: StoreTable) -> Rules:

@@ -46,7 +46,9 @@ class Pulses:
         self._node, self._version, self._projected = node, version, projected
         self._boot = boot
         self._newest_at = 0
-        self._deposed_by: asyncio.Future[Pulse] = asyncio.get_running_loop().create_future()
+        self._deposed_by: asyncio.Future[tuple[int, int]] = (
+            asyncio.get_running_loop().create_future()
+        )
         self.electorate = Electorate(self._boot, clock.monotonic())
         self.news = asyncio.Event()
         self.is_leaving = False
@@ -100,7 +102,7 @@ class Pulses:
             return
         if pulse.boot == self._boot:
             return
-        self.electorate.hear(pulse, self._clock.monotonic())
+        self.electorate.hear(pulse, self._clock.monotonic(), self._engine.epoch)
         if pulse.role == "leader" and pulse.epoch >= self._engine.epoch:
             self._heed(pulse)
         if pulse.role == "leaving":
@@ -119,21 +121,25 @@ class Pulses:
 
     def _heed(self, pulse: Pulse) -> None:
         if not self._engine.follows:
-            if pulse.epoch > self._engine.epoch and not self._deposed_by.done():
-                self._deposed_by.set_result(pulse)
+            if pulse.epoch > self._engine.epoch:
+                self.step_down(pulse.epoch, pulse.sequence)
         elif pulse.at > self._newest_at:
             self._newest_at = pulse.at
             self._lab_clock.follow(pulse.at)
 
+    def step_down(self, epoch: int, sequence: int) -> None:
+        """End our leadership: another controller has begun `epoch` with the frame `sequence`."""
+        if not self._deposed_by.done():
+            self._deposed_by.set_result((epoch, sequence))
+
     async def deposed(self) -> None:
-        """Wait until another controller is heard to lead in a later epoch than ours.
+        """Wait until another controller is known to lead in a later epoch than ours.
 
         Raises:
             Fenced: that has happened.
 
         """
-        pulse = await self._deposed_by
-        raise Fenced(pulse.epoch, pulse.sequence)
+        raise Fenced(*await self._deposed_by)
 
     async def nobody_leads(self) -> bool:
         """Ask whether anybody leads; true only where the server knows of nobody to ask."""
@@ -146,7 +152,7 @@ class Pulses:
         self.electorate.sign(self._clock.monotonic())
         return False
 
-    def answer_lead(self, message: Message) -> bytes | None:
+    def answer_lead(self) -> bytes | None:
         """Answer the question whether anybody leads; a standby does not hear it."""
         return None if self._engine.follows or self.is_leaving else self._node.encode()
 

@@ -5,6 +5,7 @@ import logging
 
 from tshrag_common.bus.connection import Bus
 from tshrag_common.bus.jetstream import JetStream
+from tshrag_common.bus.messages import Message
 from tshrag_common.clock import Clock
 from tshrag_common.errors import Unavailable
 from tshrag_common.streams import LOG
@@ -52,7 +53,9 @@ class Standby:
         self._lab, self._engine, self._pulses = lab, engine, pulses
         self._clock, self._lab_clock, self._node = clock, lab_clock, node
         self._moved = asyncio.Condition()
-        self._sure_at = 0.0
+        self._sure = (0.0, -1)
+        """When we last knew that we lead, and over which of the bus's connections: whoever loses
+        one may have been given up at once."""
         self._was_at = (lab.sequence, clock.monotonic())
         self._has_failed = False
 
@@ -72,7 +75,7 @@ class Standby:
                 raise _Won
         except* _Won:
             self._engine.take_up()
-            self._sure_at = self._clock.monotonic()
+            self._sure = (self._clock.monotonic(), self._bus.reconnects)
         finally:
             self._bus.forget_reconnect(sign)
 
@@ -89,23 +92,31 @@ class Standby:
             async with asyncio.timeout(FRESH_S), self._moved:
                 await self._moved.wait_for(lambda: self._engine.sequence >= upto)
             return upto
-        now = self._clock.monotonic()
-        if now - self._sure_at > SURE_S:
-            if await self._is_deposed():
+        now, over = self._clock.monotonic(), self._bus.reconnects
+        if now - self._sure[0] > SURE_S or over != self._sure[1]:
+            if (by := await self._deposed_by()) is not None:
+                self._pulses.step_down(*by)
                 raise Unavailable("", "another controller leads", code="not_leading")
-            self._sure_at = now
+            self._sure = (now, over)
         return self._engine.sequence
 
-    async def _is_deposed(self) -> bool:
+    async def _deposed_by(self) -> tuple[int, int] | None:
         """Ask the LOG whether another has written; a purge may have left nothing but its number."""
-        sequence = self._engine.sequence
+        sequence, epoch = self._engine.sequence, self._engine.epoch
         tail = await self._log.tail(LOG)
         if tail is None:
-            beyond = (await self._log.stream_info(LOG)).last_seq > sequence
-            tail = await self._log.tail(LOG) if beyond else None  # ours may have come just now
+            newest = (await self._log.stream_info(LOG)).last_seq
+            tail = await self._log.tail(LOG) if newest > sequence else None  # ours, just now
             if tail is None:
-                return beyond
-        return epoch_of(tail.message_id) > self._engine.epoch
+                return (epoch + 1, newest) if newest > sequence else None
+        return (found, tail.sequence) if (found := epoch_of(tail.message_id)) > epoch else None
+
+    async def answer_lead(self, _question: Message) -> bytes | None:
+        """Say that we lead; who asks doubts it, so it must be true."""
+        answer = self._pulses.answer_lead()
+        if answer is not None:
+            await self.newest()
+        return answer
 
     def _on_reconnect(self) -> None:
         self._pulses.electorate.sign(self._clock.monotonic())
@@ -127,7 +138,7 @@ class Standby:
 
     async def _win(self) -> None:
         """Return when the LOG has taken our frame."""
-        if await self._pulses.nobody_leads() and await self._try():
+        if await self._nobody_leads() and await self._try():
             return
         looked_at = self._clock.monotonic()
         electorate = self._pulses.electorate
@@ -174,7 +185,12 @@ class Standby:
 
     async def _is_due(self, now: float) -> bool:
         verdict = self._pulses.electorate.verdict(now, self._lab, self._pulses.lacks() > 0)
-        return verdict == "try" or (verdict == "ask" and await self._pulses.nobody_leads())
+        return verdict == "try" or (verdict == "ask" and await self._nobody_leads())
+
+    async def _nobody_leads(self) -> bool:
+        """Ask for a leader; what is answered counts only where nobody was chosen meanwhile."""
+        epoch = self._lab.epoch
+        return await self._pulses.nobody_leads() and self._lab.epoch == epoch
 
     async def _try(self) -> bool:
         """Append the first frame of the next epoch; whoever has won follows its own frame too."""

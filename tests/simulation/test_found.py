@@ -56,6 +56,8 @@ SEEDS = {
     223: "a spool that was asked for again stayed silent",
     295: "the same",
     403: "a LOG that was purged while a standby read it left a hole in its Lab",
+    1393: "a second leader within a moment of the first, which did not know and refused data",
+    1516: "a leader whose own election was not answered stood by for ever; the deposed one led on",
     382: "a clock that was set back before a restart made pauses last for an hour",
 }
 

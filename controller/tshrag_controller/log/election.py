@@ -72,7 +72,8 @@ class Electorate:
         self._sign_at = now
         self._left: Pulse | None = None
 
-    def hear(self, pulse: Pulse, now: float) -> None:
+    def hear(self, pulse: Pulse, now: float, reached: int = 0) -> None:
+        """Take a pulse, where the LOG has `reached` that epoch: a deposed leader is no leader."""
         if pulse.boot == self._boot:
             return
         known = self._heard.get(pulse.boot)
@@ -82,7 +83,7 @@ class Electorate:
             if heard.pulse.node == pulse.node and now - heard.at > STANDBY_PULSE_S:
                 del self._heard[boot]  # it was started anew
         self._heard[pulse.boot] = Heard(pulse, now)
-        if pulse.epoch < self.epoch:
+        if pulse.epoch < max(self.epoch, reached):
             return
         if pulse.role == "leader":
             self._sign_at, self._left = now, None

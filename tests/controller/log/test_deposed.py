@@ -1,11 +1,13 @@
 """A leader that was deposed while it could not hear: it answers nothing as if it still led."""
 
+import asyncio
+
 import pytest
 
 from tests.controller.log.test_pen import a_frame, a_log
 from tshrag_common.bus.connection import connect
 from tshrag_common.clock import SystemClock
-from tshrag_common.errors import Unavailable
+from tshrag_common.errors import Fenced, Unavailable
 from tshrag_common.streams import LOG
 from tshrag_controller.core.lab import Lab
 from tshrag_controller.engine import Engine, LabClock
@@ -28,11 +30,14 @@ async def test_it_learns_from_the_log_even_where_a_purge_has_emptied_it(
     pulses = Pulses(bus, engine, clock, lab_clock, "old", "boot", "1", lambda: 0)
     standby = Standby(bus, lab, engine, pulses, clock, lab_clock, "old")
     assert await standby.newest() == lab.sequence
-    standby._sure_at = 0.0
+    standby._sure = (0.0, -1)
     newest = (await Pen(log, "new", lab.sequence).append(a_frame(2)))[-1]
     if is_purged:
         await log.purge(LOG, newest + 1)
         assert await log.tail(LOG) is None
     with pytest.raises(Unavailable, match="another controller leads"):
         await standby.newest()
+    with pytest.raises(Fenced):  # and it steps down, though it has nothing to append
+        async with asyncio.timeout(5):
+            await pulses.deposed()
     await bus.close()
