@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,9 @@ command = ["{flasher}", "{folder}", "{{dut}}", "{{image}}", "{{slot}}"]
 timeout_s = {timeout_s}
 """
 
+TAKES = "resources: { usb-hub: 1 }, consumes: { pdu: 1 }"
 ROLES = "".join(
-    f"  {name}: {{ duts: [{name}], hold: job, resources: {{ usb-hub: 1 }} }}\n"
-    for name in ("b1", "b2", "b3", "bad")
+    f"  {name}: {{ duts: [{name}], hold: job, {TAKES} }}\n" for name in ("b1", "b2", "b3", "bad")
 )
 HEAD = f"""
 name: flash
@@ -79,7 +80,7 @@ async def test_boards_are_flashed_two_at_once_and_what_fails_says_so(
     text = "".join(
         DUT.format(name=name, flasher=flasher, folder=bench, timeout_s=60) for name in names
     )
-    lab.start_controller("")
+    lab.start_controller("[scheduler]\nconsumables = { pdu = { every_s = 0.3 } }\n")
     await lab.wait_ready()
     lab.start_agent("rack", "[resources]\nusb-hub = 2\n" + text, slots=1)
     await lab.wait_agents(1)
@@ -101,6 +102,9 @@ def look(lab: LabProcesses, folder: Path, bench: Path, image: bytes) -> None:
         at_once += 1 if line.startswith("begin") else -1
         most = max(most, at_once)
     assert (at_once, most) == (0, 2), "behind a hub that bears two"
+    shown = run_cli("status", "last", "-o", "json", state=lab.state).stdout
+    given = sorted(job["attempts"][0]["assigned_at"] for job in json.loads(shown)["jobs"])
+    assert all(b - a >= 300_000 for a, b in pairwise(given)), "one after the other at the PDU"
     said = [run_cli("logs", f"last:{number}", state=lab.state).stdout for number in (1, 2, 3)]
     assert sorted(each.splitlines()[3] for each in said) == [
         f"{name}: 100 %" for name in ("b1", "b2", "b3")
