@@ -16,7 +16,6 @@ from tshrag_agent import process
 from tshrag_agent.check import check_lines
 from tshrag_agent.daemon import VERSION
 from tshrag_agent.host_keys import host_key_lines
-from tshrag_agent.online import Denied
 from tshrag_agent.reports.facts import gather
 from tshrag_agent.scan import learn, proposal, scan
 from tshrag_agent.settings import AgentSettings, read_settings
@@ -26,8 +25,6 @@ from tshrag_common.jsonlog import set_up_logging
 
 EXIT_REFUSED = 2
 EXIT_UNAVAILABLE = 3
-EXIT_DENIED = 4
-"""The credentials are of no use any more: a supervisor need not try again at once."""
 
 CONFIG = click.option(
     "--config",
@@ -141,16 +138,12 @@ def _one_line() -> Iterator[None]:
     """Turn an error of the lab into one line and an exit code."""
     try:
         yield
-    except Denied as error:
-        _leave(error, EXIT_DENIED)
     except LabError as error:
         _leave(error, EXIT_REFUSED if isinstance(error, Refused) else EXIT_UNAVAILABLE)
     except BaseExceptionGroup as group:
         errors = _errors(group)
         if not errors:
             raise
-        if isinstance(errors[0], Denied):
-            _leave(errors[0], EXIT_DENIED)
         _leave(errors[0], EXIT_REFUSED if isinstance(errors[0], Refused) else EXIT_UNAVAILABLE)
 
 

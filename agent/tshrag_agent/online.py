@@ -5,6 +5,7 @@ Nothing here touches an attempt: without the bus they go on, and the journal kee
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
@@ -29,10 +30,12 @@ logger = logging.getLogger(__name__)
 _FLOWS_S = 15.0
 """An answer that is not older: the lab is there."""
 
-_AGAIN_WITHIN_S, _LOOK_S = 20.0, 1.0
-DENIED_S = 15.0
+_AGAIN_WITHIN_S = 20.0
 """A server that is being started may refuse what it will take in a moment."""
-_DENIED = ("authorization", "authentication", "revoked", "expired")
+_ONE_TRY_S = 1.0
+_KNOCK_S = (15.0, 60.0)
+"""Refused credentials are shown again so seldom, the wait doubled up to the second."""
+_DENIED = ("authorization", "authentication", "credentials refused", "revoked", "expired")
 
 
 class Connect(Protocol):
@@ -48,12 +51,6 @@ class Connect(Protocol):
         on_state: Callable[[str], None] | None,
         within_s: float | None,
     ) -> Bus: ...
-
-
-class Denied(Refused):
-    """The server does not take the credentials of this agent any more."""
-
-    code = "creds_denied"
 
 
 class Online:
@@ -82,23 +79,30 @@ class Online:
         self.bus: Bus | None = None
         self.outbounds: dict[SpoolName, Outbound] = {}
         self._saw_hello = False
-        self._denied, self._exchanged = asyncio.Event(), asyncio.Event()
-        self._denied_since = 0.0
+        self._exchanged = asyncio.Event()
+        self._refusals = 0  # of these credentials, in a row
         self._dark_s = 0.0
         self._pulse: Pulse | None = None
         journal.pressure.serve(lambda: self._flows, self._ask)
 
     async def stay(self) -> None:
-        """Be connected, for ever.
+        """Be connected, for ever; without credentials that are good, be there for others.
 
         Raises:
-            Denied: the credentials are of no use any more, and nothing is at work here.
             Refused: the address or the credentials cannot be understood.
 
         """
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._give_up(), name="denied")
-            await self._stay()
+        while True:
+            bus = await self._connected()
+            try:
+                self.bus = bus
+                await self._live(bus)
+            finally:
+                self.bus = None
+                await bus.close()
+            if self._dark_s:
+                dark_s, self._dark_s = self._dark_s, 0.0
+                await asyncio.sleep(dark_s)
 
     @property
     def _flows(self) -> bool:
@@ -119,19 +123,6 @@ class Online:
         if self.bus is not None:
             await self.bus.close()
 
-    async def _stay(self) -> None:
-        while True:
-            bus = await self._connected()
-            try:
-                self.bus = bus
-                await self._live(bus)
-            finally:
-                self.bus = None
-                await bus.close()
-            if self._dark_s:
-                dark_s, self._dark_s = self._dark_s, 0.0
-                await asyncio.sleep(dark_s)
-
     def cut(self, for_s: float) -> None:
         """Be without the bus for so long, as if the cable were pulled: a drill."""
         if self.bus is not None:
@@ -148,57 +139,44 @@ class Online:
             return False
         return True
 
-    async def _give_up(self) -> None:
-        """End when credentials are refused, but not what is at work: that needs no bus.
-
-        It goes on until its own limit or its lease ends it, and tells when there are credentials.
-        """
-        is_said = False
-        while True:
-            await self._denied.wait()
-            if not self._roster.live:
-                raise self._refused("credentials refused")
-            if not is_said:
-                what = f"credentials refused; {len(self._roster.live)} attempts go on without"
-                logger.error("%s", self._refused(what).line)
-                is_said = True
-            await asyncio.sleep(_LOOK_S)
-
-    def _note(self, state: str) -> None:
-        """Log what the connection says of itself; for how long are our credentials refused?"""
-        logger.warning(state)
-        now = self._clock.monotonic()
-        if "credentials refused" not in state:
-            self._denied_since = 0.0
-        elif not self._denied_since:
-            self._denied_since = now
-        elif now - self._denied_since > DENIED_S:
-            self._denied.set()
-
-    def _refused(self, said: str) -> Denied:
-        fix = "ask for new ones: tshrag agent enroll " + self.facts.agent
-        return Denied("nats", said, fix)
-
     async def _connected(self) -> Bus:
         """Connect, for as long as it takes; with other credentials as soon as there are."""
         while True:
             self._exchanged.clear()
-            self._denied_since = 0.0
             dialing = asyncio.get_running_loop().create_task(self._dial(), name="dial")
             exchanged = asyncio.get_running_loop().create_task(self._exchanged.wait())
             try:
                 await asyncio.wait({dialing, exchanged}, return_when=asyncio.FIRST_COMPLETED)
                 if dialing.done():
                     bus = dialing.result()
-                    self._denied.clear()
+                    self._refusals = 0
                     return bus
-                self._denied.clear()
+                self._refusals = 0
             except Unreachable as error:
                 if any(word in str(error).lower() for word in _DENIED):
-                    self._denied.set()
+                    await self._refused()
             finally:
                 exchanged.cancel()
                 dialing.cancel()
+
+    async def _refused(self) -> None:
+        """Say that the credentials are refused, and wait: for others, or to show them again.
+
+        What is at work goes on: it needs no bus, and ends by its own limit or its lease. A file
+        of good credentials is all that is missing, so nobody has to come and start anything.
+        """
+        pause_s = min(_KNOCK_S[1], _KNOCK_S[0] * 2.0**self._refusals) * random.uniform(0.8, 1.2)
+        self._refusals += 1
+        fix = f"put new ones in their place: tshrag agent enroll {self.facts.agent}"
+        line = Refused("nats", "credentials refused", fix, code="creds_denied").line
+        facts = {"attempts": len(self._roster.live), "next_try_s": round(pause_s, 1)}
+        logger.error("%s", line, extra=facts)
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._exchanged.wait()
+        except TimeoutError:
+            return
+        self._refusals = 0
 
     async def _dial(self) -> Bus:
         return await self._connect(
@@ -206,8 +184,8 @@ class Online:
             name=self.facts.agent,
             credentials=self._bundle.creds or None,
             ca=self._bundle.ca or None,
-            on_state=self._note,
-            within_s=_AGAIN_WITHIN_S,
+            on_state=logger.warning,
+            within_s=_ONE_TRY_S if self._refusals else _AGAIN_WITHIN_S,
         )
 
     async def _live(self, bus: Bus) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -81,7 +82,6 @@ async def test_an_agent_whose_credentials_have_run_out_goes_on_with_others(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(online, "DENIED_S", 1.0)
     monkeypatch.setattr(online, "_AGAIN_WITHIN_S", 3.0)
     first, bundle = keys.with_agent(A1, server.url)
     path = tmp_path / "a1.bundle"
@@ -98,7 +98,8 @@ async def test_an_agent_whose_credentials_have_run_out_goes_on_with_others(
             await leader.until(lambda: any(isinstance(each, Started) for each in leader.reports))
             second, other = first.with_agent(A1, server.url)
             await push(server, second.without_earlier_agent(A1))
-            await wait_until(lambda: "1 attempts go on without" in caplog.text, 60)
+            await wait_until(lambda: bool(refusals(caplog)), 60)
+            assert refusals(caplog)[0]["attempts"] == 1
             write_secret(path, other.encoded())
             beats = len(leader.beats)
             await leader.until(lambda: len(leader.beats) > beats, 60)
@@ -106,6 +107,39 @@ async def test_an_agent_whose_credentials_have_run_out_goes_on_with_others(
             (ended,) = await leader.until_ended(start, within_s=60)
             assert ended.outcome == "passed", ended
             assert leader.output(start) == b"one\ntwo\n"
+    finally:
+        await leader.bus.close()
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    """Return what the agent said whenever its credentials were refused."""
+    return [vars(each) for each in caplog.records if "creds_denied" in each.getMessage()]
+
+
+async def test_an_idle_agent_without_good_credentials_knocks_seldom_and_takes_the_next_ones(
+    tmp_path: Path,
+    keys: LabKeys,
+    server: NatsServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(online, "_AGAIN_WITHIN_S", 1.0)
+    monkeypatch.setattr(online, "_KNOCK_S", (0.5, 600.0))
+    first, bundle = keys.with_agent(A1, server.url)
+    path = tmp_path / "a1.bundle"
+    write_secret(path, bundle.encoded())
+    leader = await Leader.begin(server, first)
+    try:
+        async with an_agent(tmp_path, path, leader):
+            second, other = first.with_agent(A1, server.url)
+            await push(server, second.without_earlier_agent(A1))
+            await wait_until(lambda: len(refusals(caplog)) >= 4, 90)
+            waits = [float(str(each["next_try_s"])) for each in refusals(caplog)[:4]]
+            assert all(2 * a * 1.5 + 0.2 >= b >= a for a, b in itertools.pairwise(waits)), waits
+            assert "tshrag agent enroll a1" in caplog.text
+            write_secret(path, other.encoded())
+            beats = len(leader.beats)
+            await leader.until(lambda: len(leader.beats) > beats, 60)
     finally:
         await leader.bus.close()
 
