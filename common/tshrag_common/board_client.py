@@ -5,8 +5,6 @@ async with boards_of(lab) as boards:
     await boards.boot("pi-7", "shell", print)
 """
 
-import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -14,27 +12,30 @@ from typing import Literal
 
 import msgspec
 
+from tshrag_common import file_client
 from tshrag_common.asking import Asking
 from tshrag_common.channel.channel import Channel
 from tshrag_common.channel.opening import Channels, channels_of
-from tshrag_common.channel.tars import MOST_BYTES, pack, received, sent, unpack
 from tshrag_common.channel.wants import (
     BoardWord,
     BootWant,
     ForwardWant,
-    GetWant,
     PowerWant,
-    PutWant,
     SshFacts,
     SshFactsWant,
 )
 from tshrag_common.errors import Unavailable
+from tshrag_common.file_client import Show
 
 PowerWord = Literal["on", "off", "cycle", "status"]
 Via = Literal["auto", "tcp", "ssh"]
 
 _WORD = msgspec.json.Decoder(BoardWord)
 _FACTS = msgspec.json.Decoder(SshFacts)
+
+
+def _ignore_step(_what: str, _done: int, _total: int) -> None:
+    """Show nothing."""
 
 
 class BoardClient:
@@ -68,26 +69,13 @@ class BoardClient:
         async with self._channels.open(SshFactsWant(), dut=dut) as channel:
             return _FACTS.decode(await _word(channel, _ignore))
 
-    async def put(self, dut: str, source: Path, path: str) -> str:
+    async def put(self, dut: str, source: Path, path: str, show: Show = _ignore_step) -> str:
         """Copy a file or folder to `path` there; return how much it was, in words."""
-        with tempfile.TemporaryDirectory(prefix="tshrag-put-") as room:
-            tar = Path(room) / "out.tar"
-            await asyncio.to_thread(pack, source, tar)
-            async with self._channels.open(PutWant(path=path), dut=dut, write=True) as channel:
-                await sent(channel, tar)
-                await channel.finish()
-                return (await _last_word(channel, _ignore)).note
+        return await file_client.put(self._channels, dut, source, path, show)
 
-    async def get(self, dut: str, path: str, target: Path) -> int:
+    async def get(self, dut: str, path: str, target: Path, show: Show = _ignore_step) -> int:
         """Copy a file or folder of the DUT to `target`, which must not be there; return bytes."""
-        with tempfile.TemporaryDirectory(prefix=".tshrag-get-", dir=target.parent) as room:
-            tar = Path(room) / "in.tar"
-            async with self._channels.open(GetWant(path=path), dut=dut, write=True) as channel:
-                await channel.finish()
-                await received(channel, tar, MOST_BYTES)
-            entry, size = await asyncio.to_thread(unpack, tar, Path(room) / "in")
-            await asyncio.to_thread(entry.rename, target)
-            return size
+        return await file_client.get(self._channels, dut, path, target, show)
 
 
 @asynccontextmanager

@@ -1,10 +1,13 @@
 """A tunnel and the death of what is under it: broker, agent; OpenSSH with real processes."""
 
+import asyncio
 import json
 import os
+import secrets
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,8 @@ from tests.support.command_line import TSHRAG
 from tests.support.ssh_server import SshServer
 from tests.support.tunnel_lab import AGENT, Lab, tunnel_lab
 from tests.support.waiting import wait_for
+from tshrag_common.board_client import boards_of
+from tshrag_common.client import open_client
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("people")]
 
@@ -63,6 +68,41 @@ def test_a_killed_client_is_noticed_by_the_agent(lab: Lab) -> None:
         assert client.stdout.read(4) == b"SSH-"
         client.kill()
     wait_for(lambda: len(closed(lab)) > before, 40)
+
+
+@pytest.mark.parametrize("way", ["put", "get"])
+def test_a_copy_goes_on_where_the_death_of_the_agent_has_cut_it(
+    lab: Lab, tmp_path: Path, way: str
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(secrets.token_bytes(24 << 20))
+    steps: list[tuple[str, int]] = []
+
+    def show(what: str, done: int, total: int) -> None:
+        if done > total // 2 and not any(said == "killed" for said, _ in steps):
+            lab.processes.kill(AGENT)
+            lab.processes.run_agent(AGENT)
+            steps.append(("killed", done))
+        steps.append((what, done))
+
+    async def copied() -> None:
+        bundle = lab.processes.bundle
+        async with (
+            open_client(bundle.url, name="me", credentials=bundle.creds) as client,
+            boards_of(client) as boards,
+        ):
+            if way == "put":
+                await boards.put("openssh", source, str(target), show)
+            else:
+                await boards.get("openssh", str(source), target, show)
+
+    asyncio.run(copied())
+    assert target.read_bytes() == source.read_bytes()
+    behind = steps[[what for what, _ in steps].index("the way was lost; trying again") :]
+    first = next(done for _, done in behind if done)
+    assert first > 8 << 20, behind[:5]  # it did not begin anew
+    done = lab.tshrag("put", "openssh", str(source), str(tmp_path / "again"))  # the same lease
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("again", [True, False], ids=["comes back", "stays away"])

@@ -219,8 +219,28 @@ def test_files_and_folders_are_put_and_got(lab: Lab, tmp_path: Path, dut: str) -
     assert (tmp_path / "back/inner/big").read_bytes() == BIG
     done = lab.tshrag("get", dut, target, str(tmp_path / "back"))
     assert (done.returncode, done.stderr.partition(":")[0]) == (2, "file")
-    done = lab.tshrag("get", dut, "/nowhere/at/all", str(tmp_path / "none"))
-    assert done.returncode in (2, 3) and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("get openssh /nowhere/at/all HERE/none", "there is no such file or folder"),
+        ("get dropbear /dev/zero HERE/none", "it is neither a file nor a folder"),
+        ("get openssh /etc/passwd HERE/no/folder", "no folder to write in"),
+        ("put openssh HERE/file /dev/full", "see space and rights on the DUT"),
+        ("put dropbear HERE/file /etc/passwd/file", "/etc/passwd is not a directory"),
+        ("put openssh HERE/none", "is not known"),
+        ("put openssh HERE/linked", "it is neither a file nor a folder"),
+    ],
+)
+def test_a_copy_that_cannot_be_says_why(lab: Lab, tmp_path: Path, words: str, why: str) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/link").symlink_to("nowhere")
+    done = lab.tshrag(*words.replace("HERE", str(tmp_path)).split())
+    assert done.returncode in (2, 3)
+    assert why in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "none").exists()
 
 

@@ -102,7 +102,7 @@ class BoardServer:
     async def _put(self, channel: Channel, command: ServeChannel, want: PutWant) -> None:
         dut = self._held(command)
         transport = self._duts.transport(dut, "dut")
-        work = self._files.put(channel, transport, command.fence, want.path)
+        work = self._files.put(channel, transport, command.fence, want)
         size = await self._under_lease(channel, command, work)
         await _tell(channel, BoardWord(note=f"{size} bytes"))
 

@@ -168,7 +168,7 @@ class _SshLink:
             async with sftp:
                 await _put_all(sftp, entries, target)
         except (asyncssh.Error, OSError, ValueError) as error:
-            what = f"{source} did not arrive at {target!a}: {reason(error)}"
+            what = f"{source.name!a} did not arrive at {target!a}: {reason(error)}"
             fix = "see space and rights on the DUT"
             raise TransportFailed("transfer_failed", self._place, what, fix) from error
         return True

@@ -20,6 +20,7 @@ from tshrag_agent.transport.wrapper import GuardedShell
 _UNPACK = 'exec /bin/sh -c \'IFS= read -r d; mkdir -p -- "$d" && cd -- "$d" && exec tar -xf -\''
 _PACK = (
     "exec /bin/sh -c 'IFS= read -r d; read -r n; "
+    'if [ ! -e "$d" ]; then echo "there is no such file or folder" >&2; exit 1; fi; '
     'if [ -d "$d" ]; then k=dir; cd -- "$d"; f=.; '
     'else k=file; cd -- "$(dirname -- "$d")"; f=./$(basename -- "$d"); fi || exit 1; '
     'printf "\\036%s %s\\n" "$n" $k; exec tar -cf - "$f"\''
@@ -146,8 +147,10 @@ def _place(packed: IO[bytes], kind: str, target: Path, most_bytes: int) -> int:
     try:
         total = tree.unpack(packed, fresh, most_bytes)
         if kind == "file":
-            for found in list(fresh.iterdir())[:1]:
-                found.replace(target)
+            found = list(fresh.iterdir())
+            if not found:
+                raise ValueError("it is neither a file nor a folder")
+            found[0].replace(target)
         elif target.exists():
             shutil.copytree(fresh, target, dirs_exist_ok=True)
         else:

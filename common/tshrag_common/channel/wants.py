@@ -45,16 +45,26 @@ class BootWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="
 
 
 class PutWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="put"):
-    """A tar of one file or folder goes in, to be `path` on the DUT; then a `BoardWord`."""
+    """A tar of one file or folder goes in, to be `path` on the DUT; then a `BoardWord`.
+
+    Where its sum is told, one that was cut off before goes on: a `FilePart` says from where.
+    """
 
     path: str
+    sha256: str = ""  # of the tar
 
 
 class GetWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="get"):
-    """A tar of `path` on the DUT comes out."""
+    """A tar of `path` on the DUT comes out, behind a `FilePart` where ``parts`` asks for that.
+
+    With a sum: the rest of one that was cut off, from an offset.
+    """
 
     path: str
     most_bytes: int = 1 << 30
+    parts: bool = False
+    sha256: str = ""
+    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class ExecWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="exec"):
@@ -112,6 +122,14 @@ class SshFacts(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     port: int
     host_keys: tuple[str, ...]
+
+
+class FilePart(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a tar is there already, of how much, and what it must be in the end."""
+
+    offset: int = 0
+    total: int = 0
+    sha256: str = ""
 
 
 class BoardWord(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """Boards from afar: power, boot, files."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tshrag_common.errors import NotFound, Refused
 from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import ask
 from tshrag_controller.cli.context import Connection
+from tshrag_controller.cli.progress import progress
 from tshrag_controller.reports.text import clean
 
 _WORDS: dict[str, PowerWord] = {"on": "on", "off": "off", "cycle": "cycle", "status": "status"}
@@ -100,9 +102,11 @@ def put(connection: Connection, dut: str, source: Path, target: str) -> None:
 
     async def copied(lab: Client) -> str:
         async with boards_of(lab) as boards:
-            return await boards.put(dut, source, path)
+            return await boards.put(dut, source, path, shown.advance)
 
-    render.note(f"{dut}:{path}: {clean(ask(connection, copied))}")
+    with progress() as shown:
+        said = ask(connection, copied)
+    render.note(f"{dut}:{path}: {clean(said)}")
 
 
 @options.command(examples=("tshrag get pi-7 /var/log/messages", "tshrag get pi-7 /etc ./etc-of-pi"))
@@ -115,9 +119,13 @@ def get(connection: Connection, dut: str, source: str, target: Path | None) -> N
     path = target or Path(Path(source).name or "root")
     if path.exists() or path.is_symlink():
         raise Refused(str(path), "it is there already", "name another TARGET", code="file")
+    if not os.access(path.parent, os.W_OK):
+        raise Refused(str(path.parent), "no folder to write in", "name another TARGET", code="file")
 
     async def copied(lab: Client) -> int:
         async with boards_of(lab) as boards:
-            return await boards.get(dut, source, path)
+            return await boards.get(dut, source, path, shown.advance)
 
-    render.note(f"{path}: {ask(connection, copied)} bytes")
+    with progress() as shown:
+        size = ask(connection, copied)
+    render.note(f"{path}: {size} bytes")

@@ -54,17 +54,23 @@ def progress(output: str = "table") -> Iterator[Progress]:
 class _Bar:
     def __init__(self, shown: "object", task: int) -> None:
         self._shown, self._task = shown, task
+        self._what = ""
 
     def say(self, what: str) -> None:
         self._update(what, 0, None)
 
     def advance(self, what: str, done: int, total: int) -> None:
-        self._update(what, done, total)
+        """Show it; a total of 0 is one that nobody knows."""
+        self._update(what, done, total or None)
 
     def _update(self, what: str, done: int, total: int | None) -> None:
         from rich.progress import Progress as Bars, TaskID
 
         assert isinstance(self._shown, Bars)
+        if total is None and what != self._what:  # a task cannot lose its total
+            self._shown.remove_task(TaskID(self._task))
+            self._task = self._shown.add_task("", total=None)
+        self._what = what
         self._shown.update(
             TaskID(self._task), description=clean(what, 60), completed=done, total=total
         )
