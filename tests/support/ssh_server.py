@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Set
 from pathlib import Path
 from typing import Literal
 
@@ -92,6 +93,14 @@ class SshServer:
             key_file=str(self.folder / "client_key"),
             connect_timeout_s=5,
             guard=guard or Guard(),
+        )
+
+    def table(self, name: str, kind: str) -> str:
+        """Return it as a DUT of agent.toml."""
+        return (
+            f'[[dut]]\nid = "{name}"\nkind = "{kind}"\n[dut.ssh]\nhost = "127.0.0.1"\n'
+            f'port = {self.port}\nuser = "root"\nhost_key = "{self.host_key}"\n'
+            f'key_file = "{self.folder / "client_key"}"\n'
         )
 
     def stop(self) -> None:
@@ -185,3 +194,13 @@ class SshServer:
         except OSError:
             time.sleep(0.02)
             return False
+
+
+def a_folder_of_busybox(folder: Path, without: Set[str]) -> str:
+    """Make a PATH that holds busybox and nothing else."""
+    busybox = need_program("busybox", "busybox")
+    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+    folder.mkdir()
+    for applet in {*listed.stdout.split(), "busybox"} - without:
+        (folder / applet).symlink_to(busybox)
+    return str(folder)

@@ -1,4 +1,4 @@
-"""What is measured beside the steps of an attempt on its DUT: the clock, ``/proc``, endpoints.
+"""What goes on beside the steps of an attempt on its DUT: the clock, ``/proc``, endpoints, sync.
 
 Over a console nothing can be asked while a command executes: there it is read before the first
 command, between two of them, and after the last one.
@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from tshrag_agent.attempts.attempt import Attempt
 from tshrag_agent.attempts.dut_clock import DutClock
 from tshrag_agent.attempts.steps import Site
+from tshrag_agent.gang.wire import Wire
 from tshrag_agent.reports.clock_watch import ClockWatch
 from tshrag_agent.reports.dut_sampler import DutSampler
 from tshrag_agent.reports.tap import SampleTap
@@ -38,6 +39,7 @@ class Beside:
         clock = tap.dut_clock or DutClock()
         self._watch = ClockWatch(dut, self._read_clock, clock, tap, site.clock, site.clock_s)
         self._clock = clock
+        self.wire: Wire | None = None  # of a job of a gang
         self._sampler: DutSampler | None = None
         if site.sample_s:
             self._sampler = DutSampler(tap.source, dut, self._read_proc, site.clock, site.sample_s)
@@ -54,6 +56,9 @@ class Beside:
             beside = [group.create_task(self._watch.run(), name=f"clock {step}")]
             if self._sampler is not None and not self._transport.is_exclusive:
                 beside.append(group.create_task(self._sampler.run(), name=f"samples {step}"))
+            if self.wire is not None:
+                self.wire.begin()
+                beside.append(group.create_task(self.wire.serve(), name=f"sync {step}"))
             try:
                 yield
             finally:

@@ -10,7 +10,7 @@ from tshrag_agent.attempts.setups import Leaving
 from tshrag_agent.attempts.steps import HostSteps, Site
 from tshrag_agent.boards.boards import Boards
 from tshrag_agent.duts import Duts
-from tshrag_agent.gang.gangs import Joining
+from tshrag_agent.gang.gangs import Joining, Voice
 from tshrag_common.errors import LabError, Refused
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,12 @@ def _not_opened(error: OSError) -> LabError:
     return Refused("dut", str(error), "see [dut] in agent.toml", code="no_transport")
 
 
+def _voice_of(steps: Steps) -> Voice:
+    if isinstance(steps, HostSteps):
+        return "socket"
+    return "wire" if isinstance(steps, DutSteps) and steps.can_converse else "none"
+
+
 class Ways:
     """The ways of one agent."""
 
@@ -45,17 +51,17 @@ class Ways:
     def steps(self, attempt: Attempt) -> Steps:
         """Choose how an attempt is made; one that cannot be made here ends with the reason."""
         steps: Steps
-        can_speak = False
+        voice: Voice = "none"
         try:
             steps = self._possible(attempt)
-            can_speak = isinstance(steps, HostSteps)
+            voice = _voice_of(steps)
             steps = Leaving(attempt, steps, self._site.setups)
         except (LabError, OSError) as error:
             logger.error("an attempt is not possible here", extra={**attempt.facts})
             steps = Impossible(error if isinstance(error, LabError) else _not_opened(error))
         if self._site.gangs is None or not attempt.start.mates:
             return steps
-        return Joining(attempt, steps, self._site.gangs, can_speak)
+        return Joining(attempt, steps, self._site.gangs, voice)
 
     def _possible(self, attempt: Attempt) -> Steps:
         spec, dut = attempt.spec, attempt.start.dut

@@ -7,7 +7,7 @@ the wrapper on the DUT ends the rest.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,6 +27,8 @@ from tshrag_agent.attempts.prepare import Command, load_command
 from tshrag_agent.attempts.raw_log import RawLog
 from tshrag_agent.attempts.steps import CLEANUP_S, Site
 from tshrag_agent.boards.board import Board
+from tshrag_agent.gang.gangs import SYNC
+from tshrag_agent.gang.wire import Converses
 from tshrag_agent.reports.logpump import LogPump
 from tshrag_agent.reports.tap import SampleTap
 from tshrag_agent.results.read import read_results
@@ -78,6 +80,11 @@ class DutSteps:
         self._env: dict[str, str] = {}
         self._is_there = False  # something of ours lies on the DUT
 
+    @property
+    def can_converse(self) -> bool:
+        """Tell whether something can be asked there while a step executes."""
+        return isinstance(self._place.transport, Converses)
+
     async def work(self) -> None:
         async with self._blaming():
             await self._work()
@@ -96,6 +103,9 @@ class DutSteps:
         probe = await self._place.transport.probe(timeout_s=PROBE_S)
         self._command = command = await self._prepare(probe)
         await self._beside.begin()
+        if self._site.gangs is not None:
+            folder = f"/tmp/tshrag-sync-{self._attempt.start.fence}"
+            self._beside.wire = self._site.gangs.wire(self._attempt, self._place.transport, folder)
         self._attempt.launched()
         if not await self._site.setups.ready(self._attempt, self._execute):
             return
@@ -193,13 +203,28 @@ class DutSteps:
         self._pump.start()
         try:
             async with self._beside.running(step):
-                completed = await self._on_dut(argv, self._attempt.spec.timeout_s)
+                words, env = await self._joined(argv)
+                completed = await self._on_dut(words, self._attempt.spec.timeout_s, env)
         except ExceptionGroup as failed:  # an error of the DUT has a code: it must come out as such
             raise failed.exceptions[0] from None
         self._note(step, completed)
         return self._attempt.record.outcome == "passed"
 
-    async def _on_dut(self, argv: Sequence[str], timeout_s: float) -> Completed:
+    async def _joined(self, argv: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
+        """Return a command line that finds ``tshrag-sync``, where the job is of a gang."""
+        wire, gangs = self._beside.wire, self._site.gangs
+        if wire is None or gangs is None:
+            return argv, {}
+        if await wire.ready():
+            return wire.dressed(argv), {SYNC: wire.folder}
+        self._beside.wire = None
+        self._attempt.record.dut_notes.append(f"no tshrag-sync: {wire.fault}")
+        await gangs.is_deaf(self._attempt)
+        return argv, {}
+
+    async def _on_dut(
+        self, argv: Sequence[str], timeout_s: float, more: Mapping[str, str] | None = None
+    ) -> Completed:
         spec = self._attempt.spec
         if self._is_there:
             cwd = working_directory(spec, self._env, self._remote)
@@ -208,7 +233,7 @@ class DutSteps:
         try:
             return await self._place.transport.execute(
                 argv,
-                env=self._env,
+                env={**self._env, **(more or {})},
                 cwd=cwd,
                 timeout_s=timeout_s,
                 fence=self._attempt.start.fence,

@@ -98,13 +98,17 @@ class Desk:
         self._open.add(writer)
         try:
             while line := await reader.readline():
-                writer.write(_ENCODER.encode(await self._answered(line)) + b"\n")
+                writer.write(await self.answered(line) + b"\n")
                 await writer.drain()
         except (OSError, ValueError):  # it has gone, or its line is too long
             logger.debug("a call of a job was cut off")
         finally:
             self._open.discard(writer)
             writer.close()
+
+    async def answered(self, line: bytes) -> bytes:
+        """Return the answer to a call, both as JSON."""
+        return _ENCODER.encode(await self._answered(line))
 
     async def _answered(self, line: bytes) -> Answer | ErrorReport:
         try:

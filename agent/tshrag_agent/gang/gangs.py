@@ -1,4 +1,5 @@
-"""The jobs of gangs on this host: each with its mailbox, and a socket where it runs here.
+"""The jobs of gangs on this host: each with its mailbox, and a socket where it runs here,
+or a wire where it runs on a DUT.
 
 A mailbox is opened before the work of an attempt begins and closed when nothing of it is alive.
 The next agent finds those of the attempts that it adopts, and those whose mates have not heard of
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from tshrag_agent.attempts.attempt import Attempt, Steps
 from tshrag_agent.gang import book, sync_tool
@@ -22,8 +24,10 @@ from tshrag_agent.gang.desk import Desk
 from tshrag_agent.gang.mailbox import Mailbox
 from tshrag_agent.gang.post import Post, close
 from tshrag_agent.gang.records import Opened
+from tshrag_agent.gang.wire import Converses, Wire
 from tshrag_agent.reports.metric_socket import is_short
 from tshrag_agent.settings import AgentSettings
+from tshrag_agent.transport.base import DutTransport
 from tshrag_common.bus.connection import Bus
 from tshrag_common.clock import Clock
 from tshrag_common.errors import Refused
@@ -35,6 +39,11 @@ logger = logging.getLogger(__name__)
 SYNC = "TSHRAG_SYNC"
 TOOL = "tshrag-sync"
 SUFFIX = ".jsonl"
+CLEAR_S = 600.0
+"""A step of a job may take its time limit; what serves it outlives it."""
+
+Voice = Literal["none", "socket", "wire"]
+"""How a job speaks: not at all, over a socket of its host, over the link to its DUT."""
 
 
 class Gangs:
@@ -68,7 +77,7 @@ class Gangs:
             if mailbox.own not in live:
                 await close(box, "lost")
 
-    async def enter(self, attempt: Attempt, can_speak: bool) -> None:
+    async def enter(self, attempt: Attempt, voice: Voice) -> None:
         """Open the mailbox of an attempt; the one of an adopted attempt is there already.
 
         Raises:
@@ -77,7 +86,7 @@ class Gangs:
 
         """
         start = attempt.start
-        box = self._post.boxes.get(start.fence) or await self._opened(attempt, can_speak)
+        box = self._post.boxes.get(start.fence) or await self._opened(attempt, voice)
         path = box.mailbox.opened.socket
         if path:
             desk = Desk(box, attempt.spec.timeout_s, self._post.soon)
@@ -109,9 +118,26 @@ class Gangs:
         path = f"{self._tools}:{env.get('PATH', '')}"
         return {**env, "PATH": path, SYNC: box.mailbox.opened.socket}
 
-    async def _opened(self, attempt: Attempt, can_speak: bool) -> Box:
-        start = attempt.start
-        socket = await asyncio.to_thread(self._socket, start.fence) if can_speak else ""
+    def wire(self, attempt: Attempt, transport: DutTransport, folder: str) -> Wire | None:
+        """Return what serves a job on its DUT, in a folder there; None: it cannot speak."""
+        box = self._post.boxes.get(attempt.start.fence)
+        if box is None or not isinstance(transport, Converses):
+            return None
+        limit_s = attempt.spec.timeout_s
+        desk = Desk(box, limit_s, self._post.soon)
+        return Wire(desk.answered, transport, folder, limit_s + CLEAR_S)
+
+    async def is_deaf(self, attempt: Attempt) -> None:
+        """Tell the mates that a job has no ``tshrag-sync`` after all."""
+        box = self._post.boxes.get(attempt.start.fence)
+        if box is not None:
+            address = await asyncio.to_thread(self._address, attempt.start.dut)
+            await box.do(lambda mailbox: mailbox.tell(Here(address=address, can_speak=False)))
+            self._post.soon()
+
+    async def _opened(self, attempt: Attempt, voice: Voice) -> Box:
+        start, can_speak = attempt.start, voice != "none"
+        socket = await asyncio.to_thread(self._socket, start.fence) if voice == "socket" else ""
         opened = Opened(own=start.fence, mates=start.mates, can_speak=can_speak, socket=socket)
         path = self._folder / f"{start.fence}{SUFFIX}"
         await asyncio.to_thread(self._folder.mkdir, 0o700, True, True)
@@ -143,12 +169,11 @@ class Gangs:
 class Joining:
     """The steps of an attempt of a gang, between the opening and the closing of its mailbox."""
 
-    def __init__(self, attempt: Attempt, steps: Steps, gangs: Gangs, can_speak: bool) -> None:
-        self._attempt, self._steps, self._gangs = attempt, steps, gangs
-        self._can_speak = can_speak
+    def __init__(self, attempt: Attempt, steps: Steps, gangs: Gangs, voice: Voice) -> None:
+        self._attempt, self._steps, self._gangs, self._voice = attempt, steps, gangs, voice
 
     async def work(self) -> None:
-        await self._gangs.enter(self._attempt, self._can_speak)
+        await self._gangs.enter(self._attempt, self._voice)
         await self._steps.work()
 
     async def clean_up(self) -> None:

@@ -170,8 +170,10 @@ class Mailbox:
         """Send a message to these roles, once."""
         for role in roles:
             if self.is_deaf(role):
-                what = f"role {role} has no tshrag-sync: it runs on its DUT"
-                raise Refused("", what, "let that job run on the host", code="sync_deaf")
+                what = f"role {role} has no tshrag-sync where it runs"
+                raise Refused(
+                    "", what, "let a job on the host drive what it runs on", code="sync_deaf"
+                )
         return () if call in self._calls else self.say(roles, note, call)
 
     def say(self, roles: Sequence[str], item: Item, call: str = "") -> tuple[Record, ...]:
@@ -268,8 +270,8 @@ class Mailbox:
         deaf = [role for role in roles if self.is_deaf(role)]
         gone = [role for role in roles if role in ended]
         if len(deaf) >= enough:
-            said = f"role {deaf[0]} has no tshrag-sync: it runs on its DUT"
-            fix = "let that job run on the host, or leave it out: --roles"
+            said = f"role {deaf[0]} has no tshrag-sync where it runs"
+            fix = "let a job on the host drive what it runs on, or leave it out: --roles"
             raise Refused("", f"{what}: {said}", fix, code="sync_deaf")
         if len({*gone, *deaf}) >= enough:
             said = ", ".join(f"{role} has ended ({self.line_of(role).over})" for role in gone)

@@ -2,7 +2,7 @@
 
 It is executed as a file, without the site of its Python: nothing of ours may be imported here. It
 asks the agent over the socket ``$TSHRAG_SYNC``, and asks again, under the same name, when the agent
-is started anew in the middle.
+is started anew in the middle. The agent itself reads and answers with it what is asked on a DUT.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _AWAY_S = 600.0
 """Without an agent it gives up after so long, where it was given no time."""
 _AGAIN_S = 0.2
 _MARGIN_S = 5.0
-_VALUE_BYTES = 64 << 10
+VALUE_BYTES = 64 << 10
 
 _EPILOG = """\
 exit codes: 0 done; 2 usage or refused; 3 no gang, or no agent; 4 one of the others has ended;
@@ -40,14 +40,12 @@ exit codes: 0 done; 2 usage or refused; 3 no gang, or no agent; 4 one of the oth
 
 def main(argv: list[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     path = os.environ.get("TSHRAG_SYNC", "")
     if not path:
-        return _fail(
-            "sync_no_gang", "TSHRAG_SYNC is not set: this job is in no gang, or runs on a DUT"
-        )
+        return _fail("sync_no_gang", "TSHRAG_SYNC is not set: this job is in no gang")
     try:
-        ask = _ask(args)
+        ask = ask_of(args, _value(args.value) if args.do == "send" else b"")
         answer = _call(path, ask, args.timeout)
     except OSError as error:
         return _fail("sync_agent", f"no answer from the agent: {error}")
@@ -56,11 +54,16 @@ def main(argv: list[str] | None = None) -> int:
         return USAGE
     if "code" in answer:
         _fail(answer["code"], answer["message"])
-        return _CODES.get(answer["code"], USAGE)
+        return code_of(answer)
     return _show(args, answer)
 
 
-def _parser() -> argparse.ArgumentParser:
+def code_of(answer: dict[str, Any]) -> int:
+    """Return the exit code of a call."""
+    return _CODES.get(answer["code"], USAGE) if "code" in answer else PASSED
+
+
+def parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     about = "Barriers and small messages between the jobs of a gang."
     parser = argparse.ArgumentParser("tshrag-sync", None, about, _EPILOG, formatter_class=raw)
@@ -100,8 +103,8 @@ def _seconds(text: str) -> float:
     return max(0.0, float(text))
 
 
-def _ask(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what to ask the agent for."""
+def ask_of(args: argparse.Namespace, value: bytes) -> dict[str, Any]:
+    """Return what to ask the agent for; `value` is that of a message to send."""
     ask: dict[str, object] = {"do": args.do, "call": os.urandom(12).hex()}
     if args.do != "roles":
         ask["name"] = args.name
@@ -109,7 +112,7 @@ def _ask(args: argparse.Namespace) -> dict[str, Any]:
     if named:
         ask["roles"] = [role for role in str(named).split(",") if role]
     if args.do == "send":
-        ask["value"] = binascii.b2a_base64(_value(args.value), newline=False).decode()
+        ask["value"] = binascii.b2a_base64(value, newline=False).decode()
     return ask
 
 
@@ -117,12 +120,12 @@ def _value(text: str) -> bytes:
     if not text.startswith("@"):
         data = os.fsencode(text)
     elif text == "@-":
-        data = sys.stdin.buffer.read(_VALUE_BYTES + 1)
+        data = sys.stdin.buffer.read(VALUE_BYTES + 1)
     else:
         with Path(text[1:]).open("rb") as file:
-            data = file.read(_VALUE_BYTES + 1)
-    if len(data) > _VALUE_BYTES:
-        raise ValueError(f"a message holds at most {_VALUE_BYTES} bytes; send a path, or less")
+            data = file.read(VALUE_BYTES + 1)
+    if len(data) > VALUE_BYTES:
+        raise ValueError(f"a message holds at most {VALUE_BYTES} bytes; send a path, or less")
     return data
 
 
@@ -161,23 +164,28 @@ def _asked(path: str, ask: dict[str, Any], ends: float | None) -> dict[str, Any]
 
 
 def _show(args: argparse.Namespace, answer: dict[str, Any]) -> int:
-    """Print what was asked for."""
-    out = sys.stdout.buffer
+    """Print what was asked for, or write it to the file that is named."""
+    said = shown(args, answer)
+    if args.do == "recv" and args.to:
+        Path(args.to).write_bytes(said)
+    else:
+        sys.stdout.buffer.write(said)
+        sys.stdout.buffer.flush()
+    return PASSED
+
+
+def shown(args: argparse.Namespace, answer: dict[str, Any]) -> bytes:
+    """Return what was asked for, as it is printed."""
     if args.do == "recv":
         value = binascii.a2b_base64(answer["messages"][0]["value"])
-        if args.to:
-            Path(args.to).write_bytes(value)
-        else:
-            out.write(value if value.endswith(b"\n") else value + b"\n")
-    elif args.do == "wait":
-        for each in answer["messages"]:
-            out.write(os.fsencode(each["role"]) + b" " + binascii.a2b_base64(each["value"]) + b"\n")
-    elif args.do == "roles":
+        return value if args.to or value.endswith(b"\n") else value + b"\n"
+    if args.do == "wait":
+        found = ((os.fsencode(each["role"]), each["value"]) for each in answer["messages"])
+        return b"".join(role + b" " + binascii.a2b_base64(value) + b"\n" for role, value in found)
+    if args.do == "roles":
         rows = answer["roles"]
-        text = json.dumps(rows, indent=2) if args.json else _table(rows)
-        out.write(text.encode() + b"\n")
-    out.flush()
-    return PASSED
+        return (json.dumps(rows, indent=2) if args.json else _table(rows)).encode() + b"\n"
+    return b""
 
 
 def _table(rows: list[dict[str, str]]) -> str:
@@ -188,8 +196,13 @@ def _table(rows: list[dict[str, str]]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in padded)
 
 
+def line_of(code: object, message: object) -> str:
+    """Return what went wrong, as it is printed."""
+    return f"tshrag-sync: {code}: {message}\n"
+
+
 def _fail(code: object, message: object) -> int:
-    sys.stderr.write(f"tshrag-sync: {code}: {message}\n")
+    sys.stderr.write(line_of(code, message))
     return UNAVAILABLE
 
 

@@ -24,7 +24,7 @@ from tshrag_agent.transport.base import (
     TransportFailed,
 )
 from tshrag_agent.transport.board_time import ClockReading
-from tshrag_agent.transport.session import LINGER_S
+from tshrag_agent.transport.session import LINGER_S, Channel
 from tshrag_agent.transport.ssh_connect import connected, reason
 from tshrag_agent.transport.streams import ByteReader, ByteWriter
 from tshrag_agent.transport.ways import SshWay
@@ -88,6 +88,12 @@ class SshTransport:
     def dial(self, port: int) -> AbstractAsyncContextManager[tuple[ByteReader, ByteWriter]]:
         """Connect to a port of 127.0.0.1 on the DUT, over the link that there is."""
         return self._link.dial(port)
+
+    def converse(
+        self, command: str, on_output: OutputSink, timeout_s: float
+    ) -> AbstractAsyncContextManager[Channel]:
+        """Start `command` beside what executes, to be spoken to; it is let go of at the end."""
+        return self._shell.channel(command, on_output, timeout_s)
 
     async def end(self, fence: Fence) -> None:
         await self._shell.end(fence)

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from tests.support.debian import need_program
 from tests.support.outputs import Output
 from tests.support.process_trees import deaf_tree, living
-from tests.support.ssh_server import SshServer
+from tests.support.ssh_server import SshServer, a_folder_of_busybox
 from tests.support.transport_contract import TransportContract, new_tag, shell
 from tests.support.waiting import wait_for
 from tshrag_agent.transport.base import TransportFailed
@@ -25,16 +25,6 @@ from tshrag_common.ids import DutId
 
 DUT = DutId("tiny")
 NONCE = "0123456789abcdef"
-
-
-def a_folder_of_busybox(folder: Path, without: Set[str]) -> str:
-    """Make a PATH that holds busybox and nothing else."""
-    busybox = need_program("busybox", "busybox")
-    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
-    folder.mkdir()
-    for applet in {*listed.stdout.split(), "busybox"} - without:
-        (folder / applet).symlink_to(busybox)
-    return str(folder)
 
 
 Boards = Callable[[Set[str]], SshServer]
