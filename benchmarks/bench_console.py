@@ -27,6 +27,7 @@ from tshrag_common.lease_requests import LeaseTake
 CONSOLES = 64
 BYTES_PER_S = 115200 // 10
 LINE = b"[  123.456789] usb 1-1: new high-speed USB device number 5 using xhci_hcd ok\r\n"
+_TEXT = LINE * 400
 MBAUD_BYTES_PER_S = 3_000_000 // 10
 
 
@@ -45,6 +46,11 @@ class Board:
     @property
     def toml(self) -> str:
         return f'[[dut]]\nid = "{self.name}"\nkind = "bench"\n[dut.serial]\nurl = "{self.path}"\n\n'
+
+    def say_on(self, size: int) -> None:
+        """Send the next `size` bytes of a text without end: its lines stay whole."""
+        start = self.said % len(LINE)
+        self.say(_TEXT[start : start + size])
 
     def say(self, data: bytes) -> None:
         """Send what the line takes now."""
@@ -173,11 +179,10 @@ async def _throughput(lab: RunningLab, board: Board, rounds: int, seconds: float
 async def _talk(board: Board, bytes_per_s: int, seconds: float) -> None:
     """Say lines at a speed, in steps of 2 ms or more."""
     began, before = time.perf_counter(), board.said
-    text = LINE * 400
     while (now := time.perf_counter() - began) < seconds:
         owed = round(bytes_per_s * now) - (board.said - before)
         if owed > 0:
-            board.say(text[:owed])
+            board.say_on(owed)
         await asyncio.sleep(0.002)
 
 
@@ -185,12 +190,11 @@ async def _flood(lab: RunningLab, boards: list[Board], seconds: float) -> Figure
     """Let all boards talk without end at 115200 baud; nobody watches, all is recorded."""
     before = [board.said for board in boards]
     began, used = time.perf_counter(), lab.measured.costs()["agent"].all_s
-    text = LINE * 200
     while (now := time.perf_counter() - began) < seconds:
         for board, start in zip(boards, before, strict=True):
             owed = round(BYTES_PER_S * now) - (board.said - start)
             if owed > 0:
-                board.say(text[:owed])
+                board.say_on(owed)
         await asyncio.sleep(0.005)
     spent = (lab.measured.costs()["agent"].all_s - used) / (time.perf_counter() - began)
     lost = 0

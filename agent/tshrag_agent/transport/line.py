@@ -26,6 +26,7 @@ that 64 lines are one wake-up of the loop and not 64."""
 _FLOODS_AFTER = 4  # reads in a row, each within PAUSE_S of the one before
 _READ_BYTES = 16384
 _TURN_BYTES = 65536
+_SHORT_BYTES = 2048  # a tty hands out up to 4,095 at once: a read below this has emptied it
 _PARITY = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
 
 
@@ -163,7 +164,7 @@ class FdLine:
     def drain(self) -> None:
         """Take now what the system has for us."""
         if self._open:
-            self._readable()
+            self._take(short_bytes=1)
 
     def close(self) -> None:
         if not self._open:
@@ -180,42 +181,48 @@ class FdLine:
         self._port.close()
 
     def _readable(self) -> None:
-        taken = 0
-        while taken < _TURN_BYTES:
-            try:
-                data = os.read(self._fd, _READ_BYTES)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                return self._end(reason_of(error))
-            if not data:
-                return self._end("the device has hung up")
-            taken += len(data)
-            self._received(data)
-            if not self._open:
-                return None  # the receiver has closed the line
-        self._rest_when_flooded()
-        return None
-
-    def _rest_when_flooded(self) -> None:
+        if not self._take() or not self._open:
+            return
         now = self._loop.time()
         self._reads_in_a_row = self._reads_in_a_row + 1 if now - self._read_at < PAUSE_S else 0
         self._read_at = now
         if self._reads_in_a_row >= _FLOODS_AFTER:
             self._loop.remove_reader(self._fd)
-            self._resume = self._loop.call_at(next_sip(now), self._listen_again)
+            self._resume = self._loop.call_at(next_sip(now), self._sip)
+
+    def _sip(self) -> None:
+        """Read what a flood has gathered; listen again once it is over."""
+        if self._take() and self._open:
+            self._resume = self._loop.call_at(next_sip(self._loop.time()), self._sip)
+        else:
+            self._wake()
+
+    def _take(self, short_bytes: int = _SHORT_BYTES) -> int:
+        """Hand on what there is, until a read is short of `short_bytes`; return how much it was."""
+        taken, size = 0, short_bytes
+        while size >= short_bytes and taken < _TURN_BYTES and self._open:
+            try:
+                data = os.read(self._fd, _READ_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._end(reason_of(error))
+                break
+            if not data:
+                self._end("the device has hung up")
+                break
+            size = len(data)
+            taken += size
+            self._received(data)  # which may close the line
+        return taken
 
     def _wake(self) -> None:
         """Read at once and on: answers to what is typed are a talk, not a flood."""
         self._reads_in_a_row = 0
         if self._resume and self._open:
             self._resume.cancel()
-            self._listen_again()
-
-    def _listen_again(self) -> None:
-        self._resume = None
-        self._read_at = self._loop.time()  # what gathered meanwhile still counts as the flood
-        self._loop.add_reader(self._fd, self._readable)
+            self._resume = None
+            self._loop.add_reader(self._fd, self._readable)
 
     async def _writable(self) -> None:
         self._waiting = waiting = self._loop.create_future()

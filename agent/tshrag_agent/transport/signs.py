@@ -15,10 +15,11 @@ LINE_MOST = 1024
 _TEXT_MOST = 200
 
 _WORDS = (
-    *(b"anic", b"Oops", b"BUG", b"KASAN", b"KFENCE", b"WARNING: ", b"INFO: ", b"atchdog"),
-    *(b"U-Boot", b"barebox", b"GRUB", b"Linux version", b"Unable to handle", b"WDT", b"kernel BUG"),
+    *(b"anic", b"Oops", b"BUG", b"WARNING: ", b"INFO: ", b"lockup", b"LOCKUP"),
+    *(b"U-Boot", b"barebox", b"GRUB", b"Linux version", b"Unable to handle"),
 )
-"""Where none of these stands in some bytes, they hold no sign but a prompt."""
+_WORDS_OF_ANY_CASE = (b"watchdog", b"wdt")
+"""Where none of these stands in some bytes, no pattern fits in them."""
 
 _PATTERNS: tuple[tuple[SignKind, re.Pattern[bytes]], ...] = (
     ("panic", re.compile(rb"Kernel panic - not syncing|\bpanic\(cpu ")),
@@ -73,14 +74,15 @@ class Signs:
         end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
         whole, rest = text[:end], text[end:]
         found: list[Sign] = []
-        if any(word in whole for word in _WORDS) or _PROMPT_WORD in whole:
+        if _may_tell(whole):
             for line in _LINE_END.split(whole)[:-1]:
                 self._look_at(line, found)
                 self._prompted = False
         elif end:
             self._prompted = False
         while len(rest) > LINE_MOST:
-            self._look_at(rest[:LINE_MOST], found)
+            if _may_tell(rest[:LINE_MOST]):
+                self._look_at(rest[:LINE_MOST], found)
             self._prompted = False
             rest = rest[LINE_MOST:]
         self._line = rest
@@ -119,6 +121,15 @@ class Signs:
         if stage <= self._stage or self._stage < 0:
             self.boot += 1
         self._stage = stage
+
+
+def _may_tell(data: bytes) -> bool:
+    """Tell whether a sign may stand in `data`: a look that costs little."""
+    for word in _WORDS:
+        if word in data:
+            return True
+    folded = data.lower()
+    return any(word in folded for word in _WORDS_OF_ANY_CASE) or _PROMPT_WORD in data
 
 
 def _shown(line: bytes) -> str:

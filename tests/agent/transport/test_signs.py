@@ -31,6 +31,9 @@ LINES = [
     ("lockup", b"[ 1.0] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:"),
     ("watchdog", b"Reset cause: watchdog"),
     ("watchdog", b"[ 1.0] watchdog: watchdog0: watchdog did not stop!"),
+    ("watchdog", b"reset by WatchDog"),
+    ("watchdog", b"wdt: timeout, restarting"),
+    ("lockup", b"NMI: hard LOCKUP on cpu 3"),
     ("bootloader", b"\x1b[2JU-Boot 2023.07.02 (Jul 11 2023)"),
     ("bootloader", b"barebox 2024.03.0 #1 Fri Mar 15"),
     ("kernel", b"Linux version 5.15.0 (gcc)"),
@@ -48,6 +51,13 @@ def kinds(found: list[Sign]) -> list[str]:
 @pytest.mark.parametrize(("kind", "line"), LINES)
 def test_a_line_is_recognised(kind: str, line: bytes) -> None:
     assert kinds(Signs().feed(line + b"\r\n")) == [kind]
+
+
+@pytest.mark.parametrize(("kind", "line"), LINES)
+def test_a_sign_is_found_in_a_line_without_end(kind: str, line: bytes) -> None:
+    signs = Signs()
+    assert signs.feed(line + b" " * (LINE_MOST - len(line))) == []
+    assert kinds(signs.feed(b".")) == [kind]
 
 
 @pytest.mark.parametrize("line", INNOCENT)
