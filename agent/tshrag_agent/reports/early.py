@@ -1,10 +1,13 @@
-"""Accepted and Started wait a moment: the end of a short attempt makes them needless.
+"""Accepted and Started wait a moment: what comes next of an attempt makes them needless.
 
-While few attempts start, the moment is a millisecond or two. Under load it grows to the time that
-the journal takes for the batch before, and short attempts tell of their end only.
+While few attempts start, Started waits a millisecond or two. Accepted waits longer: most attempts
+run by then, and its way (two fsyncs, a frame) would hold up the very start that it announces.
+Under load the moment grows to the time that the journal takes for the batch before, and short
+attempts tell of their end only.
 """
 
 import asyncio
+from contextlib import suppress
 
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import Append, Change, Launched
@@ -13,6 +16,8 @@ from tshrag_common.ids import Fence
 from tshrag_common.reports import Accepted, Started
 
 LINGER_S = 0.001
+ACCEPTED_S = 0.03
+"""How long Accepted waits for Started, beyond that."""
 
 
 class EarlyReports:
@@ -21,12 +26,14 @@ class EarlyReports:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._waiting: dict[Fence, Accepted | Started] = {}
-        self._some = asyncio.Event()
+        self._some, self._runs = asyncio.Event(), asyncio.Event()
 
     def tell(self, report: Accepted | Started) -> None:
         """Say this soon, unless the attempt gets further before."""
         self._waiting[report.fence] = report
         self._some.set()
+        if isinstance(report, Started):
+            self._runs.set()
 
     def withdraw(self, fence: Fence) -> None:
         """Say nothing early of this attempt any more: it has ended."""
@@ -36,8 +43,12 @@ class EarlyReports:
         """Write what waits into the journal, for ever."""
         while True:
             await self._some.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ACCEPTED_S):
+                    await self._runs.wait()
             await asyncio.sleep(LINGER_S)
             self._some.clear()
+            self._runs.clear()
             await self.flush()
 
     async def flush(self) -> None:

@@ -37,6 +37,8 @@ from tshrag_controller.store import queries
 from tshrag_controller.store.store import Store
 
 NO_BASELINE = "none"
+AT_ONCE_JOBS = 100
+"""A plan of so many jobs is encoded in less time than a thread needs to begin."""
 
 
 class RunAnswers:
@@ -136,7 +138,10 @@ class RunAnswers:
             baseline=baseline,
             stop_early=profile.stop == "when_decided",
         )
-        await asyncio.to_thread(_check_size, admitted)
+        if len(made.jobs) <= AT_ONCE_JOBS:
+            _check_size(admitted)
+        else:
+            await asyncio.to_thread(_check_size, admitted)
         return admitted
 
     async def _baseline(
