@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from tshrag_agent.journal.beginning import open_or_begin
+from tshrag_agent.journal.beginning import open_or_begin, within_disk
 from tshrag_agent.journal.hands import Hands, OneThread
 from tshrag_agent.journal.pressure import Pressure
 from tshrag_agent.journal.recent import Recent
@@ -113,7 +113,8 @@ class Journal:
         cls, path: Path, quota_bytes: Mapping[SpoolName, int] = QUOTA_BYTES
     ) -> "Journal":
         """Open the journal at `path`; a damaged one is set aside and a new one begins."""
-        return cls(await asyncio.to_thread(open_or_begin, path), quota_bytes)
+        store = await asyncio.to_thread(open_or_begin, path)
+        return cls(store, await asyncio.to_thread(within_disk, path, quota_bytes))
 
     async def close(self) -> None:
         """Write what waits and let go of the file."""

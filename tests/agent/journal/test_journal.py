@@ -1,9 +1,12 @@
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from tests.chaos.images import a_small_disk, can_mount
+from tests.support.waiting import wait_until
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import (
     Append,
@@ -246,3 +249,26 @@ async def test_a_full_disk_is_told_and_nothing_is_numbered(tmp_path: Path) -> No
     assert await journal.append("reports", b"c") == 2
     assert not journal.fault
     await journal.close()
+
+
+@pytest.mark.skipif(bool(can_mount()), reason=can_mount())
+async def test_a_journal_never_fills_its_own_disk(tmp_path: Path) -> None:
+    """One that had could not even take away what was confirmed: that needs room, too."""
+    with a_small_disk(tmp_path / "disk", 16) as disk:
+        journal = await Journal.open(disk / "journal.db")
+        for _ in range(3):
+            filling = asyncio.create_task(_fill(journal))
+            await wait_until(lambda: journal.size_bytes >= 3 << 20, 30)
+            await asyncio.wait([filling], timeout=0.5)
+            assert not filling.done()  # it waits for room, and nothing has failed
+            assert journal.fault == ""
+            filling.cancel()
+            await asyncio.wait([filling])
+            await journal.confirm("output", journal.state("output").last)
+            assert journal.size_bytes < 1 << 20
+        await journal.close()
+
+
+async def _fill(journal: Journal) -> None:
+    while True:
+        await journal.append("output", *[os.urandom(64 << 10)] * 4)
