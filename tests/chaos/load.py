@@ -24,6 +24,10 @@ LEAST_RUNNING, LEAST_PER_S = 20, 100.0
 """A repetition counts only with so many jobs running and so many records a second."""
 
 
+class NoLoad(AssertionError):
+    """Too little was going on for a repetition to count."""
+
+
 class HasClient(Protocol):
     """A lab as far as its load is concerned."""
 
@@ -108,7 +112,7 @@ async def loaded(lab: HasClient, run: str, within_s: float = 60.0) -> tuple[int,
         if count and running >= LEAST_RUNNING and rate >= LEAST_PER_S:
             return running, rate
         if now > ends:
-            raise AssertionError(f"no load: {running} running, {rate:.0f} records/s")
+            raise NoLoad(f"no load: {running} running, {rate:.0f} records/s")
         count, at = stored, now
 
 
