@@ -58,6 +58,7 @@ chaos: setup packages
 	$(BIN)/python -m tests.chaos.run --set quick --out benchmarks/results/chaos
 	$(BIN)/python -m tests.chaos.run --unsafe kill-parent-only cancel
 	$(BIN)/python -m tests.chaos.run --unsafe no-fsync F11
+	$(BIN)/python -m tests.chaos.run --unsafe no-cap+leak+silent-full cap 'F16 spool: disk full for 8 s'
 
 # goes on where an earlier one was cut: remove the file to begin anew; FAULTS="F1 F3" for some
 KEPT ?= benchmarks/results/chaos/full.jsonl

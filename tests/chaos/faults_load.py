@@ -111,6 +111,15 @@ async def cancel_trees(lab: ChaosLab) -> Once:
     return Once(times=times, counts={"survivors": alive}, runs=(run,))
 
 
+async def cap_output(lab: ChaosLab) -> Once:
+    """Let a job say three times as much as may be kept of it; how much that is sees the checker."""
+    says = {"command": ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"], "timeout": "30s"}
+    run = await load.submit(lab, {"name": "cap", "limits": {"output": "1MiB"}, "schedule": says})
+    ended = await load.final(lab, run, 60.0)
+    broken = [] if ended.state == "passed" else [f"it ended as {ended.state}: {ended.reason[:80]}"]
+    return Once(counts={"survivors": await survivors(lab, run)}, broken=tuple(broken), runs=(run,))
+
+
 async def f22_races(lab: ChaosLab, races: int) -> Once:
     """Let cancels and completions meet at every place, with pauses of 0 to 20 ms there."""
     points = ("engine.decided", "engine.appended", "dispatch.sent")
@@ -286,6 +295,7 @@ FAULTS = (
     Fault("F18", "wall clock of an agent +-1 h, +-1 day", _clock_of_agent, full=10),
     Fault("F21", "cancel 1,000 waiting and 50 running", f21_cancels, (DEAD,), full=5),
     Fault("cancel", "cancel 24 trees that resist", cancel_trees, (DEAD,), quick=0),
+    Fault("cap", "3 MB of output where 1 MiB is kept", cap_output, full=3),
     Fault("F22", "100 cancels race completions, pauses 0-20 ms", _few_races, full=0),
     Fault("F22", "1,000 cancels race completions, pauses 0-20 ms", _many_races, quick=0, full=2),
     Fault("F23", "jobs that nobody wants", f23_nasty, (Bar("samples late", 5.0),), quick=0,

@@ -27,23 +27,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--into", type=Path, metavar="FILE", help="keep each repetition, go on")
     parser.add_argument("--chapter", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--keep", type=Path, help="keep the history in this folder")
-    parser.add_argument("--unsafe", choices=("kill-parent-only", "no-fsync"),
-                        help="take a rule out of the product: the faults must notice")  # fmt: skip
+    parser.add_argument("--unsafe", metavar="MUTANT[+MUTANT]",
+                        help="take rules out of the product: each must be noticed")  # fmt: skip
     said = parser.parse_args(argv)
     if said.unsafe:
         os.environ["TSHRAG_CHAOS_UNSAFE"] = said.unsafe
     if not os.environ.get("TSHRAG_HISTORY") and (said.chapter or not said.into):
         _again(said.keep)
-    from tests.chaos import conduct
+    from tests.chaos import conduct, mutants
 
     if said.into and not said.chapter:
         sys.exit(conduct.in_chapters(said.which, said.names, said.repeat, said.into.absolute()))
     what = (said.which, said.names, said.repeat, said.out, said.into)
-    missed = asyncio.run(conduct.conduct(*what))
+    missed, rules = asyncio.run(conduct.conduct(*what))
     if said.unsafe:
-        print(f"{said.unsafe}: {'noticed' if missed else 'NOT NOTICED'}")
-        missed = 1 - missed
-    sys.exit(missed)
+        left = mutants.unnoticed(said.unsafe, missed, rules)
+        print(f"{'+'.join(left)}: NOT NOTICED" if left else f"{said.unsafe}: noticed")
+        missed = bool(left)
+    sys.exit(int(missed))
 
 
 def _again(keep: Path | None) -> None:

@@ -10,7 +10,7 @@ from tshrag_agent.attempts.fences import Fences
 from tshrag_agent.attempts.recover import Found
 from tshrag_common import contact, wire
 from tshrag_common.ids import AgentId, DutId, Fence
-from tshrag_common.reports import HeartbeatAnswer, SamplesMessage
+from tshrag_common.reports import Heartbeat, HeartbeatAnswer, SamplesMessage
 from tshrag_common.states import AttemptCause
 from tshrag_controller.core import on_attempt, queues, schedule
 from tshrag_controller.core.decision import Decision
@@ -35,6 +35,7 @@ Mutation = Literal[
     "no-holder",  # whoever tells the end of an attempt is believed
     "early-grant",  # what an agent holds is given up after half of its time
     "no-guard",  # what cannot be read is an exception
+    "their-clock",  # who is silent is told by the wall clock of who beats
 ]
 BREAKS: dict[Mutation, str] = {
     "no-settle": "I13",
@@ -43,6 +44,7 @@ BREAKS: dict[Mutation, str] = {
     "no-holder": "I24",
     "early-grant": "I6",
     "no-guard": "I19",
+    "their-clock": "I20",
 }
 """What must break, and not just anything."""
 MUTATIONS: tuple[Mutation, ...] = get_args(Mutation)
@@ -141,6 +143,14 @@ def _believe(was: Callable[..., Attempt | None]) -> Callable[..., Attempt | None
     return holder
 
 
+def _by_their_clock(was: Callable[..., None]) -> Callable[..., None]:
+    def note(self: beats.Beats, beat: Heartbeat) -> None:
+        was(self, beat)
+        self._heard[beat.agent] += (beat.at - self._clock.now()) / 1e6
+
+    return note
+
+
 def _one_by_one(was: Callable[..., list[Job]]) -> Callable[..., list[Job]]:
     return lambda *args: was(*args)[:1]
 
@@ -162,4 +172,5 @@ _CHANGES: dict[str, tuple[tuple[Any, str, Callable[[Any], Any]], ...]] = {
         (contact, "GRANT_S", lambda _: -5.0),
     ),
     "no-guard": ((Outbox, "set_aside", _throw),),
+    "their-clock": ((beats.Beats, "note", _by_their_clock),),
 }

@@ -108,18 +108,23 @@ class MetricSocket:
         self._streams.hear_all()
         if self._server is not None:
             await self._hear_out(within_s)
+        for _ in range(_ROUNDS):
+            if not self._read_datagrams():
+                break
+        self.let_go()
+        await asyncio.to_thread(self._clear)
+
+    def let_go(self) -> None:
+        """Close both sockets, and leave their names: the next agent binds them anew."""
+        if self._server is not None:
             self._server.close()
             for stream in list(self._streams):
                 stream.cut()
             self._server = None
         if self._datagrams is not None:
-            for _ in range(_ROUNDS):
-                if not self._read_datagrams():
-                    break
             asyncio.get_running_loop().remove_reader(self._datagrams.fileno())
             self._datagrams.close()
             self._datagrams = None
-        await asyncio.to_thread(self._clear)
 
     async def _hear_out(self, within_s: float) -> None:
         """Wait until nobody is connected; whoever waits to be accepted gets a turn first."""

@@ -27,6 +27,7 @@ class MetricSockets:
     def __init__(self, folder: Path, clock: Clock, pressure: Pressure) -> None:
         self._folder, self._clock, self._pressure = folder, clock, pressure
         self._free: list[MetricSocket] = []
+        self._lent: set[MetricSocket] = set()
         self._count = 0
 
     async def lend(self, job_dir: Path, gate: MetricGate) -> tuple[str, MetricSocket | None]:
@@ -39,10 +40,12 @@ class MetricSockets:
         except (LabError, OSError) as error:
             gate.refuse("socket", str(error))
             return "", None
+        self._lent.add(pair)
         return str(link if is_short(link) else pair.path), pair
 
     async def give_back(self, pair: MetricSocket) -> None:
         """Take what was sent; the pair is for another attempt then."""
+        self._lent.discard(pair)
         await pair.rest()
         if len(self._free) < _KEPT:
             self._free.append(pair)
@@ -50,9 +53,11 @@ class MetricSockets:
             await pair.close()
 
     async def close(self) -> None:
-        """Remove the pairs that nobody uses."""
+        """Remove the pairs that nobody uses; let go of those whose job the next agent adopts."""
         while self._free:
             await self._free.pop().close()
+        while self._lent:
+            self._lent.pop().let_go()
 
     async def _pair(self, link: Path, gate: MetricGate) -> MetricSocket:
         known = _lent_before(link)

@@ -18,6 +18,7 @@ from tshrag_agent.reports.metric_socket import (
     STREAM,
     MetricSocket,
 )
+from tshrag_agent.reports.metric_sockets import MetricSockets
 from tshrag_common.clock import SystemClock
 from tshrag_common.errors import Refused
 
@@ -162,3 +163,24 @@ async def test_a_sender_that_is_faster_waits_and_loses_nothing(tmp_path: Path) -
 async def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="no metrics socket"):
         await MetricSocket(tmp_path / "gone", Heard().gate, SystemClock(), CALM).open()
+
+
+async def test_a_pair_that_is_still_lent_is_let_go_and_found_again(tmp_path: Path) -> None:
+    """An agent that ended beside a living job left both sockets open to the garbage collector."""
+    job, heard = tmp_path / "job", Heard()
+    job.mkdir()
+    first = MetricSockets(tmp_path / "sockets", SystemClock(), CALM)
+    path, pair = await first.lend(job, heard.gate)
+    assert pair is not None
+    await first.close()
+    assert pair._datagrams is None and pair._server is None
+    with pytest.raises(ConnectionRefusedError):
+        send(Path(path), b"hits:1|c")
+
+    second = MetricSockets(tmp_path / "sockets", SystemClock(), CALM)
+    again, pair = await second.lend(job, heard.gate)
+    assert again == path and pair is not None
+    send(Path(path), b"hits:1|c")
+    await wait_until(lambda: heard.taken == [("hits", 1.0)])
+    await second.give_back(pair)
+    await second.close()
