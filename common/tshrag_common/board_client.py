@@ -27,7 +27,7 @@ from tshrag_common.channel.wants import (
 from tshrag_common.errors import Unavailable
 from tshrag_common.file_client import Show
 
-PowerWord = Literal["on", "off", "cycle", "status"]
+PowerWord = Literal["on", "off", "cycle", "status", "read"]
 Via = Literal["auto", "tcp", "ssh"]
 
 _WORD = msgspec.json.Decoder(BoardWord)
@@ -46,7 +46,7 @@ class BoardClient:
 
     async def power(self, dut: str, what: PowerWord) -> BoardWord:
         """Switch, or ask; return whether it is on, off or unknown afterwards, and its count."""
-        changes = what != "status"
+        changes = what not in ("status", "read")
         async with self._channels.open(PowerWant(what=what), dut=dut, write=changes) as channel:
             return await _last_word(channel, _ignore)
 

@@ -76,6 +76,11 @@ async def test_a_person_with_a_lease_switches_and_boots_a_board(lab: LabProcesse
 
     def talk() -> None:
         assert tshrag("power", BOARD).stdout == f"{BOARD} is off; switched on 0 times\n"
+        unmetered = tshrag("power", BOARD, "read")
+        assert unmetered.returncode == 3
+        assert unmetered.stderr == (
+            f"power_failed: power read of {BOARD}: a virtual board has no meter\n"
+        )
         refused = tshrag("power", BOARD, "on")
         assert refused.returncode == 2
         assert refused.stderr.endswith(f"writing takes its lease; tshrag lease take {BOARD}\n")

@@ -75,6 +75,9 @@ class QemuBoard:
         async with self._turn:
             return await self._status()
 
+    async def read(self) -> float:
+        raise self._failed("read", "a virtual board has no meter")
+
     async def send_break(self) -> None:
         """Let the board's UART see a break: no socket carries one.
 

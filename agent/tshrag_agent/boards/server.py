@@ -82,8 +82,9 @@ class BoardServer:
             self._held(command)
             self._boards.used_by(dut, _user(command))
             await self._under_lease(channel, command, _done(doing[want.what]))
+        watts = await switch.read() if want.what == "read" else None
         note = f"switched on {self._boards.mains.counts[dut]} times"
-        await _tell(channel, BoardWord(states=(await switch.status(),), note=note))
+        await _tell(channel, BoardWord(states=(await switch.status(),), note=note, watts=watts))
 
     async def _boot(self, channel: Channel, command: ServeChannel, want: BootWant) -> None:
         dut = self._held(command)

@@ -64,6 +64,9 @@ class CountedSwitch:
     async def status(self) -> PowerState:
         return await self.inner.status()
 
+    async def read(self) -> float:
+        return await self.inner.read()
+
     async def _switched(self, switch: Callable[[], Awaitable[None]]) -> None:
         await self._mains.turn()
         await switch()

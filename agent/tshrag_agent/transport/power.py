@@ -64,6 +64,19 @@ class ActSwitch:
         async with self._turn:
             return await self._status()
 
+    async def read(self) -> float:
+        async with self._turn:
+            if self._acts.read is None:
+                fix = "set power.read in agent.toml, where its outlet has a meter"
+                raise self._failed("read", "it is not set up", fix)
+            said = await self._do("read", self._acts.read)
+        found = re.search(self._acts.watts, said, re.MULTILINE)
+        try:
+            return float(found[1]) if found is not None else float(said)
+        except (ValueError, IndexError):
+            what = f"there are no watts in {shown(said.strip(), 120)}"
+            raise self._failed("read", what, "see power.read_watts") from None
+
     async def _status(self) -> PowerState:
         if self._acts.status is None:
             return "unknown"

@@ -48,3 +48,5 @@ class PowerActs(msgspec.Struct, frozen=True, kw_only=True):
     status: PowerAct | None = None
     status_on: str = r"^\s*(?i:on)\b"
     status_off: str = r"^\s*(?i:off)\b"
+    read: PowerAct | None = None
+    watts: str = r"(-?\d+(?:\.\d+)?)"  # the first number

@@ -1,12 +1,15 @@
 """PURE: smart plugs by their HTTP forms, and the PDUs that labgrid knows."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Meta
 
 from tshrag_agent.transport.power_acts import Execute, PlainWord, PowerActs, Request, Url
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
 
 
 class HomeAssistantPower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -15,6 +18,7 @@ class HomeAssistantPower(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     url: Url
     entity: Annotated[str, Meta(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$", max_length=200)]
     headers_file: str
+    sensor: Annotated[str, Meta(pattern=r"^([a-z0-9_]+\.[a-z0-9_]+)?$", max_length=200)] = ""
 
 
 class ShellyPower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,24 +47,12 @@ class LabgridPower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Plugs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The part of ``[dut.power]`` that names one of these; one at most."""
+    """The part of ``[dut.power]`` that names one of these."""
 
     home_assistant: HomeAssistantPower | None = None
     shelly: ShellyPower | None = None
     tasmota: TasmotaPower | None = None
     labgrid: LabgridPower | None = None
-
-
-def plug_acts(way: Plugs) -> PowerActs:
-    if way.home_assistant is not None:
-        return _home_assistant(way.home_assistant)
-    if way.shelly is not None:
-        return _shelly(way.shelly)
-    if way.tasmota is not None:
-        return _tasmota(way.tasmota)
-    if way.labgrid is not None:
-        return _labgrid(way.labgrid)
-    return PowerActs()
 
 
 def _home_assistant(way: HomeAssistantPower) -> PowerActs:
@@ -81,6 +73,10 @@ def _home_assistant(way: HomeAssistantPower) -> PowerActs:
         status=Request(url=f"{base}/api/states/{way.entity}", headers_file=way.headers_file),
         status_on=r'"state":\s*"on"',
         status_off=r'"state":\s*"off"',
+        read=Request(url=f"{base}/api/states/{way.sensor}", headers_file=way.headers_file)
+        if way.sensor
+        else None,
+        watts=rf'"state":\s*"({_NUMBER})"',
     )
 
 
@@ -89,30 +85,35 @@ def _shelly(way: ShellyPower) -> PowerActs:
     if way.generation == 1:
         asked = f"{base}/relay/{way.relay}"
         turns, word = [f"{asked}?turn={what}" for what in ("on", "off")], "ison"
+        meter, power = f"{base}/meter/{way.relay}", "power"
     else:
         asked = f"{base}/rpc/Switch.GetStatus?id={way.relay}"
         turns = [f"{base}/rpc/Switch.Set?id={way.relay}&on={what}" for what in ("true", "false")]
-        word = "output"
+        word, meter, power = "output", asked, "apower"
     return PowerActs(
         on=Request(url=turns[0]),
         off=Request(url=turns[1]),
         status=Request(url=asked),
         status_on=rf'"{word}":\s*true',
         status_off=rf'"{word}":\s*false',
+        read=Request(url=meter),
+        watts=rf'"{power}":\s*({_NUMBER})',
     )
 
 
 def _tasmota(way: TasmotaPower) -> PowerActs:
-    def command(what: str = "") -> Request:
-        words = urlencode({"cmnd": f"Power{way.relay} {what}".strip()})
+    def command(what: str) -> Request:
+        words = urlencode({"cmnd": what})
         return Request(url=f"{way.url.rstrip('/')}/cm?{words}")
 
     return PowerActs(
-        on=command("On"),
-        off=command("Off"),
-        status=command(),
+        on=command(f"Power{way.relay} On"),
+        off=command(f"Power{way.relay} Off"),
+        status=command(f"Power{way.relay}"),
         status_on=r'"POWER\d*":\s*"ON"',
         status_off=r'"POWER\d*":\s*"OFF"',
+        read=command("Status 8"),
+        watts=rf'"Power":\s*\[?({_NUMBER})',
     )
 
 
@@ -136,3 +137,11 @@ def _labgrid(way: LabgridPower) -> PowerActs:
         return Execute((way.python, "-c", _LABGRID, *words))
 
     return PowerActs(on=outlet("on"), off=outlet("off"), status=outlet("status"))
+
+
+PLUGS: dict[str, Callable[[Any], PowerActs]] = {
+    "home_assistant": _home_assistant,
+    "shelly": _shelly,
+    "tasmota": _tasmota,
+    "labgrid": _labgrid,
+}

@@ -3,7 +3,8 @@
 PURE but for reading nothing: a way becomes four acts, each a command, a request or some bytes.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 import msgspec
@@ -20,7 +21,7 @@ from tshrag_agent.transport.power_acts import (
     Url,
     Write,
 )
-from tshrag_agent.transport.power_plugs import Plugs, plug_acts
+from tshrag_agent.transport.power_plugs import PLUGS, Plugs
 from tshrag_agent.transport.ways import HostName, Seconds
 
 
@@ -30,6 +31,7 @@ class HttpPower(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     on: Url
     off: Url
     status: Url | Literal[""] = ""
+    read: Url | Literal[""] = ""
     method: Literal["GET", "POST", "PUT"] = "GET"
     body_on: str = ""
     body_off: str = ""
@@ -91,6 +93,7 @@ class PowerWay(Plugs, frozen=True, kw_only=True, forbid_unknown_fields=True):
     off: Argv = ()
     cycle: Argv = ()
     status: Argv = ()
+    read: Argv = ()
     http: HttpPower | None = None
     pdudaemon: PdudaemonPower | None = None
     snmp: SnmpPower | None = None
@@ -99,6 +102,7 @@ class PowerWay(Plugs, frozen=True, kw_only=True, forbid_unknown_fields=True):
     relay: RelayPower | None = None
     status_on: Pattern = ""
     status_off: Pattern = ""
+    read_watts: Pattern = ""
     off_s: Annotated[float, Meta(ge=0, le=600)] = 2.0
     timeout_s: Seconds = 30.0
     confirm_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
@@ -120,23 +124,17 @@ def acts_of(way: PowerWay) -> PowerActs:
         status=Execute(way.status) if way.status else known.status,
         status_on=way.status_on or known.status_on,
         status_off=way.status_off or known.status_off,
+        read=Execute(way.read) if way.read else known.read,
+        watts=way.read_watts or known.watts,
     )
 
 
 def _known(way: PowerWay) -> PowerActs:
-    if way.http is not None:
-        return _http(way.http)
-    if way.pdudaemon is not None:
-        return _pdudaemon(way.pdudaemon)
-    if way.snmp is not None:
-        return _snmp(way.snmp)
-    if way.uhubctl is not None:
-        return _uhubctl(way.uhubctl)
-    if way.ipmi is not None:
-        return _ipmi(way.ipmi)
-    if way.relay is not None:
-        return _relay(way.relay)
-    return plug_acts(way)
+    for name, make in WAYS.items():
+        said = getattr(way, name)
+        if said is not None:
+            return make(said)
+    return PowerActs()
 
 
 def _http(way: HttpPower) -> PowerActs:
@@ -147,6 +145,7 @@ def _http(way: HttpPower) -> PowerActs:
         on=request(way.on, way.method, way.body_on),
         off=request(way.off, way.method, way.body_off),
         status=request(way.status, "GET") if way.status else None,
+        read=request(way.read, "GET") if way.read else None,
         status_on=r"(?i)\b(on|true|1)\b",
         status_off=r"(?i)\b(off|false|0)\b",
     )
@@ -200,6 +199,8 @@ def _ipmi(way: IpmiPower) -> PowerActs:
         status=power("status"),
         status_on=r"(?i)power is on",
         status_off=r"(?i)power is off",
+        read=Execute((*words, "dcmi", "power", "reading")),
+        watts=r"Instantaneous power reading:\s+(\d+)",
     )
 
 
@@ -208,3 +209,15 @@ def _relay(way: RelayPower) -> PowerActs:
         return Write(device=way.device, data=bytes.fromhex(digits), baud=way.baud)
 
     return PowerActs(on=write(way.on), off=write(way.off))
+
+
+WAYS: dict[str, Callable[[Any], PowerActs]] = {
+    "http": _http,
+    "pdudaemon": _pdudaemon,
+    "snmp": _snmp,
+    "uhubctl": _uhubctl,
+    "ipmi": _ipmi,
+    "relay": _relay,
+    **PLUGS,
+}
+"""The ways that are known, by their tables; the first that the settings of a DUT have is taken."""

@@ -34,7 +34,7 @@ class SshFactsWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, t
 class PowerWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="power"):
     """Switch the power, or ask for it; a `BoardWord` tells what came of it."""
 
-    what: Literal["on", "off", "cycle", "status"]
+    what: Literal["on", "off", "cycle", "status", "read"]
 
 
 class BootWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="boot"):
@@ -137,6 +137,7 @@ class BoardWord(msgspec.Struct, frozen=True, kw_only=True):
 
     states: tuple[str, ...] = ()
     note: str = ""
+    watts: float | None = None  # that the DUT takes, where that was asked for
 
 
 AnyWant = (

@@ -18,7 +18,9 @@ from tshrag_controller.cli.context import Connection
 from tshrag_controller.cli.progress import progress
 from tshrag_controller.reports.text import clean
 
-_WORDS: dict[str, PowerWord] = {"on": "on", "off": "off", "cycle": "cycle", "status": "status"}
+_WORDS: dict[str, PowerWord] = {
+    "on": "on", "off": "off", "cycle": "cycle", "status": "status", "read": "read"
+}  # fmt: skip
 
 
 class PowerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,12 +29,14 @@ class PowerState(msgspec.Struct, frozen=True, kw_only=True):
     dut: str
     power: str
     note: str
+    watts: float | None = None
 
 
 @options.command(
     examples=(
         "tshrag power pi-7 status",
         "tshrag lease pi-7 && tshrag power pi-7 cycle",
+        "tshrag power pi-7 read                      # the watts that it takes",
     )
 )
 @click.argument("dut")
@@ -40,12 +44,16 @@ class PowerState(msgspec.Struct, frozen=True, kw_only=True):
 @options.readable
 @options.in_lab
 def power(connection: Connection, output: str, dut: str, what: str) -> None:
-    """Switch the power of a board, or ask for it; switching takes its lease."""
+    """Switch the power of a board, or ask for it; switching takes its lease.
+
+    ``read`` tells the watts that it takes, where its outlet has a meter.
+    """
     word = ask(connection, lambda lab: _powered(lab, dut, _WORDS[what]))
     state = clean(word.states[-1]) if word.states else "unknown"
-    found = PowerState(dut=dut, power=state, note=word.note)
-    line = Text(f"{dut} is {state}; {clean(word.note)}")
-    render.emit(output, found, lambda out: out.print(line), [state])
+    found = PowerState(dut=dut, power=state, note=word.note, watts=word.watts)
+    takes = f"{word.watts:g} W" if word.watts is not None else ""
+    line = Text(f"{dut} is {state}; {f'takes {takes}; ' if takes else ''}{clean(word.note)}")
+    render.emit(output, found, lambda out: out.print(line), [takes or state])
 
 
 async def _powered(lab: Client, dut: str, what: PowerWord) -> BoardWord:

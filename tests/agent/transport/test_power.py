@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import http.server
 import json
@@ -17,8 +18,9 @@ from tests.support.debian import need_program
 from tests.support.process_trees import living
 from tests.support.transport_contract import new_tag
 from tests.support.waiting import wait_for, wait_until
+from tshrag_agent.boards.switch import CountedSwitch, Mains
 from tshrag_agent.transport.base import TransportFailed
-from tshrag_agent.transport.power import power_switch
+from tshrag_agent.transport.power import ActSwitch, power_switch
 from tshrag_agent.transport.power_plugs import (
     HomeAssistantPower,
     LabgridPower,
@@ -169,8 +171,14 @@ class Plugs(http.server.BaseHTTPRequestHandler):
     ASKED: ClassVar[dict[str, tuple[str, str]]] = {
         "/api/states/switch.bench_3": ('{"state": "on"}', '{"state": "off"}'),
         "/relay/1": ('{"ison":true}', '{"ison":false}'),
-        "/rpc/Switch.GetStatus?id=2": ('{"id":2, "output":true}', '{"id":2, "output":false}'),
+        "/rpc/Switch.GetStatus?id=2": (
+            '{"id":2, "output":true, "apower":4.5}',
+            '{"id":2, "output":false}',
+        ),
         "/cm?cmnd=Power1": ('{"POWER":"ON"}', '{"POWER":"OFF"}'),
+        "/api/states/sensor.bench_3_power": ('{"state": "4.5"}', '{"state": "unavailable"}'),
+        "/meter/1": ('{"power":4.5,"is_valid":true}', '{"is_valid":false}'),
+        "/cm?cmnd=Status+8": ('{"StatusSNS":{"ENERGY":{"Power":4.5}}}', '{"StatusSNS":{}}'),
     }
 
     def do_GET(self) -> None:
@@ -206,7 +214,10 @@ async def test_plugs_are_switched_and_asked_in_their_own_words(kind: str, tmp_pa
         way = {
             "home_assistant": PowerWay(
                 home_assistant=HomeAssistantPower(
-                    url=url, entity="switch.bench_3", headers_file=str(token)
+                    url=url,
+                    entity="switch.bench_3",
+                    headers_file=str(token),
+                    sensor="sensor.bench_3_power",
                 )
             ),
             "shelly": PowerWay(shelly=ShellyPower(url=url, relay=2)),
@@ -218,7 +229,10 @@ async def test_plugs_are_switched_and_asked_in_their_own_words(kind: str, tmp_pa
             assert await switch.status() == "off"
             await switch.on()
             assert (await switch.status(), Plugs.is_on) == ("on", True)
+            assert await switch.read() == 4.5
             await switch.off()
+            with pytest.raises(TransportFailed, match=r"power read of .*there are no watts in"):
+                await switch.read()
             assert (await switch.status(), Plugs.is_on) == ("off", False)
             assert way.can_cut
         finally:
@@ -356,3 +370,41 @@ async def test_an_outlet_is_switched_by_snmp_and_confirmed(
     silent = SnmpPower(host="127.0.0.1:9", oid=OID, config=str(clients), args=("-r0", "-t1"))
     with pytest.raises(TransportFailed, match="'snmpset' ended with 1: 'Timeout"):
         await power_switch(DUT, PowerWay(snmp=silent, timeout_s=20.0)).on()
+
+
+@pytest.mark.parametrize(
+    ("said", "regex", "watts"),
+    [("12.25", "", 12.25), ("load: 3 W of 16 A", "", 3.0), ("A 16 W 7", "W ([0-9]+)", 7.0)],
+)
+async def test_what_a_meter_says_is_read_as_watts(said: str, regex: str, watts: float) -> None:
+    switch = power_switch(DUT, PowerWay(read=("echo", said), read_watts=regex))
+    assert await switch.read() == watts
+
+
+async def test_an_outlet_without_a_meter_says_so() -> None:
+    with pytest.raises(TransportFailed, match=r"not set up; set power\.read in agent.toml"):
+        await power_switch(DUT, PowerWay(on=("true",), off=("true",))).read()
+
+
+class Clocked(ActSwitch):
+    """Notes when it is switched on."""
+
+    at: ClassVar[list[float]] = []
+
+    async def on(self) -> None:
+        Clocked.at.append(asyncio.get_running_loop().time())
+
+
+async def test_boards_of_a_host_are_switched_on_one_after_the_other_and_counted(
+    tmp_path: Path,
+) -> None:
+    """An inrush at a time; the count of each outlet is kept over a restart."""
+    mains = Mains(tmp_path / "switched.json", 0.1)
+    Clocked.at.clear()
+    begin = asyncio.get_running_loop().time()
+    names = [DutId(name) for name in ("a", "b", "a")]
+    await asyncio.gather(
+        *(CountedSwitch(name, Clocked(name, PowerWay()), mains).on() for name in names)
+    )
+    assert [at - begin >= 0.1 * turn - 0.01 for turn, at in enumerate(Clocked.at)] == [True] * 3
+    assert Mains(tmp_path / "switched.json", 0.0).counts == {"a": 2, "b": 1}
