@@ -83,3 +83,33 @@ def fill(mount: Path, name: str = "filler") -> Path:
 
 def _run(*argv: str) -> None:
     subprocess.run(argv, check=True, capture_output=True)
+
+
+def can_have_quotas() -> str:
+    """Return why there can be no quotas here; empty when there can."""
+    if why := can_mount():
+        return why
+    missing = [name for name in ("mkfs.btrfs", "btrfs") if shutil.which(name) is None]
+    if missing:
+        return f"needs {', '.join(missing)}"
+    kinds = Path("/proc/filesystems").read_text()
+    return "" if "btrfs" in kinds else "needs btrfs in the kernel"
+
+
+@contextlib.contextmanager
+def a_quota(folder: Path, kibibytes: int) -> Iterator[Path]:
+    """Yield a folder with a quota, on a disk that has much more room; it holds for root too."""
+    image, mount = folder / "quota.img", folder / "quota"
+    mount.mkdir(parents=True)
+    with image.open("wb") as file:
+        file.truncate(128 << 20)
+    _run("mkfs.btrfs", "-q", str(image))
+    _run("mount", "-o", "loop", str(image), str(mount))
+    try:
+        _run("btrfs", "quota", "enable", str(mount))
+        _run("btrfs", "subvolume", "create", str(mount / "jobs"))
+        _run("btrfs", "qgroup", "limit", f"{kibibytes}K", str(mount / "jobs"))
+        yield mount / "jobs"
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], capture_output=True, check=False)
+        image.unlink()

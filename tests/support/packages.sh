@@ -25,6 +25,7 @@ unshare util-linux
 systemd-analyze systemd
 prometheus prometheus
 mkfs.ext4 e2fsprogs
+mkfs.btrfs btrfs-progs
 qemu-system-arm qemu-system-arm
 qemu-img qemu-utils
 /usr/lib/u-boot/qemu_arm/u-boot.bin u-boot-qemu

@@ -5,9 +5,11 @@ A second attempt of a job on the same host gets ``JID_001.2``, so that nothing o
 mistaken for its own.
 """
 
+import errno
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -81,6 +83,19 @@ def free_bytes(folder: Path) -> int:
         return 1 << 62
     except OSError:
         return 0
+
+
+def has_room(folder: Path, size: int) -> bool:
+    """Tell whether a job could write here: a quota shows itself only to who writes. Blocks.
+
+    Other troubles of a folder are told by whoever meets them.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(size))
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    return True
 
 
 def make(workdir: Workdir, spec: JobSpec) -> None:

@@ -7,6 +7,7 @@ beyond the bound stays out of the spool (samples are still found in it); the las
 
 import asyncio
 import contextlib
+import logging
 import os
 import stat
 from collections.abc import Callable, Coroutine
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tshrag_agent.attempts.attempt import Attempt
-from tshrag_agent.attempts.workdir import free_bytes
+from tshrag_agent.attempts.workdir import free_bytes, has_room
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import Append, Change, Pumped
 from tshrag_agent.reports.tap import SampleTap
@@ -23,6 +24,8 @@ from tshrag_common.clock import Clock
 from tshrag_common.errors import ErrorReport, Refused
 from tshrag_common.metrics import SampleBatch
 from tshrag_common.reports import OutputChunk, OutputEnd
+
+logger = logging.getLogger(__name__)
 
 StreamName = Literal["stdout", "stderr"]
 STREAMS: tuple[StreamName, StreamName] = ("stdout", "stderr")
@@ -34,6 +37,7 @@ TAIL_BYTES = 64 << 10
 
 _CHUNKS_A_TURN = 4
 _LEAST_ROOM_BYTES = 16 << 10
+_TRY_S = 1.0
 _REST_S = (0.01, 0.08)
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
@@ -61,6 +65,7 @@ class LogPump:
         self._stopping, self._ended = asyncio.Event(), asyncio.Event()
         self._fault: Exception | None = None
         self._folder, self._starved = paths["stdout"].parent, False
+        self._tried_at = asyncio.get_running_loop().time()
         self._sent_bytes = 0  # of samples
         self._tails = {
             name: _Tail(paths[name], offset, most_bytes)
@@ -79,8 +84,9 @@ class LogPump:
             await self._ended.wait()
         if self._fault is not None:
             raise self._fault
+        await self._try_to_write()  # it may have been quick
         if self._starved:  # a program that could not write may well have ended in success
-            what = "its disk was full meanwhile: output or samples may be missing"
+            what = "its disk or quota was full meanwhile: output or samples may be missing"
             report = ErrorReport(code="storage_full", message=what, retryable=True)
             record = self._attempt.record
             if record.outcome in ("passed", "failed"):
@@ -102,7 +108,7 @@ class LogPump:
             while not self._stopping.is_set():
                 await self._journal.pressure.eased(self._sent_bytes, self._stopping)
                 moved = await self.turn()
-                self._look_for_room()
+                await self._look_for_room()
                 rest_s = _REST_S[0] if moved else min(_REST_S[1], 2 * rest_s)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(rest_s):
@@ -112,9 +118,21 @@ class LogPump:
         finally:
             self._ended.set()
 
-    def _look_for_room(self) -> None:
+    async def _look_for_room(self) -> None:
+        """Note that its disk is full, or, once in a while, that a quota is used up."""
         with contextlib.suppress(OSError):  # the folder is gone: that is told elsewhere
             self._starved |= free_bytes(self._folder) < _LEAST_ROOM_BYTES
+        now = asyncio.get_running_loop().time()
+        if now - self._tried_at >= _TRY_S:
+            self._tried_at = now
+            await self._try_to_write()
+
+    async def _try_to_write(self) -> None:
+        if self._starved:
+            return
+        if not await asyncio.to_thread(has_room, self._folder, _LEAST_ROOM_BYTES):
+            logger.error("a job cannot write any more", extra=self._attempt.facts)
+            self._starved = True
 
     async def turn(self) -> bool:
         """Take what is there, up to a few chunks; false: there was nothing."""

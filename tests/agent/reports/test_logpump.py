@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.chaos.images import a_small_disk, fill
+from tests.chaos.images import a_quota, a_small_disk, can_have_quotas, fill
 from tests.support.builders import a_spec
 from tests.support.waiting import wait_until
 from tshrag_agent.attempts.attempt import Attempt, Office
 from tshrag_agent.attempts.metric_gate import OVERFLOW
 from tshrag_agent.attempts.roster import Roster
+from tshrag_agent.attempts.workdir import free_bytes
 from tshrag_agent.journal import journal as journal_room
 from tshrag_agent.journal.journal import Journal
 from tshrag_agent.journal.records import SpoolName
@@ -133,7 +134,10 @@ async def test_what_is_kept_of_a_stream_is_never_more_than_its_bound(
     await journal.close()
 
 
-async def test_a_job_whose_disk_was_full_has_not_passed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["disk", "quota"])
+async def test_a_job_whose_disk_or_quota_was_full_has_not_passed(tmp_path: Path, kind: str) -> None:
+    if kind == "quota" and (why := can_have_quotas()):
+        pytest.skip(why)
     clock, run = SystemClock(), new_run(1, 1)
     start = StartAttempt(
         fence=Fence(7), org=OrgId("default"), run=run, job=job_of(run, 1), attempt=1, name="j",
@@ -142,7 +146,8 @@ async def test_a_job_whose_disk_was_full_has_not_passed(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path / "journal.db")
     office = Office(journal, EarlyReports(journal), Roster(Slots(1, {})), clock)
     attempt = Attempt(office, start, a_spec(), lambda _: Idle())
-    with a_small_disk(tmp_path / "job", 1) as folder:
+    room = a_small_disk(tmp_path / "job", 1) if kind == "disk" else a_quota(tmp_path / "job", 1024)
+    with room as folder:
         paths = {name: folder / f"{name}.log" for name in STREAMS}
         for path in paths.values():
             path.write_bytes(b"")
@@ -152,6 +157,8 @@ async def test_a_job_whose_disk_was_full_has_not_passed(tmp_path: Path) -> None:
         )  # fmt: skip
         pump.start()
         filler = await asyncio.to_thread(fill, folder)
+        if kind == "quota":
+            assert free_bytes(folder) > 8 << 20, "the file system does not tell of it"
         await wait_until(lambda: pump._starved, 30)
         filler.unlink()
         await pump.finish()
