@@ -1,5 +1,6 @@
 """A board whose agent is away: its outlet is switched, and what it says decides."""
 
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.support.builders import a_dut, facts
-from tests.support.people_lab import on_board
+from tests.support.people_lab import an_agent_of, on_board
 from tests.support.served_lab import ScriptedAgent, ServedLab, served, until
 from tests.support.waiting import wait_until
 from tshrag_common import requests as r
@@ -61,6 +62,34 @@ async def test_nothing_is_switched_where_nobody_could_see_it(
 async def test_a_board_without_an_outlet_is_refused() -> None:
     with pytest.raises(Refused, match="no outlet"):
         await Outlets({}).cycle(B1)
+
+
+async def test_an_outlet_that_only_another_host_reaches_is_switched_through_its_agent(
+    tmp_path: Path, nats_url: str
+) -> None:
+    async with served(tmp_path / "lab", nats_url) as lab:
+        through = (sys.executable, "-m", "tshrag_controller.cli.app", "exec", "a2",
+                   "--url", lab.url, "--")  # fmt: skip
+        near = an_outlet(tmp_path)
+        far = msgspec.structs.replace(
+            near,
+            on=(*through, *near.on),
+            off=(*through, *near.off),
+            status=(*through, *near.status),
+            confirm_s=30.0,
+            timeout_s=30.0,
+        )
+
+        async def is_there() -> bool:
+            return any(each.facts.agent == "a2" for each in (await lab.client.agents()).agents)
+
+        async with an_agent_of(lab, tmp_path / "a2", boards=(), name="a2"):
+            await until(is_there, 30)
+            await Outlets({"b1": far}).cycle(B1)
+        assert (tmp_path / "told").read_text() == "off\non\n"
+        nobody = msgspec.structs.replace(far, status=(*through[:4], "a3", *through[5:], "true"))
+        with pytest.raises(PowerUnconfirmed, match="a3"):
+            await Outlets({"b1": nobody}).cycle(B1)
 
 
 @pytest.fixture
