@@ -4,11 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.support.served_lab import ScriptedAgent, ServedLab, served, until, until_final
-from tshrag_common import ids
+from tests.support.people_lab import on_board
+from tests.support.served_lab import (
+    ScriptedAgent,
+    ServedLab,
+    new_run,
+    served,
+    until,
+    until_final,
+)
+from tshrag_common import ids, requests as r
+from tshrag_common.client import Client
 from tshrag_common.errors import Unavailable
+from tshrag_common.ids import OrgId
 from tshrag_controller.settings import LimitsTable
 
 JOBS = 1000
@@ -71,3 +82,41 @@ async def test_a_flood_of_submits_is_refused_with_the_time_to_wait(
             return True
 
         await until(is_taken, 30)
+
+
+async def test_a_flood_of_one_org_neither_refuses_nor_holds_up_another(
+    tmp_path: Path, nats_url: str
+) -> None:
+    async with served(tmp_path, nats_url) as lab:
+        limits = LimitsTable(submits_per_s=5.0, submit_burst=10)
+        lab.settings = msgspec.structs.replace(lab.settings, limits=limits)
+        await lab.restart()
+        agent = ScriptedAgent(lab)
+        await agent.hello()
+        refused: list[str] = []
+        is_over = asyncio.Event()
+
+        async def flood() -> None:
+            while not is_over.is_set():
+                try:
+                    await lab.submit(on_board(), park=True)  # it takes no slot: there is no board
+                except Unavailable as error:
+                    refused.append(error.code)
+
+        quiet = Client(lab.bus, OrgId("quiet"), timeout_s=30.0)
+        document = msgspec.Raw(msgspec.json.encode({"name": "q", "schedule": {"command": "true"}}))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(16):
+                group.create_task(flood())
+            await until(lambda: _is(len(refused) > 100), 30)
+            for _ in range(4):
+                run = (await quiet.submit(r.Submit(run=new_run(), profile=document))).run
+                await agent.next_start(run)
+            is_over.set()
+        assert set(refused) == {"rate_limited"}
+        states = [each.state for each in (await quiet.runs(r.ListRuns())).runs]
+        assert len(states) == 4, states
+
+
+async def _is(so: bool) -> bool:
+    return so
