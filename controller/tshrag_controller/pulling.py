@@ -104,17 +104,17 @@ class Pulling:
             return
         if self.filling.is_open:
             raise TimeoutError
-        await self._read_up_to_now(stream)
+        await self._read_up_to_now(stream, FRESH_S)
 
     async def _through(self) -> None:
         """Return when all is stored that the streams hold now, from where our consumers began."""
         for stream in (MET, LOGS):
-            await self._read_up_to_now(stream)
+            await self._read_up_to_now(stream, None)
 
-    async def _read_up_to_now(self, stream: str) -> None:
+    async def _read_up_to_now(self, stream: str, within_s: float | None) -> None:
         upto = (await self._log.stream_info(stream)).last_seq
         behind = [each for each in self._pullers.get(stream, ()) if each.acked < upto]
-        async with asyncio.timeout(FRESH_S):
+        async with asyncio.timeout(within_s):
             newest = await asyncio.gather(*(self._newest(each) for each in behind))
             for puller, sequence in zip(behind, newest, strict=True):
                 while puller.acked < sequence:
