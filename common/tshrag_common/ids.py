@@ -25,6 +25,8 @@ Whole = Annotated[int, WHOLE]
 """A number off a wire that every store takes: SQLite ends at 63 bits, msgpack at 64."""
 
 DEFAULT_ORG = OrgId("default")
+THE_LAB = "lab"
+"""By whom a run is that nobody has submitted: a health check, a teardown. No person has it."""
 TOKEN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 FENCES_PER_FRAME = 1 << 14
 

@@ -154,6 +154,7 @@ class ListRuns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: Annotated[
         dict[str, str], msgspec.Meta(max_length=16)
     ] = {}  # of the profile, all of them
+    people: bool = False  # without what the lab does by itself: health checks, teardowns
 
 
 class RunsAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import msgspec
 from tshrag_common import ids, requests as r
 from tshrag_common.documents import read_document
 from tshrag_common.errors import LabError, NotFound
-from tshrag_common.ids import DEFAULT_ORG
+from tshrag_common.ids import DEFAULT_ORG, THE_LAB
 from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core import events as e
 from tshrag_controller.core.console_events import DutSigned
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 30.0
 PRIORITY = 75
-CHECKER = Asker(DEFAULT_ORG, "health")
+CHECKER = Asker(DEFAULT_ORG, THE_LAB)
 
 Admit = Callable[[Asker, r.Submit], Awaitable[e.RunAdmitted]]
 """Validate, resolve and plan a profile, as for anybody who submits it."""

@@ -197,6 +197,6 @@ def _stats(lab: Lab, counters: dict[str, int], org: OrgId | None) -> r.StatsAnsw
         attempts=counters.get("attempts", 0),
         samples=counters.get("samples", 0),
         success_ratio=jobs.get("passed", 0) / ended if ended else None,
-        setups=None if org else _setups(counters),
+        setups=_setups(counters),
         counters={} if org else {**lab.counters, "set_aside": counters.get("set_aside", 0)},
     )

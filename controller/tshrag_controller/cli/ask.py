@@ -79,6 +79,8 @@ def _said(connection: Connection) -> str:
 async def run_named(client: Client, text: str) -> str:
     """Return the run that `text` names: its id, or ``last`` for the newest one.
 
+    What the lab does by itself is not the last that anybody has submitted.
+
     Raises:
         InvalidId: it names one job of a run.
 
@@ -87,7 +89,7 @@ async def run_named(client: Client, text: str) -> str:
         raise InvalidId("run", f"{text} is a job", f"name its run, as {found[1]}")
     if text != LAST:
         return text
-    answer = await client.runs(r.ListRuns(limit=1))
+    answer = await client.runs(r.ListRuns(limit=1, people=True))
     if not answer.runs:
         raise NotFound("run", LAST)
     return answer.runs[0].id

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tshrag_common.errors import NotFound, Refused, Unavailable
-from tshrag_common.ids import AgentId, OrgId, agent_id, org_id, token
+from tshrag_common.ids import THE_LAB, AgentId, OrgId, agent_id, org_id, token
 from tshrag_common.keys import Bundle, read_bundle
 from tshrag_common.labkeys import LabKeys, load_lab
 from tshrag_controller.cli.context import OWN_BUNDLE
@@ -52,6 +52,9 @@ class Keyring:
 
     def add_person(self, name: str, org: OrgId, role: str = "") -> Bundle:
         """Return the file for a person of `org`; a new org gets its account in the server."""
+        if name == THE_LAB:
+            what = f"{name!r} is what the lab calls itself"
+            raise Refused("name", what, "take another name", code="reserved_name")
         if self.is_plain:
             person = token("person", name)
             return Bundle(kind="person", name=person, org=org_id(org), url=self.url)

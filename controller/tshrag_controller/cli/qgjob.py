@@ -178,6 +178,7 @@ def list_jobs(
         labels={"app_version_id": app_version_id} if app_version_id else {},
         limit=limit,
         offset=offset,
+        people=True,
     )
     answer = ask(connection, lambda lab: lab.runs(asked))
     found = [record_of(run) for run in answer.runs]

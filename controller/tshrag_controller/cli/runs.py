@@ -9,6 +9,7 @@ from rich.text import Text
 from tshrag_common import requests as r, why_requests as wr
 from tshrag_common.client import Client
 from tshrag_common.errors import NotFound
+from tshrag_common.ids import THE_LAB
 from tshrag_common.views import AttemptView, JobView, RunView, Stopped
 from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import all_jobs, ask, thing_named
@@ -71,7 +72,8 @@ def print_run(out: Console, run: RunView, jobs: tuple[JobView, ...]) -> None:
     """Print a run: what it is, its jobs, what its criteria said."""
     out.print(Text.assemble((clean(run.name), "bold"), "  ", run.id, "  ", render.run_state(run)))
     took = render.took(run.started_at, run.ended_at)
-    said = f"by {clean(run.by)}, priority {run.priority}, submitted {render.when(run.created_at)}"
+    who = f"by {clean(by_whom(run.by))}, priority {run.priority}"
+    said = f"{who}, submitted {render.when(run.created_at)}"
     out.print(Text(said + (f", took {took}" if took else ""), "bright_black"))
     if run.reason:
         out.print(render.text(run.reason))
@@ -198,6 +200,11 @@ def list_runs(
         render.note(f"there are more: tshrag list --offset {offset + len(answer.runs)}")
 
 
+def by_whom(name: str) -> str:
+    """Return who has submitted a run; what the lab does by itself is marked as that."""
+    return "the lab itself" if name == THE_LAB else name
+
+
 def _print_runs(out: Console, answer: r.RunsAnswer) -> None:
     if not answer.runs:
         out.print("no runs; submit one with 'tshrag submit PROFILE'")
@@ -210,7 +217,7 @@ def _print_runs(out: Console, answer: r.RunsAnswer) -> None:
             render.run_counts(run),
             Text(render.when(run.created_at)),
             Text(render.took(run.started_at, run.ended_at)),
-            render.text(run.by, 20),
+            render.text(by_whom(run.by), 20),
         )
         for run in answer.runs
     ]

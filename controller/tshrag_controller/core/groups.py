@@ -40,6 +40,7 @@ def note_end(lab: Lab, attempt: Attempt, ended: Ended, at: int) -> None:
         return
     stat = lab.setups.setdefault(group.digest, SetupStat())
     stat.at, stat.key, stat.linger_s = at, group.key, group.linger_s
+    stat.org = run.org
     if ended.setup == "failed":
         stat.split = True
         return

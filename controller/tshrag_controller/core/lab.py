@@ -13,7 +13,7 @@ import msgspec
 
 from tshrag_common.criteria import CompiledCriterion, Evidence
 from tshrag_common.errors import ErrorReport
-from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
+from tshrag_common.ids import DEFAULT_ORG, AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
 from tshrag_common.inventory import AgentFacts, Dut
 from tshrag_common.jobs import JobSpec, LoadRef, Need, Plan
 from tshrag_common.states import AgentState, AttemptState, JobState, RunState
@@ -200,6 +200,7 @@ class SetupStat:
     at: int = 0  # when it was last used
     key: str = ""
     linger_s: float = -1.0  # as its group has it
+    org: OrgId = DEFAULT_ORG  # whose group it is: groups are never of two
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ two attempts off one DUT keeps a person and an attempt off it too.
 from dataclasses import dataclass, field
 
 from tshrag_common.commands import Questions
-from tshrag_common.ids import AgentId, DutId, Fence, OrgId
+from tshrag_common.ids import THE_LAB, AgentId, DutId, Fence, OrgId
 from tshrag_controller.core.intent_events import Kind
 
 LeaseId = str
@@ -77,7 +77,7 @@ class Reservation:
         return f"{self.org}/{self.by}"
 
 
-LAB = "lab"
+LAB = THE_LAB
 """Who takes out of service what does not pass its health check."""
 _HOST = "agent/"
 

@@ -10,7 +10,7 @@ import hashlib
 
 from tshrag_common import ids
 from tshrag_common.errors import ErrorReport
-from tshrag_common.ids import DEFAULT_ORG, DutId, RunId
+from tshrag_common.ids import DutId, OrgId, RunId
 from tshrag_common.jobs import JobSpec, Need, Plan, PlannedJob, Target
 from tshrag_common.profile import Profile, Role, canonical
 from tshrag_common.schedule import Step
@@ -76,14 +76,17 @@ def _order(decision: Decision, row: DutRow) -> None:
     told = f"{lab.sequence} {decision.now} {dut} {digest}".encode()
     chance = int.from_bytes(hashlib.sha256(told).digest()[:10])
     run = ids.new_run(decision.now // 1000, chance)
-    key = lab.setups.get(digest, SetupStat()).key
-    name = f"teardown {key}".strip()[:64]
-    decision.happen(_admitted(lab, run, name, dut))
+    stat = lab.setups.get(digest, SetupStat())
+    name = f"teardown {stat.key}".strip()[:64]
+    decision.happen(_admitted(lab, run, stat.org, name, dut))
     decision.happen(TeardownOrdered(run=run, dut=dut, digest=digest))
 
 
-def _admitted(lab: Lab, run: RunId, name: str, dut: DutId) -> RunAdmitted:
-    """Return a run that undoes what a DUT carries: the agent there knows by which commands."""
+def _admitted(lab: Lab, run: RunId, org: OrgId, name: str, dut: DutId) -> RunAdmitted:
+    """Return a run that undoes what a DUT carries: the agent there knows by which commands.
+
+    It is of the org whose group it was: its share and its quota pay for it.
+    """
     role = Role(runtime="dut", duts=(dut,), hold="job")
     spec = JobSpec(
         kind="command",
@@ -98,7 +101,7 @@ def _admitted(lab: Lab, run: RunId, name: str, dut: DutId) -> RunAdmitted:
     )
     return RunAdmitted(
         run=run,
-        org=DEFAULT_ORG,
+        org=org,
         by=LAB,
         key="",
         name=name,

@@ -29,6 +29,7 @@ from tshrag_controller.store import (
     suspend_rows,
     tended_rows,
 )
+from tshrag_controller.store.own_counters import own_counter
 
 _JSON = msgspec.json.Encoder()
 
@@ -60,6 +61,7 @@ class Projection:
         last = connection.execute("SELECT coalesce(max(no), 0) FROM runs").fetchone()
         self._last_no = int(last[0])
         self._numbers: dict[str, int] = {}  # of runs that were written to lately
+        self._orgs: dict[int, str] = {}  # of the same
         self.places: dict[int, tuple[int, int]] = {}  # fence -> (run, serial), of live attempts
         self._connection = connection
 
@@ -86,6 +88,16 @@ class Projection:
             known = self._numbers[run] = int(row[0])
         return known
 
+    def org(self, number: int) -> str:
+        """Return whose run has this number."""
+        known = self._orgs.get(number)
+        if known is None:
+            sql = "SELECT org FROM runs WHERE no=?"
+            if len(self._orgs) > 100_000:
+                self._orgs.clear()
+            known = self._orgs[number] = str(self._connection.execute(sql, (number,)).fetchone()[0])
+        return known
+
     def place(self, fence: int) -> tuple[int, int]:
         """Return run and serial of an attempt."""
         known = self.places.get(fence)
@@ -94,9 +106,9 @@ class Projection:
             known = self.places[fence] = (int(row[0]), int(row[1]))
         return known
 
-    def new_number(self, run: str) -> int:
+    def new_number(self, run: str, org: str) -> int:
         self._last_no += 1
-        self._numbers[run] = self._last_no
+        self._numbers[run], self._orgs[self._last_no] = self._last_no, org
         return self._last_no
 
 
@@ -140,6 +152,11 @@ class _Writing:
     def count(self, name: str, more: int = 1) -> None:
         self._counts[name] = self._counts.get(name, 0) + more
 
+    def count_of(self, run: int, name: str, more: int = 1) -> None:
+        """Count something for the lab, and for the org whose run has this number."""
+        self.count(name, more)
+        self.count(own_counter(self._projection.org(run), name), more)
+
     def note(self, run: int, what: str, text: str) -> None:
         self._line += 1
         self.put(_NOTE, run, self._sequence, self._line, self._at, what, text)
@@ -148,14 +165,17 @@ class _Writing:
         self.count(f"health.{event.state}")
 
     def note_run(self, run: str, what: str, text: str) -> None:
-        self.note(self._projection.number(run), what, text)
+        self.note(self.number(run), what, text)
+
+    def number(self, run: str) -> int:
+        return self._projection.number(run)
 
     def key(self, job: str) -> tuple[int, int]:
         name = ids.JobId(job)
-        return self._projection.number(ids.run_of(name)), ids.serial_of(name)
+        return self.number(ids.run_of(name)), ids.serial_of(name)
 
     def run_admitted(self, event: e.RunAdmitted) -> None:
-        number = self._projection.new_number(event.run)
+        number = self._projection.new_number(event.run, event.org)
         self.put(
             _RUN, number, event.run, event.org, event.by, event.key, event.name,
             RunState.WAITING, event.priority, self._at, len(event.plan.jobs),
@@ -170,13 +190,13 @@ class _Writing:
             self.put(
                 _JOB, number, job.serial, job.name, job.spec, JobState.WAITING, after, job.gang
             )
-        self.count("runs")
-        self.count("jobs", len(event.plan.jobs))
+        self.count_of(number, "runs")
+        self.count_of(number, "jobs", len(event.plan.jobs))
         self.note(number, "admitted", f"by {event.by}, {len(event.plan.jobs)} jobs")
 
     def roles_bound(self, event: e.RolesBound) -> None:
         duts = ", ".join(f"{role} = {dut} on {agent}" for role, agent, dut in event.duts)
-        self.note(self._projection.number(event.run), "bound", duts)
+        self.note(self.number(event.run), "bound", duts)
 
     def job_assigned(self, event: e.JobAssigned) -> None:
         run, serial = self.key(event.job)
@@ -186,7 +206,7 @@ class _Writing:
         )  # fmt: skip
         self.put(_JOB_ASSIGN, event.fence, run, serial)
         self._projection.places[event.fence] = (run, serial)
-        self.count("attempts")
+        self.count_of(run, "attempts")
 
     def job_moved(self, event: e.JobMoved) -> None:
         run, serial = self.key(event.job)
@@ -194,7 +214,7 @@ class _Writing:
         error = _JSON.encode(event.error) if event.error else None
         if JOB.is_final(state):
             self.put(_JOB_END, state, self._at, error, run, serial)
-            self.count(f"jobs.{state}")
+            self.count_of(run, f"jobs.{state}")
         elif event.cause is JobCause.START:
             self.put(_JOB_START, state, self._at, run, serial)
         else:
@@ -218,7 +238,7 @@ class _Writing:
         place = self._projection.place(ended.fence)
         self.put(_JOB_COLLECT, ended.started_at, *place, ended.fence)
         self._projection.places.pop(ended.fence, None)
-        setup_rows.note_setup(self, ended)
+        setup_rows.note_setup(self, place[0], ended)
 
     def attempt_lost(self, event: e.AttemptLost) -> None:
         self.put(_ATTEMPT_LOST, self._at, event.reason, event.fence)
@@ -234,20 +254,20 @@ class _Writing:
         state = JOB_AFTER[event.cause]
         error = _JSON.encode(event.error) if event.error else None
         self.put(_JOB_END, state, self._at, error, run, serial)
-        self.count(f"jobs.{state}")
+        self.count_of(run, f"jobs.{state}")
 
     def run_moved(self, event: e.RunMoved) -> None:
-        number = self._projection.number(event.run)
+        number = self.number(event.run)
         state = RUN.next(RunState.WAITING, event.cause)
         self.put(_RUN_STATE, state, self._at, number)
         self.note(number, state, "")
 
     def run_judged(self, event: e.RunJudged) -> None:
-        number = self._projection.number(event.run)
+        number = self.number(event.run)
         state = RUN.next(RunState.EVALUATING, event.cause)
         evidence = _JSON.encode(event.evidence)
         self.put(_RUN_END, state, self._at, event.reason, evidence, number)
-        self.count(f"runs.{state}")
+        self.count_of(number, f"runs.{state}")
         self.note(number, state, event.reason)
 
     def spool_applied(self, event: e.SpoolApplied) -> None:

@@ -12,12 +12,13 @@ import msgspec
 from tshrag_common import ids
 from tshrag_common.criteria import Evidence
 from tshrag_common.errors import ErrorReport, NotFound, Refused, nearest, shown
-from tshrag_common.ids import OrgId, RunId
+from tshrag_common.ids import THE_LAB, OrgId, RunId
 from tshrag_common.jobs import JobSpec, LoadRef
 from tshrag_common.reports import Ended
 from tshrag_common.requests import JobsAnswer, ListJobs, ListRuns, RunsAnswer
 from tshrag_common.states import JobState, RunState
 from tshrag_common.views import AttemptView, JobView, RunView
+from tshrag_controller.store.own_counters import own_counter
 
 _EVIDENCE = msgspec.json.Decoder(tuple[Evidence, ...])
 _LOADS = msgspec.json.Decoder(tuple[LoadRef, ...])
@@ -42,6 +43,9 @@ def list_runs(db: sqlite3.Connection, org: OrgId, asked: ListRuns) -> RunsAnswer
     for name, value in asked.labels.items():
         where += f" AND json_extract({_LABELS}, ?) = ?"
         arguments += [_path(name), value]
+    if asked.people:
+        where += " AND by <> ?"
+        arguments.append(THE_LAB)
     if asked.name:
         where += " AND instr(lower(name), ?) > 0"
         arguments.append(asked.name.lower())
@@ -136,23 +140,21 @@ def list_jobs(db: sqlite3.Connection, org: OrgId, asked: ListJobs) -> JobsAnswer
 
 
 def counters(db: sqlite3.Connection) -> dict[str, int]:
-    """Return all maintained counters."""
-    rows = db.execute("SELECT * FROM counters UNION ALL SELECT * FROM hot.totals")
+    """Return the maintained counters of the lab; those of single orgs are not among them."""
+    rows = db.execute(
+        "SELECT * FROM counters WHERE name NOT GLOB '@*' UNION ALL SELECT * FROM hot.totals"
+    )
     return {str(name): int(value) for name, value in rows}
 
 
 def counters_of(db: sqlite3.Connection, org: OrgId) -> dict[str, int]:
-    """Count what is of one org: nobody is told of another's work. O(its jobs)."""
-    runs = db.execute(
-        "SELECT 'runs.' || state, count(*) FROM runs WHERE org=? AND ended_at > 0 GROUP BY state",
-        (org,),
+    """Return the maintained counters of what is of one org: nobody is told of another's work."""
+    begins = own_counter(org, "")
+    rows = db.execute(
+        "SELECT substr(name, ?), value FROM counters WHERE name >= ? AND name < ?",
+        (len(begins) + 1, begins, f"{begins[:-1]}0"),  # what follows a slash
     )
-    jobs = db.execute(
-        "SELECT 'jobs.' || j.state, count(*) FROM jobs j JOIN runs r ON j.run = r.no "
-        "WHERE r.org=? AND j.ended_at > 0 GROUP BY j.state",
-        (org,),
-    )
-    return {str(name): int(count) for name, count in (*runs, *jobs)}
+    return {str(name): int(count) for name, count in rows}
 
 
 def spec_of(db: sqlite3.Connection, number: int, serial: int) -> JobSpec:

@@ -12,13 +12,13 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from tshrag_common.errors import Refused
-from tshrag_controller.store import channel_rows, intent_rows, sign_rows
+from tshrag_controller.store import channel_rows, intent_rows, own_counters, sign_rows
 from tshrag_controller.store.marks import AHEAD
 
 PROJECTION, HOT = "projection.db", "hot.db"
 MOST_CHECKED_BYTES = 512 << 20
 """Larger files are not read as a whole at a start; their damage shows when it is met."""
-VERSION = 8
+VERSION = 9
 """Of the schema; a file made by a newer build is refused."""
 
 migrations = Migrations("projection")
@@ -118,6 +118,11 @@ def m0005_gangs(db: Database) -> None:
 @migrations()
 def m0006_channels(db: Database) -> None:
     _execute(db, channel_rows.TABLES)
+
+
+@migrations()
+def m0007_own_counters(db: Database) -> None:
+    _execute(db, own_counters.FIRST_COUNT)
 
 
 @hot_migrations()

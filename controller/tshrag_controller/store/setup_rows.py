@@ -12,22 +12,26 @@ SPENT_US, SAVED_US = "setup_us.made", "setup_us.found"
 class Counting(Protocol):
     """Where counters are kept."""
 
-    def count(self, name: str, more: int = 1) -> None:
-        """Add to the counter `name`."""
+    def count_of(self, run: int, name: str, more: int = 1) -> None:
+        """Add to the counter `name` of the lab, and of the org of a run."""
+        ...
+
+    def number(self, run: str) -> int:
+        """Return the short number of a run."""
         ...
 
 
-def note_setup(rows: Counting, ended: Ended) -> None:
+def note_setup(rows: Counting, run: int, ended: Ended) -> None:
     """Count what an attempt did with the setup of its group, and how long that took or saved."""
     if not ended.setup:
         return
-    rows.count(f"setups.{ended.setup}")
+    rows.count_of(run, f"setups.{ended.setup}")
     if ended.setup_us > 0:
-        rows.count(f"setup_us.{ended.setup}", ended.setup_us)
+        rows.count_of(run, f"setup_us.{ended.setup}", ended.setup_us)
 
 
 def _teardown_ended(rows: Counting, event: e.TeardownEnded) -> None:
-    rows.count(f"teardowns.{event.state}")
+    rows.count_of(rows.number(event.run), f"teardowns.{event.state}")
 
 
 def _nothing(rows: Counting, event: e.TeardownOrdered) -> None:

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from tests.controller.core.test_groups import grouped
 from tests.support.builders import TestLab, a_dut, a_plan, a_spec, board
 from tshrag_common.errors import ErrorReport
-from tshrag_common.ids import AgentId, DutId, Fence, JobId, RunId
+from tshrag_common.ids import THE_LAB, AgentId, DutId, Fence, JobId, OrgId, RunId
 from tshrag_common.jobs import JobSpec
 from tshrag_common.states import AgentCause, JobCause
 from tshrag_controller.answers.lab import dut_state
@@ -80,6 +80,22 @@ def test_it_runs_when_the_group_has_ended_and_the_board_shows_it() -> None:
     assert dut_state(lab.lab, lab.row) == "available"
     lab.pass_time(3600)
     assert not lab.row.undo, "once"
+
+
+def test_the_org_whose_group_it_was_pays_for_the_teardown() -> None:
+    lab = TeardownLab()
+    radio = OrgId("radio")
+    run = lab.submit(a_plan((), spec=grouped("v1")), 1, org=radio)
+    assert lab.lab.runs[run].org == radio
+    lab.finish()
+    lab.pass_time(LINGER_S)
+    assert lab.undoing is not None
+    assert (lab.undoing.org, lab.undoing.by) == (radio, THE_LAB)
+    used = lab.lab.orgs[radio].used_s
+    lab.pass_time(10)
+    lab.finish()
+    assert lab.lab.orgs[radio].used_s > used
+    assert OrgId("default") not in lab.lab.orgs
 
 
 def test_a_group_says_itself_how_long_its_setup_stays() -> None:

@@ -8,11 +8,14 @@ import pytest
 
 from tests.support.builders import ORG
 from tests.support.lab_drill import Drill, history
+from tshrag_common.ids import OrgId
 from tshrag_common.requests import ListJobs
 from tshrag_common.states import JOB, JobCause
 from tshrag_common.views import JobView
 from tshrag_controller.store import queries
+from tshrag_controller.store.own_counters import FIRST_COUNT
 from tshrag_controller.store.projection import JOB_AFTER
+from tshrag_controller.store.schema import PROJECTION
 from tshrag_controller.store.store import Store
 
 TABLES = ("runs", "specs", "jobs", "attempts", "timeline", "counters", "spools", "meta")
@@ -40,7 +43,8 @@ def held_against(drill: Drill, db: sqlite3.Connection) -> None:
     attempts = dict(db.execute("SELECT fence, state FROM attempts").fetchall())
     for attempt in drill.lab.attempts.values():
         assert attempts[attempt.fence] == attempt.state
-    assert sorted(attempts) == sorted(drill.known_fences)
+    leases = {fence for (fence,) in db.execute("SELECT fence FROM leases")}
+    assert sorted(leases | attempts.keys()) == sorted(drill.known_fences)
     spools = dict(db.execute("SELECT agent, upto FROM spools WHERE kind='reports'").fetchall())
     for agent in drill.lab.agents.values():
         assert spools[agent.facts.agent] == agent.applied
@@ -66,6 +70,25 @@ async def test_the_projection_of_any_history_says_what_the_lab_says(
     counters = await store.query(queries.counters)
     assert counters["runs"] == drill.lab.admitted
     assert sum(counters.get(f"jobs.{state}", 0) for state in JOB.moves) == counters["jobs"]
+    own = await store.query(partial(queries.counters_of, org=ORG))
+    assert own == {name: counters[name] for name in own}, "there is one org only"
+    assert {"runs", "jobs", "attempts"} <= own.keys()
+    assert await store.query(partial(queries.counters_of, org=OrgId("other"))) == {}
+
+
+async def test_what_an_earlier_build_has_not_counted_for_orgs_is_counted_once(
+    tmp_path: Path,
+) -> None:
+    frames = history(1003, 70).frames
+    store = await Store.open(tmp_path)
+    await store.project(frames)
+    kept = await store.query(partial(queries.counters_of, org=ORG))
+    await store.close()
+    db = sqlite3.connect(tmp_path / PROJECTION)
+    db.execute("DELETE FROM counters WHERE name GLOB '@*'")
+    db.executescript(FIRST_COUNT)
+    assert queries.counters_of(db, ORG) == kept
+    db.close()
 
 
 async def test_frames_in_halves_or_twice_make_the_same_rows(tmp_path: Path) -> None:
