@@ -14,7 +14,6 @@ from tshrag_common import ids
 from tshrag_common.states import JOB, RUN, JobCause, JobState, RunState
 from tshrag_controller.core import events as e
 from tshrag_controller.core.freeze_events import BoardKept, BoardLetGo
-from tshrag_controller.core.health_events import CheckEnded, CheckOrdered
 from tshrag_controller.core.sched_events import PolicySet, RoleReleased
 from tshrag_controller.core.specs import what_it_does
 from tshrag_controller.log.frames import Frame
@@ -160,9 +159,6 @@ class _Writing:
     def note(self, run: int, what: str, text: str) -> None:
         self._line += 1
         self.put(_NOTE, run, self._sequence, self._line, self._at, what, text)
-
-    def check_ended(self, event: CheckEnded) -> None:
-        self.count(f"health.{event.state}")
 
     def note_run(self, run: str, what: str, text: str) -> None:
         self.note(self.number(run), what, text)
@@ -344,9 +340,7 @@ _WRITERS: dict[type, Callable[[_Writing, Any], None]] = {
     **lease_rows.WRITERS,
     e.AttemptResolved: _Writing.attempt_resolved,
     **intent_rows.WRITERS,
-    CheckOrdered: _Writing.nothing,
     **setup_rows.WRITERS,
-    CheckEnded: _Writing.check_ended,
     **preempt_rows.WRITERS,
     **suspend_rows.WRITERS,
     **sign_rows.WRITERS,
