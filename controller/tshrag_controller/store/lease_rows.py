@@ -8,6 +8,18 @@ from tshrag_common.lease_requests import EndedLease, LeasesAnswer, ListLeases
 from tshrag_controller.core import lease_events as e
 
 
+TABLES = """
+    CREATE TABLE leases (
+        fence INTEGER PRIMARY KEY, lease TEXT NOT NULL, dut TEXT NOT NULL,
+        agent TEXT NOT NULL, org TEXT NOT NULL, by TEXT NOT NULL, since INTEGER NOT NULL,
+        until INTEGER NOT NULL, reason TEXT NOT NULL DEFAULT '',
+        ended_at INTEGER NOT NULL DEFAULT 0, cause TEXT NOT NULL DEFAULT '',
+        ended_by TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT ''
+    );
+    CREATE INDEX leases_dut ON leases (dut, fence);
+"""
+
+
 class Putting(Protocol):
     """What takes the rows of one frame (see projection.py)."""
 

@@ -12,7 +12,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from tshrag_common.errors import Refused
-from tshrag_controller.store import channel_rows, intent_rows, own_counters, sign_rows
+from tshrag_controller.store import channel_rows, intent_rows, lease_rows, own_counters, sign_rows
 from tshrag_controller.store.marks import AHEAD
 
 PROJECTION, HOT = "projection.db", "hot.db"
@@ -85,19 +85,7 @@ def m0001_runs(db: Database) -> None:
 
 @migrations()
 def m0002_leases(db: Database) -> None:
-    _execute(
-        db,
-        """
-        CREATE TABLE leases (
-            fence INTEGER PRIMARY KEY, lease TEXT NOT NULL, dut TEXT NOT NULL,
-            agent TEXT NOT NULL, org TEXT NOT NULL, by TEXT NOT NULL, since INTEGER NOT NULL,
-            until INTEGER NOT NULL, reason TEXT NOT NULL DEFAULT '',
-            ended_at INTEGER NOT NULL DEFAULT 0, cause TEXT NOT NULL DEFAULT '',
-            ended_by TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT ''
-        );
-        CREATE INDEX leases_dut ON leases (dut, fence);
-        """,
-    )
+    _execute(db, lease_rows.TABLES)
 
 
 @migrations()
