@@ -7,7 +7,6 @@ from typing import Any, Protocol
 from tshrag_common.lease_requests import EndedLease, LeasesAnswer, ListLeases
 from tshrag_controller.core import lease_events as e
 
-
 TABLES = """
     CREATE TABLE leases (
         fence INTEGER PRIMARY KEY, lease TEXT NOT NULL, dut TEXT NOT NULL,
