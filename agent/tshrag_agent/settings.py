@@ -54,7 +54,7 @@ class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     clock_s: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10.0  # reads of a DUT's clock
     ahead_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 5.0  # of a sample that is taken
     inrush_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.2  # between two boards switched on
-    exec: bool = True  # may operators start processes on this host by `tshrag exec`
+    exec: bool = True  # may operators, who can submit jobs for it, use `tshrag exec` on this host
     drills: bool = False  # may an operator kill this agent, or cut it off, on purpose
 
 

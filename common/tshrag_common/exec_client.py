@@ -40,9 +40,12 @@ class HostProcesses:
         cwd: str = "",
         env: Mapping[str, str] = _NO_ENV,
         stdin: bool = False,
+        secret_args: bool = False,
     ) -> ExecView:
         """Start a process; it goes on without us."""
-        return await self._one(ExecWant(argv=tuple(argv), cwd=cwd, env=dict(env), stdin=stdin))
+        return await self._one(
+            ExecWant(argv=tuple(argv), cwd=cwd, env=dict(env), stdin=stdin, secret_args=secret_args)
+        )
 
     async def list(self) -> tuple[ExecView, ...]:
         return await self._views(ExecActWant(what="list"))

@@ -6,9 +6,12 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncssh
+import psutil
 import pytest
 
 from tests.support.command_line import TSHRAG
@@ -22,9 +25,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_grou
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    state = tmp_path_factory.mktemp("faults")
-    with tunnel_lab(state, [SshServer("openssh", state / "openssh")]) as made:
+def server(tmp_path_factory: pytest.TempPathFactory) -> SshServer:
+    return SshServer("openssh", tmp_path_factory.mktemp("faults") / "openssh")
+
+
+@pytest.fixture(scope="module")
+def lab(server: SshServer) -> Iterator[Lab]:
+    with tunnel_lab(server.folder.parent, [server], key_in_file=True) as made:
         yield made
 
 
@@ -61,6 +68,41 @@ def test_an_ssh_session_goes_on_over_the_death_of_the_broker(lab: Lab) -> None:
         assert session.returncode == 0
 
 
+def flash(server: SshServer) -> None:
+    """Let the board come up with another host key; nobody is logged in any more."""
+    for session in psutil.Process(server.pid).children(recursive=True):
+        session.kill()
+    server.stop()
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key.write_private_key(str(server.folder / "host_key"))
+    server.start_again()
+
+
+def test_a_changed_host_key_stops_everybody_until_it_is_enrolled(
+    lab: Lab, server: SshServer, tmp_path: Path
+) -> None:
+    config = lab.ssh_config()
+    flash(server)
+    done = lab.command("ssh", "-F", config, "openssh", "true")
+    assert done.returncode == 255
+    assert b"HOST IDENTIFICATION HAS CHANGED" in done.stderr
+    done = lab.command(*TSHRAG, "ssh", "openssh", "true")
+    assert done.returncode == 255
+    copied = lab.tshrag("put", "openssh", __file__, str(tmp_path / "there"))
+    assert copied.returncode == 3
+    assert copied.stderr.startswith("host_key_changed: openssh (root@127.0.0.1:"), copied.stderr
+    assert "tshrag-agent host-key DUT --pin" in copied.stderr
+    toml = str(lab.state / "agents" / AGENT / "agent.toml")
+    enrol = (sys.executable, "-m", "tshrag_agent", "host-key", "openssh", "--config", toml)
+    shown = lab.command(*enrol)
+    assert (shown.returncode, b"NOT the same" in shown.stdout) == (2, True), shown
+    assert lab.command(*enrol, "--pin").returncode == 0
+    done = lab.command("ssh", "-F", lab.ssh_config(), "openssh", "echo again")
+    assert done.stdout == b"again\n", done.stderr
+    copied = lab.tshrag("put", "openssh", __file__, str(tmp_path / "there"))
+    assert copied.returncode == 0, copied.stderr
+
+
 def test_a_killed_client_is_noticed_by_the_agent(lab: Lab) -> None:
     before = len(closed(lab))
     with lab.piped(*TSHRAG, "forward", "openssh", "22", "--stdio") as client:
@@ -68,6 +110,30 @@ def test_a_killed_client_is_noticed_by_the_agent(lab: Lab) -> None:
         assert client.stdout.read(4) == b"SSH-"
         client.kill()
     wait_for(lambda: len(closed(lab)) > before, 40)
+
+
+def test_a_process_of_a_host_outlives_client_and_agent_and_leaves_nothing(lab: Lab) -> None:
+    with lab.piped(*TSHRAG, "exec", AGENT, "--", "sh", "-c", "echo up; exec sleep 600") as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"up\n"
+        client.kill()
+    lab.processes.kill(AGENT)
+    lab.processes.run_agent(AGENT)
+    listed = json.loads(lab.tshrag("process", "list", AGENT, "--json").stdout)
+    (found,) = listed["processes"]
+    name = found["id"]
+    assert found["state"] == "running"
+    assert lab.tshrag("process", "remove", AGENT, name).returncode == 2
+    assert lab.tshrag("process", "signal", AGENT, name, "KILL").returncode == 0
+    assert lab.tshrag("process", "wait", AGENT, name).returncode == 128 + signal.SIGKILL
+    assert lab.tshrag("process", "output", AGENT, name).stdout == "up\n"
+    assert lab.tshrag("process", "remove", AGENT, name).returncode == 0
+    assert not psutil.pid_exists(found["pid"])
+    wait_for(lambda: not any(name in " ".join(each) for each in command_lines()), 30)
+
+
+def command_lines() -> list[list[str]]:
+    return [each.info["cmdline"] or [] for each in psutil.process_iter(["cmdline"])]
 
 
 @pytest.mark.parametrize("way", ["put", "get"])

@@ -11,14 +11,16 @@ import socketserver
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.command_line import TSHRAG, environment_of
 from tests.support.debian import need_program
-from tests.support.ssh_server import SshServer
+from tests.support.ssh_server import SshServer, free_port
 from tests.support.tunnel_lab import Lab, tunnel_lab
 from tests.support.waiting import wait_for
 
@@ -178,6 +180,86 @@ def test_each_direction_of_a_forward_ends_by_itself(lab: Lab) -> None:
         done = lab.command(*TSHRAG, "forward", "openssh", str(port), "--stdio", stdin=BIG)
         serving.join(20)
     assert done.stdout.decode() == hashlib.sha256(BIG).hexdigest(), done.stderr
+
+
+def test_a_half_close_goes_through_to_a_real_program(lab: Lab) -> None:
+    socat = need_program("socat", "socat")
+    port = free_port()
+    listens = f"TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr"
+    with (
+        lab.piped(socat, "-t60", listens, "EXEC:sha256sum"),
+        lab.listening("openssh", port) as local,
+    ):
+        done = lab.command(socat, "-t60", "-", f"TCP:127.0.0.1:{local},retry=50", stdin=BIG)
+    assert done.stdout.split()[:1] == [hashlib.sha256(BIG).hexdigest().encode()], done.stderr
+
+
+def test_gdb_debugs_a_program_of_the_board(lab: Lab) -> None:
+    gdb, server = need_program("gdb", "gdb"), need_program("gdbserver", "gdbserver")
+    port = free_port()
+    with (
+        lab.piped(server, "--once", f"127.0.0.1:{port}", "/bin/sh", "-c", "exit 5") as stub,
+        lab.listening("openssh", port) as local,
+    ):
+        assert stub.stderr is not None
+        said = b""
+        while b"Listening" not in said:
+            line = stub.stderr.readline()
+            assert line, said
+            said += line
+        words = ("set sysroot", f"target remote 127.0.0.1:{local}", "x/i $pc", "continue")
+        done = lab.command(
+            gdb, "-batch", "-nx", *(part for word in words for part in ("-ex", word))
+        )
+    assert b"exited with code 05" in done.stdout, (done, said)
+
+
+def test_who_does_not_read_holds_the_sender_back_and_nobody_keeps_it(lab: Lab) -> None:
+    counted = 0
+
+    def serve(server: socket.socket) -> None:
+        nonlocal counted
+        connection, _ = server.accept()
+        with contextlib.suppress(OSError), connection:
+            while True:
+                counted += connection.send(BIG)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        serving = threading.Thread(target=serve, args=(server,))
+        serving.start()
+        before = memory_of(lab)
+        port = str(server.getsockname()[1])
+        with lab.piped(*TSHRAG, "forward", "openssh", port, "--stdio") as client:
+            assert client.stdout is not None
+            for _ in range(32):
+                assert len(client.stdout.read(1 << 20)) == 1 << 20
+            until_still(lambda: counted)
+            kept = counted - (32 << 20)
+            grown = memory_of(lab) - before
+            own = psutil.Process(client.pid).memory_info().rss
+        serving.join(60)
+    assert not serving.is_alive()
+    assert kept < 48 << 20, kept  # windows, and the buffers of four sockets
+    assert grown < 64 << 20, grown
+    assert own < 128 << 20, own
+
+
+def memory_of(lab: Lab) -> int:
+    """Return what all processes of the lab have in memory: broker, controller, agent."""
+    total = 0
+    for process in psutil.process_iter(["cmdline", "memory_info"]):
+        if any(str(lab.state) in word for word in process.info["cmdline"] or ()):
+            total += process.info["memory_info"].rss
+    return total
+
+
+def until_still(value: Callable[[], int]) -> None:
+    """Return when it has not changed for three looks."""
+    seen: list[int] = []
+    while len(seen) < 3 or len(set(seen[-3:])) > 1:
+        assert len(seen) < 100, seen
+        time.sleep(0.5)
+        seen.append(value())
 
 
 def test_a_local_port_serves_many_and_a_closed_one_is_said(lab: Lab) -> None:

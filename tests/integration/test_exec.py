@@ -1,5 +1,7 @@
 """Processes on a lab host: from start to removal, over the death of client and agent."""
 
+import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from tests.support.lab_with_agent import LabWithAgent, an_agent_of, lab_with_agent
 from tests.support.served_lab import served, until
+from tshrag_agent.remote import follow, keeper
 from tshrag_agent.remote.server import remote_of
 from tshrag_common.audit_requests import ListAudit
 from tshrag_common.channel.wants import ExecWant
@@ -92,6 +95,58 @@ async def test_a_process_outlives_its_client_and_the_agent(tmp_path: Path, nats_
             ended = await host.wait(view.id)
             assert (ended.state, ended.code) == ("ended", 3)
             assert await said(host, view.id) == b"before\nafter\n"
+
+
+async def test_who_follows_is_woken_and_does_not_look(
+    both: LabWithAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "LOOK_S", 3600.0)
+    async with processes_of(both.lab.client, "a1") as host:
+        view = await host.start(("sh", "-c", "while read x; do echo got $x; done"), stdin=True)
+        async with host.output(view.id, follow=True) as out, host.input(view.id) as typed:
+            for word in (b"one", b"two"):
+                await typed.write(word + b"\n")
+                async with asyncio.timeout(30):
+                    piece = await out.read()
+                assert piece is not None
+                assert piece.data == b"got " + word + b"\n"
+            await typed.finish()
+            async with asyncio.timeout(30):
+                assert await out.read() is None
+                assert (await host.wait(view.id)).code == 0
+
+
+async def test_only_so_much_output_is_stored(both: LabWithAgent) -> None:
+    more = 1_234_567
+    async with processes_of(both.lab.client, "a1") as host:
+        view = await host.start(("head", "-c", str(keeper.OUTPUT_BYTES + more), "/dev/zero"))
+        ended = await host.wait(view.id)
+        assert (ended.code, ended.stdout_bytes, ended.cut_bytes) == (0, keeper.OUTPUT_BYTES, more)
+        await host.remove(view.id)
+
+
+def asked(folder: Path, name: str) -> list[str]:
+    """Return what the agent keeps of a command; its values of environment are nowhere."""
+    (path,) = (each for each in folder.rglob("ask.json") if each.parent.name == name)
+    kept = json.loads(path.read_text())
+    assert kept["env"] == {}
+    return list(kept["argv"])
+
+
+async def test_secret_words_are_on_no_record(both: LabWithAgent, tmp_path: Path) -> None:
+    secret = "s3cr3t-word"
+    async with processes_of(both.lab.client, "a1") as host:
+        words = ("echo", secret)
+        view = await host.start(words, env={"TOKEN": secret}, secret_args=True)
+        assert await said(host, view.id) == f"{secret}\n".encode()
+        assert (await host.wait(view.id)).argv == ("echo", "(1 secret)")
+        assert await asyncio.to_thread(asked, tmp_path, view.id) == ["echo", "(1 secret)"]
+
+    async def on_record() -> bool:
+        entries = (await both.lab.client.audit(ListAudit(what="exec"))).entries
+        return "echo (1 secret)" in {entry.reason for entry in entries}
+
+    await until(on_record, 30.0)
 
 
 async def test_what_cannot_be_started_says_why(both: LabWithAgent) -> None:

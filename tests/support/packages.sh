@@ -30,6 +30,8 @@ qemu-system-arm qemu-system-arm
 qemu-img qemu-utils
 /usr/lib/u-boot/qemu_arm/u-boot.bin u-boot-qemu
 rsync rsync
+gdb gdb
+gdbserver gdbserver
 snmpd snmpd
 snmpset snmp
 ip iproute2

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.support.command_line import environment_of, run_cli
+from tests.support.command_line import TSHRAG, environment_of, run_cli
 from tests.support.ssh_server import SshServer
 from tshrag_controller.cli.processes import LabProcesses
 
@@ -42,6 +42,13 @@ class Lab:
         )
 
     @contextlib.contextmanager
+    def listening(self, dut: str, port: int) -> Iterator[int]:
+        """Forward a port of a board to one of this machine; yield that."""
+        with self.piped(*TSHRAG, "forward", dut, str(port)) as process:
+            assert process.stderr is not None
+            yield int(process.stderr.readline().decode().partition(" ")[0].rpartition(":")[2])
+
+    @contextlib.contextmanager
     def piped(self, *argv: str) -> "Iterator[subprocess.Popen[bytes]]":
         """Start a program with pipes to all of its streams; it is dead behind the block."""
         with subprocess.Popen(
@@ -69,16 +76,24 @@ def tunnel_lab(
     state: Path,
     servers: Sequence[SshServer],
     strangers: Mapping[str, Sequence[SshServer]] | None = None,
+    *,
+    key_in_file: bool = False,
 ) -> Iterator[Lab]:
     """Start a lab with a board for each server, and lease them all.
 
-    A stranger is a board at the first of two servers with the host key of the second.
+    A stranger is a board at the first of two servers with the host key of the second. Keys may
+    stand in files ``KIND.pub`` below `state`, from where they can be enrolled anew.
     """
     processes = LabProcesses(state, {"TSHRAG_STATE": str(state)})
     try:
         for server in servers:
             server.start()
-        duts = "".join(dut_of(server.kind, server, server.host_key) for server in servers)
+        keys = {server.kind: server.host_key for server in servers}
+        for server in servers if key_in_file else ():
+            path = state / f"{server.kind}.pub"
+            path.write_text(server.host_key)
+            keys[server.kind] = str(path)
+        duts = "".join(dut_of(server.kind, server, keys[server.kind]) for server in servers)
         for name, (at, keyed) in (strangers or {}).items():
             duts += dut_of(name, at, keyed.host_key)
         processes.start_controller()

@@ -2,7 +2,8 @@
 
 A program of its own (``python keeper.py FOLDER``), standard library only, in a session of its own:
 the agent may end and come back, the process goes on. What is asked lies in ``ask.json``, what
-became of it in ``state.json``. SIGUSR1: no more comes on stdin.
+became of it in ``state.json``; whoever follows has a FIFO there, and is woken through it.
+SIGUSR1: no more comes on stdin.
 """
 
 import contextlib
@@ -86,6 +87,7 @@ def _copied(process: "subprocess.Popen[bytes]", selector: selectors.BaseSelector
                 selector.unregister(key.fileobj)
                 continue
             cut += _put(key.data, data)
+            _wake()
     return cut
 
 
@@ -103,6 +105,20 @@ def _note(state: dict[str, Any]) -> None:
     fresh = Path("state.new")
     fresh.write_text(json.dumps(state))
     fresh.replace("state.json")
+    _wake()
+
+
+def _wake() -> None:
+    """Let those who follow look."""
+    for follower in Path().glob("follow.*"):
+        try:
+            fd = os.open(follower, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # whoever followed has died
+            follower.unlink(missing_ok=True)
+            continue
+        with contextlib.suppress(BlockingIOError):  # it is full: he will look anyway
+            os.write(fd, b".")
+        os.close(fd)
 
 
 def _now() -> int:

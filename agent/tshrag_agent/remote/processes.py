@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tshrag_agent.remote import keeper
-from tshrag_common.channel.wants import ExecView, ExecWant
+from tshrag_common.channel.wants import ExecView, ExecWant, veiled
 from tshrag_common.errors import NotFound, Refused, Unavailable
 
 KEPT_MOST = 256
@@ -53,7 +53,7 @@ class Processes:
             "by": by,
             "started_at": time.time_ns() // 1000,
         }
-        (room / "ask.json").write_text(json.dumps(ask))
+        _write(room / "ask.json", ask)
         words = [sys.executable, "-I", "-S", keeper.__file__, str(room)]
         with (room / "keeper.log").open("ab") as log:
             subprocess.run(
@@ -64,6 +64,8 @@ class Processes:
             if time.monotonic() > ends:
                 raise Unavailable("exec", f"{name} did not start within {START_S:g} s", code="exec")
             time.sleep(0.01)
+        if want.secret_args:  # the keeper has read them
+            _write(room / "ask.json", ask | {"argv": veiled(want), "env": {}})
         return self.view(name)
 
     def views(self) -> tuple[ExecView, ...]:
@@ -158,6 +160,12 @@ def _is_alive(state: dict[str, Any]) -> bool:
         return keeper.born(int(state["keeper"])) == str(state["born"])
     except (OSError, KeyError, ValueError, IndexError):
         return False
+
+
+def _write(path: Path, what: dict[str, Any]) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(what))
+    fresh.replace(path)
 
 
 def _read(path: Path) -> dict[str, Any]:

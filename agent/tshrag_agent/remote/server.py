@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from tshrag_agent.channels import Channels
+from tshrag_agent.remote.follow import woken
 from tshrag_agent.remote.processes import Processes
 from tshrag_common.channel.channel import Channel
 from tshrag_common.channel.wants import (
@@ -22,7 +23,6 @@ from tshrag_common.channel.wants import (
 from tshrag_common.commands import ServeChannel
 from tshrag_common.errors import PolicyDenied, Refused
 
-_LOOK_S = 0.1
 _READ_BYTES = 1 << 18
 
 
@@ -64,28 +64,33 @@ class RemoteServer:
         return self._processes.view(want.id)
 
     async def _ended(self, channel: Channel, name: str) -> ExecView:
-        view = await asyncio.to_thread(self._processes.view, name)
-        while view.state == "running" and not channel.is_over:
-            await asyncio.sleep(_LOOK_S)
-            view = await asyncio.to_thread(self._processes.view, name)
-        return view
+        async with woken(await asyncio.to_thread(self._processes.room, name)) as wake:
+            while True:
+                wake.clear()
+                view = await asyncio.to_thread(self._processes.view, name)
+                if view.state != "running" or channel.is_over:
+                    return view
+                await wake.wait()
 
     async def _output(self, channel: Channel, command: ServeChannel, want: ExecOutputWant) -> None:
         """Send a stream from an offset; up to the end of the process where it is followed."""
         self._must_be_allowed()
         offset, is_last = want.offset, not want.follow
-        while not channel.is_over:
-            read = self._processes.read
-            data = await asyncio.to_thread(read, want.id, want.stream, offset, _READ_BYTES)
-            offset += len(data)
-            if data:
-                await channel.write(data)
-            elif is_last:
-                return
-            else:  # what it said last is read once more behind its end
-                view = await asyncio.to_thread(self._processes.view, want.id)
-                is_last = view.state != "running"
-                await asyncio.sleep(0 if is_last else _LOOK_S)
+        async with woken(await asyncio.to_thread(self._processes.room, want.id)) as wake:
+            while not channel.is_over:
+                wake.clear()
+                read = self._processes.read
+                data = await asyncio.to_thread(read, want.id, want.stream, offset, _READ_BYTES)
+                offset += len(data)
+                if data:
+                    await channel.write(data)
+                elif is_last:
+                    return
+                else:  # what it said last is read once more behind its end
+                    view = await asyncio.to_thread(self._processes.view, want.id)
+                    is_last = view.state != "running"
+                    if not is_last:
+                        await wake.wait()
 
     async def _input(self, channel: Channel, command: ServeChannel, want: ExecInputWant) -> None:
         """Hand on what comes; its end is the end of stdin, a connection that breaks is not."""

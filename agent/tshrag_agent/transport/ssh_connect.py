@@ -168,10 +168,13 @@ def _password(way: SshWay) -> str | None:
         raise Refused(way.where, what, "see its path and mode", code="config") from error
 
 
+_ENROL = "'tshrag-agent host-key DUT --pin' on its lab host"
+
+
 def _diagnosis(error: Exception, way: SshWay, client: _Client) -> tuple[TransportCode, str, str]:
     if isinstance(error, asyncssh.HostKeyNotVerifiable) or "matching host key" in str(error):
         seen = client.offered or "no key of the pinned type"
-        fix = "if it was flashed on purpose, pin its new key; else find out who answers there"
+        fix = f"if it was flashed on purpose: {_ENROL}; else find out who answers there"
         return "host_key_changed", f"its host key is not the pinned one: it shows {seen}", fix
     if isinstance(error, asyncssh.PermissionDenied):
         fix = "put the public key into authorized_keys there; see key_file and user"

@@ -74,6 +74,7 @@ class ExecWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="
     cwd: str = ""  # empty: the home of the agent's user
     env: dict[str, str] = {}
     stdin: bool = False  # false: it reads nothing
+    secret_args: bool = False  # only the program is named on record and in lists
 
 
 class ExecActWant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="exec_act"):
@@ -159,6 +160,13 @@ AnyWant = (
 OPERATORS_ONLY = (ExecWant, ExecActWant, ExecOutputWant, ExecInputWant)
 
 
+def veiled(want: ExecWant) -> tuple[str, ...]:
+    """Return the words of a command as others may see them."""
+    if not want.secret_args or len(want.argv) < 2:
+        return want.argv
+    return want.argv[0], f"({len(want.argv) - 1} secret)"
+
+
 def name_of(want: AnyWant) -> str:
     """Return what a channel is for in one word, as audit and CLI say it."""
     return str(want.__struct_config__.tag)
@@ -175,8 +183,8 @@ def detail_of(want: AnyWant) -> str:
             return f"to {to}"
         case PutWant(path=path) | GetWant(path=path):
             return path
-        case ExecWant(argv=argv):
-            return " ".join(argv)
+        case ExecWant():
+            return " ".join(veiled(want))
         case ExecActWant(what=what, id=name):
             return f"{what} {name}".strip()
         case ExecOutputWant(id=name) | ExecInputWant(id=name):

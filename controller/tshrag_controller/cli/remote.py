@@ -47,10 +47,11 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--env", "pairs", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
 @click.option("--stdin", "reads", is_flag=True, help="Hand on what comes on stdin here.")
 @click.option("--detach", is_flag=True, help="Print its id and leave.")
+@click.option("--secret-args", is_flag=True, help="Record and lists name the program only.")
 @options.in_lab
 def exec_(
     connection: Connection, host: str, words: Sequence[str], cwd: str, pairs: Sequence[str],
-    reads: bool, detach: bool,
+    reads: bool, detach: bool, secret_args: bool,
 ) -> int:  # fmt: skip
     """Start a process on a lab host, show its output, end with its exit code; for operators.
 
@@ -60,7 +61,7 @@ def exec_(
     env = dict(_pair(each) for each in pairs)
 
     async def work(host: HostProcesses) -> int:
-        view = await host.start(words, cwd=cwd, env=env, stdin=reads)
+        view = await host.start(words, cwd=cwd, env=env, stdin=reads, secret_args=secret_args)
         if view.state == "failed":
             await host.remove(view.id)
             raise Unavailable(words[0], view.error, code="exec_failed")

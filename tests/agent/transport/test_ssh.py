@@ -283,8 +283,8 @@ class TestWhatKeepsUsOut:
         shows = asyncssh.import_public_key(server.host_key).get_fingerprint()
         assert failure.line == (
             f"host_key_changed: rpi4 (root@127.0.0.1:{server.port}): its host key is not the "
-            f"pinned one: it shows ssh-ed25519 {shows}; if it was flashed on purpose, pin its new "
-            "key; else find out who answers there"
+            f"pinned one: it shows ssh-ed25519 {shows}; if it was flashed on purpose: "
+            "'tshrag-agent host-key DUT --pin' on its lab host; else find out who answers there"
         )
         assert failure.quarantines
 
