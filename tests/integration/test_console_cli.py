@@ -111,6 +111,10 @@ def test_the_record_shows_who_typed_what_and_finds_lines(lab: Path) -> None:
     assert (bad.returncode, bad.stderr.split(":")[0]) == (2, "pattern")
 
 
+def logged(lab: Path) -> str:
+    return run_cli("console", "b1", "--log", "--since", "10m", state=lab).stdout
+
+
 class Tmux:
     """A terminal that people use, driven by keys."""
 
@@ -179,6 +183,11 @@ def test_a_person_sits_at_the_console_in_tmux(lab: Path, tmux: Tmux) -> None:
     tmux.sees("type yes:")
     tmux.keys("no", "Enter")
     tmux.sees("not done")
+    tmux.keys("C-]", "p")
+    tmux.keys("yes", "Enter")
+    tmux.sees("power cycle of b1: it is not set up")
+    tmux.keys("C-]", "b")
+    wait_for(lambda: "-- break (default/owner-" in logged(lab), PATIENCE_S)
     tmux.leave()
     tmux.keys("echo terminal-is-$((1+1))-again", "Enter")
     tmux.sees("terminal-is-2-again")
