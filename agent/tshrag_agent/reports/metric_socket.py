@@ -35,6 +35,11 @@ _ACCEPT_TURNS = 3  # of the loop, for whoever waits to be accepted
 _ROUNDS = 64  # of them at the end: more than any kernel queues
 
 
+def link_of(path: Path) -> Path:
+    """Return where the symbolic link to a socket lies that jobs are given under other names."""
+    return path.with_name(path.name + ".link")
+
+
 def is_short(path: Path) -> bool:
     """Tell whether both sockets at `path` can be reached: the system takes 107 bytes."""
     return len(os.fsencode(path)) <= MAX_PATH_BYTES
@@ -195,6 +200,7 @@ class MetricSocket:
     def _unlink(self) -> None:
         for path in self._paths():
             path.unlink(missing_ok=True)
+            link_of(path).unlink(missing_ok=True)
 
     def _paths(self) -> tuple[Path, Path]:
         return self.path, self.path.with_name(self.path.name + STREAM)

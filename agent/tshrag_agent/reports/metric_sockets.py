@@ -3,15 +3,19 @@
 The job sees ``metrics.sock`` in its own directory, a link to the pair that it was lent; by that
 link the next agent finds the pair of an attempt that it adopts. Where that path is too long for a
 UNIX socket, the job is told the path of the pair itself, which never is.
+
+Beside each socket lies a symbolic link that leads to it, and jobs get that link under another name
+(a hard link): a file system takes longer for a new inode than for a name.
 """
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 
 from tshrag_agent.attempts.metric_gate import MetricGate
 from tshrag_agent.journal.pressure import Pressure
-from tshrag_agent.reports.metric_socket import NAME, STREAM, MetricSocket, is_short
+from tshrag_agent.reports.metric_socket import NAME, STREAM, MetricSocket, is_short, link_of
 from tshrag_common.clock import Clock
 from tshrag_common.errors import LabError
 
@@ -86,5 +90,12 @@ def _lent_before(link: Path) -> Path | None:
 
 
 def _link(link: Path, target: Path) -> None:
+    """Let `link` lead to `target`; by an inode of its own only where there is no other way."""
     with contextlib.suppress(FileExistsError):
-        link.symlink_to(target)
+        known = link_of(target)
+        if not known.is_symlink():
+            known.symlink_to(target)
+        try:
+            os.link(known, link, follow_symlinks=False)
+        except OSError:  # it is there; or another file system, or too many names
+            link.symlink_to(target)
