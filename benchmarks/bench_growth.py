@@ -30,7 +30,7 @@ HOLDS: tuple[Hold, ...] = ("job", "run")
 
 def measure(scale: Scale) -> list[Figure]:
     depths = QUICK_DEPTHS if scale.quick else DEPTHS
-    rounds = scale.of(5, 1)
+    rounds = scale.of(3, 1)
     figures = [each for agents in AGENTS for each in _core(agents, depths, rounds, scale.of(40, 2))]
     figures += [_first_pass(hold, scale, rounds) for hold in HOLDS]
     return [*figures, *run_async(_whole((300, 600) if scale.quick else DEPTHS, rounds))]

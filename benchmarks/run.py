@@ -1,10 +1,14 @@
 """``make bench``: all benchmarks, or those named; a table at the end, results as JSON.
 
 python -m benchmarks.run [--quick] [--results FOLDER] [NAME ...]
+
+One that fails says why and keeps its last result; the others go on, and the exit code is 1.
 """
 
 import argparse
+import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,11 +61,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHES)}")
     folder: Path = said.results or _default_folder(said.quick)
     results: list[Result] = []
+    failed: list[str] = []
     for name in said.names or BENCHES:
         print(f"{name} ...", flush=True)
-        results.append(conduct(name, BENCHES[name], Scale(said.quick), folder))
+        try:
+            results.append(conduct(name, BENCHES[name], Scale(said.quick), folder))
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
     print(table(results))
     print(f"results in {folder}")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def _default_folder(quick: bool) -> Path:

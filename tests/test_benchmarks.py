@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from benchmarks import run
 from benchmarks.compare import compared
-from benchmarks.harness import Figure, Result, figure, read_results
+from benchmarks.harness import Figure, Result, Scale, figure, read_results
 from benchmarks.run import BENCHES
 
 ROOT = Path(__file__).parent.parent
@@ -78,3 +79,21 @@ def _a_result(*figures: Figure) -> bytes:
             figures=figures,
         )
     )
+
+
+def test_one_that_fails_does_not_take_the_others_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_scale: Scale) -> list[Figure]:
+        raise RuntimeError("no disk")
+
+    def works(_scale: Scale) -> list[Figure]:
+        return [figure("works", "x", "s", ours=[1.0], limits=[2.0], limit_is="x")]
+
+    monkeypatch.setattr(run, "BENCHES", {"bad": fails, "good": works})
+    with pytest.raises(SystemExit, match="failed: bad"):
+        run.main(["--results", str(tmp_path)])
+    said = capsys.readouterr()
+    assert "no disk" in said.err
+    assert "works" in said.out
+    assert list(read_results(tmp_path)) == ["good"]

@@ -1,5 +1,6 @@
 """Pairs of sockets that jobs take in turn, and the links by which they see them."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import pytest
 from tests.support.waiting import wait_until
 from tshrag_agent.attempts.metric_gate import MetricGate
 from tshrag_agent.journal.pressure import Pressure
-from tshrag_agent.reports import metric_sockets
 from tshrag_agent.reports.metric_socket import NAME, STREAM
 from tshrag_agent.reports.metric_sockets import MetricSockets
 from tshrag_common.clock import SystemClock
@@ -47,7 +47,7 @@ async def test_a_link_of_its_own_where_none_can_be_shared(
     def refused(*_arguments: object, **_named: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(metric_sockets.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     sockets, job = some_sockets(tmp_path), a_job(tmp_path, "1")
     _, pair = await sockets.lend(job, a_gate([]))
     assert pair is not None
