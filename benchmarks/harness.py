@@ -211,13 +211,16 @@ class RunningLab:
 
 @asynccontextmanager
 async def a_lab(
-    *, slots: int = 64, duts: str = "", agent: str = "bench"
+    *, slots: int = 64, duts: str = "", agent: str = "bench", controller: str = ""
 ) -> AsyncIterator[RunningLab]:
-    """Start a lab with one agent as an operator would, with its defaults; end all of it."""
+    """Start a lab with one agent as an operator would, with its defaults; end all of it.
+
+    `controller` are settings of it beside those that a lab has of its own.
+    """
     folder = Path(tempfile.mkdtemp(prefix="tshrag-bench-"))
     processes = LabProcesses(folder)
     try:
-        processes.start_controller()
+        processes.start_controller(controller)
         await _ready(processes)
         processes.start_agent(agent, duts=duts, slots=slots)
         await processes.wait_agents(1)

@@ -16,6 +16,7 @@ from benchmarks import (
     bench_boards,
     bench_console,
     bench_fleet,
+    bench_gangs,
     bench_growth,
     bench_jobs,
     bench_judge,
@@ -45,6 +46,7 @@ BENCHES: dict[str, Measure] = {
     "spawn": bench_spawn.measure,
     "store": bench_store.measure,
     "judge": bench_judge.measure,
+    "gangs": bench_gangs.measure,
     "takeover": bench_takeover.measure,
     "tunnels": bench_tunnels.measure,
 }

@@ -37,6 +37,14 @@ async def submit(client: Client, profile: dict[str, object], priority: int = 50)
     return run
 
 
+async def submitted_at(
+    client: Client, profile: dict[str, object], priority: int = 50
+) -> tuple[RunId, int]:
+    """Submit; return the run, and when that began, in ns of the wall clock."""
+    began_ns = time.time_ns()
+    return await submit(client, profile, priority), began_ns
+
+
 async def ended(client: Client, run: RunId, poll_s: float = _POLL_S) -> RunView:
     """Return the run once the projection has its final state."""
     while True:
