@@ -19,7 +19,7 @@ from tshrag_common.profile import Profile, canonical
 from tshrag_common.schedule import AxisValue, Step, cells, count_jobs
 from tshrag_controller.core import dag
 from tshrag_controller.core.ganging import ROLE, ROLES, check_gang
-from tshrag_controller.core.grouping import grouped, grouping_of
+from tshrag_controller.core.grouping import check_used, grouped, grouping_of
 from tshrag_controller.core.roles import needs_of_steps
 from tshrag_controller.core.scopes import Core, Scope, Scopes
 from tshrag_controller.core.specs import BARRIER, Specs
@@ -62,6 +62,7 @@ def plan(
     builder.build_all(profile, all_env)
     findings.check()
     made = builder.plan()
+    check_used(profile, made.specs, findings)
     _check_size(profile, made, findings)
     return made
 

@@ -111,7 +111,7 @@ class Specs:
             self._findings.add("unknown_load", (*at, "load"), what)
             return BARRIER
         manifest = resolved.manifest
-        given = _params(step, scope)
+        given = params_of(step, scope)
         params = fill(manifest.params, given, (*at, "params"), self._findings)
         return msgspec.structs.replace(
             self._placed("load", step, scope, params),
@@ -123,7 +123,7 @@ class Specs:
         )
 
     def _command(self, step: Step, at: At, scope: Scope) -> JobSpec:
-        params = _params(step, scope)
+        params = params_of(step, scope)
         argv = self._argv(step, at, scope, params)
         return msgspec.structs.replace(self._placed("command", step, scope, params), argv=argv)
 
@@ -198,7 +198,7 @@ class Specs:
             return 0.0
 
 
-def _params(step: Step, scope: Scope) -> dict[str, object]:
+def params_of(step: Step, scope: Scope) -> dict[str, object]:
     """Return the params of a step; they see the variables around them, not each other."""
     return {name: expand_value(each, scope) for name, each in step.params.items()}
 

@@ -253,3 +253,21 @@ def test_a_digest_covers_org_key_commands_and_environment() -> None:
 def test_a_setup_is_commands_only() -> None:
     with pytest.raises(Invalid, match=r"setup: .*a sleep cannot stand here; use a command"):
         plan(profile_of({**PROFILE, "setup": {"sequence": [{"sleep": "3s"}]}}), {})
+
+
+def test_a_setup_may_name_a_load_that_is_a_command() -> None:
+    loads = {"flash": {"command": "flash --image ${image}"}, "tree": {"path": "builtin:sleep"}}
+    named = {"load": "flash", "params": {"image": "a b.img"}}
+    base = {**PROFILE, "loads": loads, "schedule": {"command": "t", "target": "board"}}
+    made = plan(profile_of({**base, "setup": {"sequence": [named]}}), {})
+    setups = [spec.setup for spec in made.specs if spec.setup is not None]
+    assert [each.commands for each in setups] == [(("flash", "--image", "a b.img"),)]
+    with pytest.raises(Invalid, match=r"load 'tree' is a tree of files, which a setup cannot"):
+        plan(profile_of({**base, "setup": {"load": "tree"}}), {})
+
+
+@pytest.mark.parametrize("name", ["setup", "teardown"])
+def test_a_setup_that_no_job_would_have_made_is_refused(name: str) -> None:
+    on_host = {"name": "x", "schedule": {"command": "y"}, name: {"command": "z"}}
+    with pytest.raises(Invalid, match=f"setup: {name}: no load or command runs on a board with"):
+        plan(profile_of(on_host), {})
