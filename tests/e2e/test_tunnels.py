@@ -148,6 +148,9 @@ def test_tshrag_ssh_executes_and_hands_its_exit_code_on(lab: Lab) -> None:
     with_key = ("--", "-i", str(lab.key))
     done = lab.command(*TSHRAG, "ssh", "openssh", *with_key, stdin=b"echo $((40 + 2)); exit 3\n")
     assert (done.stdout.split(), done.returncode) == ([b"42"], 3), done.stderr
+    quoted = "printf '%s|' 'two words' \"it's\"; test -t 1 && echo tty; exit 9"
+    done = lab.command(*TSHRAG, "ssh", "openssh", *with_key, "-tt", quoted)
+    assert (done.stdout.strip(), done.returncode) == (b"two words|it's|tty", 9), done.stderr
 
 
 def test_dropbear_is_reached_too(lab: Lab) -> None:

@@ -22,6 +22,8 @@ from tshrag_controller.cli.context import Connection
 from tshrag_controller.reports.text import clean, clean_lines
 
 READ_BYTES = 64 << 10
+_SSH_VALUED = "BbcDEeFIiJLlmOoPpQRSWw"
+"""The options of OpenSSH's client that have a value."""
 _VIA: Mapping[str, Via] = {"auto": "auto", "tcp": "tcp", "ssh": "ssh"}
 
 
@@ -126,6 +128,7 @@ async def _send(channel: Channel, reader: asyncio.StreamReader) -> None:
         "tshrag ssh pi-7",
         "tshrag ssh pi-7 uname -a",
         "tshrag ssh pi-7 -- -L 8080:localhost:80     # what begins with '-' goes to ssh",
+        "tshrag ssh pi-7 -- -t top                   # and a command behind it to the board",
     )
 )
 @click.argument("dut")
@@ -141,10 +144,22 @@ def ssh(connection: Connection, dut: str, words: Sequence[str], user: str) -> No
         raise Refused("ssh", "OpenSSH is not here", "install openssh-client", code="file")
     facts = ask(connection, lambda lab: _facts(lab, dut))
     lines = _entry(connection, dut, facts, user or facts.user, known_hosts({dut: facts}))
-    options_first = bool(words) and words[0].startswith("-")
-    rest = [*words, dut] if options_first else [dut, *words]
+    own, command = split_options(words)
     sys.stdout.flush()
-    os.execvp("ssh", ["ssh", "-F", "none", *(f"-o{line}" for line in lines), *rest])
+    os.execvp("ssh", ["ssh", "-F", "none", *(f"-o{line}" for line in lines), *own, dut, *command])
+
+
+def split_options(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return what is for ssh itself, and the command behind that."""
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        word = words[at]
+        at += 1
+        if word == "--":
+            return words[: at - 1], words[at:]
+        valued = next((n for n, letter in enumerate(word) if letter in _SSH_VALUED), 0)
+        at += bool(valued) and valued == len(word) - 1  # its value is the next word
+    return words[:at], words[at:]
 
 
 async def _facts(lab: Client, dut: str) -> SshFacts:
