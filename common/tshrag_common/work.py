@@ -39,7 +39,7 @@ class WorkLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     serial: Serial = 0
     after: tuple[Serial, ...] = ()  # serials of its run that end before it starts
     gang: Serial = 0  # serial of the first of those that start together
-    what: Literal["job", "sleep"] = "job"  # a sleep takes no place
+    what: Literal["job", "sleep", "lease"] = "job"  # a sleep takes no place; a lease is a person's
     outcome: Literal["passed", "failed"] = "passed"
     kind: str = ""
     group: str = ""
@@ -47,6 +47,8 @@ class WorkLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     need: Need = Need()
     count: Count = 1
     preemptible: bool = False  # it may give way, and begins anew then
+    dut: str = ""  # of a lease: this one
+    reserved: bool = False  # of a lease: promised from the beginning for then
 
 
 class WorkDut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,6 +60,14 @@ class WorkDut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: dict[str, str] = {}
     transports: tuple[Literal["ssh", "serial", "local"], ...] = ("ssh",)
     can: tuple[str, ...] = ()
+
+
+class WorkFaults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``[faults]``: how often the lab fails an attempt; by the seed, the same each time."""
+
+    ratio: Annotated[float, Meta(ge=0, le=1)] = 0.0  # of attempts, anywhere
+    at: dict[str, Annotated[float, Meta(ge=0, le=1)]] = {}  # of those on this board or host
+    seed: Annotated[int, Meta(ge=0, le=1 << 53)] = 1
 
 
 class WorkHost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

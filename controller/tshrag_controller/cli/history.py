@@ -9,11 +9,13 @@ from tshrag_common import work_requests as wk
 from tshrag_common.client import Client
 from tshrag_common.errors import Refused
 from tshrag_common.inventory import AgentFacts
+from tshrag_common.lease_requests import ListLeases
+from tshrag_common.work import WorkLine
 from tshrag_controller.cli import options
 from tshrag_controller.cli.ask import ask
 from tshrag_controller.cli.context import Connection
 from tshrag_controller.cli.progress import Progress, progress
-from tshrag_controller.rehearsal.export import compacted, lab_text, policy_of, work_text
+from tshrag_controller.rehearsal.export import compacted, lab_text, lease_line, policy_of, work_text
 from tshrag_controller.reports.text import plural
 
 
@@ -39,26 +41,27 @@ def export(connection: Connection, days: float, work_file: str, lab_file: str | 
     """Write the jobs of ended runs: when they came, how long they ran, what they needed.
 
     Your org's jobs; an operator gets those of all. A job that was tried more than once has the
-    time of its last attempt; what never ran is left out.
+    time of its last attempt; what never ran is left out. Leases that people had are written too.
     """
     with progress("table") as shown:
-        rows, hosts, policy = ask(connection, lambda lab: _asked(lab, days, shown))
-    lines = compacted(rows)
+        rows, leases, hosts, policy = ask(connection, lambda lab: _asked(lab, days, shown))
+    lines = compacted(rows, leases)
     if not lines:
         raise Refused("history", "no job has run in that time", "try more --days", code="empty")
     _write(work_file, work_text(lines))
     if lab_file:
         _write(lab_file, lab_text(hosts, policy_of(policy)))
     boards = sum(len(host.duts) for host in hosts)
-    runs = len({line.run for line in lines})
-    said = f"{plural(len(lines), 'job')} of {plural(runs, 'run')}"
+    runs = len({line.run for line in lines if line.run})
+    said = f"{plural(len(lines) - len(leases), 'job')} of {plural(runs, 'run')}"
+    said += f", {plural(len(leases), 'lease')}" if leases else ""
     lab = f"; {plural(len(hosts), 'host')} with {plural(boards, 'board')}" if lab_file else ""
     click.echo(f"{said}{lab}", err=True)
 
 
 async def _asked(
     lab: Client, days: float, shown: Progress
-) -> tuple[list[wk.WorkRow], list[AgentFacts], bytes]:
+) -> tuple[list[wk.WorkRow], list[WorkLine], list[AgentFacts], bytes]:
     since = max(0, time.time_ns() // 1000 - round(days * 86400e6))
     rows: list[wk.WorkRow] = []
     after = ("", 0)
@@ -71,7 +74,19 @@ async def _asked(
             break
         after = (rows[-1].line.run, rows[-1].line.serial)
     hosts = [each.facts for each in (await lab.agents()).agents]
-    return rows, hosts, bytes(answer.policy)
+    return rows, await _leases(lab, since), hosts, bytes(answer.policy)
+
+
+async def _leases(lab: Client, since: int) -> list[WorkLine]:
+    """Return the leases that began after that, newest first as the lab tells of them."""
+    found: list[WorkLine] = []
+    read = 0
+    while True:
+        answer = await lab.leases(ListLeases(ended=True, offset=read))
+        read += len(answer.ended)
+        found += [lease_line(each, since) for each in answer.ended if each.since >= since]
+        if not answer.more or not answer.ended or answer.ended[-1].since < since:
+            return found
 
 
 def _write(name: str, text: str) -> None:

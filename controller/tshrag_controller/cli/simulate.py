@@ -86,7 +86,7 @@ def _jobs(work: Sequence[WorkRun]) -> int:
 def _rehearsed(lab: LabFile, work: list[WorkRun], variant: Variant, shown: Progress) -> Figures:
     hosts, jobs = list(hosts_of(lab)), _jobs(work)
     began = time.monotonic()
-    stage = Stage(hosts, work, variant)
+    stage = Stage(hosts, work, variant, lab.faults)
     outcome = stage.play(lambda done: shown.advance(f"policy {variant.name}", done, jobs))
     made = figures(variant.name, hosts, outcome)
     return msgspec.structs.replace(made, took_s=round(time.monotonic() - began, 3))
@@ -125,6 +125,10 @@ def _rows(found: Sequence[Figures]) -> list[tuple[str, ...]]:
         row("setups avoided", *(str(each.setups_avoided) for each in found)),
         row("setup time saved", *(span(each.setup_saved_s) for each in found)),
         row("preempted", *(str(each.preempted) for each in found)),
+        row("faults of the lab", *(str(each.faults) for each in found)),
+        row("jobs given up", *(str(each.given_up) for each in found)),
+        row("leases of people", *(str(each.leases) for each in found)),
+        row("lease wait p95", *(span(each.lease_p95_s) for each in found)),
         row("fairness (Jain)", *(f"{each.fairness:.3f}" for each in found)),
     ]
 
@@ -152,6 +156,9 @@ def _print_left(out: Console, found: Figures) -> None:
         out.print(Text(f"{found.policy}: left out {plural(jobs, 'job')}: {clean(why)}", "yellow"))
     if len(reasons) > _MOST_REASONS:
         out.print(Text(f"… and {len(reasons) - _MOST_REASONS} more reasons", "bright_black"))
+    if found.unleased:
+        said = f"{found.policy}: {plural(found.unleased, 'lease')} never got a board"
+        out.print(Text(said, "red"))
     if found.left:
         said = f"{found.policy}: {plural(found.left, 'job')} never got a place"
         out.print(Text(said, "red"))

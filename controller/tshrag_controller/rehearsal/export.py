@@ -8,13 +8,14 @@ import msgspec
 from msgspec.structs import replace
 
 from tshrag_common.inventory import AgentFacts
+from tshrag_common.lease_requests import EndedLease
 from tshrag_common.work import WorkDut, WorkHost, WorkLine
 from tshrag_common.work_requests import WorkRow
 from tshrag_controller.core.policy import Policy
 
 
-def compacted(rows: Iterable[WorkRow]) -> list[WorkLine]:
-    """Return the jobs that ran, numbered anew in each run; the first comes at 0 s.
+def compacted(rows: Iterable[WorkRow], leases: Iterable[WorkLine] = ()) -> list[WorkLine]:
+    """Return the jobs that ran, numbered anew in each run, and leases; the first comes at 0 s.
 
     What came after a job that did not run comes after what that one came after.
     """
@@ -22,8 +23,22 @@ def compacted(rows: Iterable[WorkRow]) -> list[WorkLine]:
     for _, each in groupby(rows, lambda row: row.line.run):
         lines = _of_run(list(each))
         found += lines if any(line.what == "job" for line in lines) else []
+    found += leases
     first = min((line.at for line in found), default=0.0)
     return [replace(line, at=round(line.at - first, 6)) for line in found]
+
+
+def lease_line(lease: EndedLease, since: int) -> WorkLine:
+    """Return the lease that a person had, as a line of work; its wait in line is not known."""
+    org, _, name = lease.owner.partition("/")
+    return WorkLine(
+        at=(lease.since - since) / 1e6,
+        seconds=(lease.ended_at - lease.since) / 1e6,
+        what="lease",
+        dut=lease.dut,
+        org=org,
+        name=name,
+    )
 
 
 def _of_run(rows: Sequence[WorkRow]) -> list[WorkLine]:

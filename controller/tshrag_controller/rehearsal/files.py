@@ -7,13 +7,13 @@ import msgspec
 from msgspec.structs import replace
 
 from tshrag_common.documents import Document, read_document
-from tshrag_common.errors import Invalid, Problem
+from tshrag_common.errors import Invalid, Problem, did_you_mean
 from tshrag_common.findings import MAX_PROBLEMS, Findings
 from tshrag_common.ids import AgentId, DutId
 from tshrag_common.inventory import AgentFacts, Dut
 from tshrag_common.jobs import MAX_JOBS, Group, JobSpec, Need, Plan, PlannedJob, Target
 from tshrag_common.strict import convert
-from tshrag_common.work import MOST_LINES, WorkDut, WorkHost, WorkLine
+from tshrag_common.work import MOST_LINES, WorkDut, WorkFaults, WorkHost, WorkLine
 from tshrag_controller.core.policy import Policy
 
 
@@ -22,6 +22,7 @@ class LabFile(msgspec.Struct, frozen=True, kw_only=True):
 
     host: tuple[WorkHost, ...] = ()
     scheduler: Policy = Policy()
+    faults: WorkFaults = WorkFaults()
 
 
 class WorkRun(msgspec.Struct, frozen=True):
@@ -66,6 +67,10 @@ def read_lab(raw: bytes, name: str) -> LabFile:
         what = f"{twice[0]!r} is there twice"
         fix = "names of hosts and boards differ, also those made by count"
         raise Invalid([Problem(code="duplicate", where="host", what=what, fix=fix, file=name)])
+    for place in sorted(lab.faults.at.keys() - seen):
+        fix = did_you_mean(place, seen) or "hosts and boards made by count end in -1, -2, ..."
+        what = f"there is no host or board {place!r}"
+        raise Invalid([Problem(code="unknown", where="faults.at", what=what, fix=fix, file=name)])
     return lab
 
 
@@ -154,10 +159,20 @@ def _check(line: WorkLine, findings: Findings) -> None:
         findings.add("group", ("group",), "a setup is of a DUT", "say kind, or need.target")
     if line.group and line.need.group:
         findings.add("group", ("group",), "is short for need.group, which is there too", "keep one")
+    _check_lease(line, findings)
     if line.run and line.count > 1:
         findings.add("count", ("count",), "jobs of a run are written one a line", "leave it out")
     if line.run and not line.serial:
         findings.add("serial", ("serial",), "a job of a run has a number", "say serial: 1, 2, …")
+
+
+def _check_lease(line: WorkLine, findings: Findings) -> None:
+    if line.what == "lease" and not (line.dut or line.kind):
+        findings.add("lease", ("what",), "a lease is of a board", "say dut, or kind")
+    if line.what == "lease" and line.run:
+        findings.add("lease", ("run",), "a lease belongs to no run", "leave it out")
+    if line.reserved and not (line.what == "lease" and line.dut):
+        findings.add("lease", ("reserved",), "is of a lease of one board", "say what and dut")
 
 
 def _run(lines: list[tuple[int, WorkLine]], name: str, problems: list[Problem]) -> WorkRun:

@@ -39,6 +39,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     left: int  # jobs that never got a place
     took_s: float = 0.0  # of real time
     preempted: int = 0  # attempts that gave way: their work was lost
+    faults: int = 0  # attempts that the lab failed: their work was lost
+    given_up: int = 0  # jobs that were failed too often
+    leases: int = 0  # that people had
+    lease_p95_s: float = 0.0  # how long they waited for them
+    unleased: int = 0  # leases that were refused, or never got a board
 
 
 def figures(policy: str, hosts: Sequence[AgentFacts], outcome: Outcome) -> Figures:
@@ -71,6 +76,11 @@ def figures(policy: str, hosts: Sequence[AgentFacts], outcome: Outcome) -> Figur
         unfit=dict(unfit),
         left=outcome.left,
         preempted=outcome.preempted,
+        faults=outcome.faults,
+        given_up=outcome.given_up,
+        leases=len(outcome.leases),
+        lease_p95_s=one_number("p95", (), sorted(outcome.leases)) or 0.0,
+        unleased=outcome.unleased,
     )
 
 

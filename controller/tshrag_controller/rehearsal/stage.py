@@ -16,7 +16,8 @@ from tshrag_common.errors import Invalid
 from tshrag_common.ids import AgentId, DutId, Fence, OrgId, RunId
 from tshrag_common.inventory import AgentFacts
 from tshrag_common.reports import AnyReport, Ended, Hello, ReportBatch, Started
-from tshrag_common.work import WorkLine
+from tshrag_common.states import JOB
+from tshrag_common.work import WorkFaults, WorkLine
 from tshrag_controller.core.apply import forget
 from tshrag_controller.core.decision import Decision, Effect, ForgetRun, SendCancel, SendStart
 from tshrag_controller.core.events import RunAdmitted
@@ -27,10 +28,10 @@ from tshrag_controller.core.on_tick import next_due, on_tick
 from tshrag_controller.core.sched_events import PolicySet
 from tshrag_controller.core.schedule import schedule
 from tshrag_controller.rehearsal.files import WorkRun
+from tshrag_controller.rehearsal.persons import BEGAN_US, Persons, chance
 from tshrag_controller.rehearsal.variants import Variant
 
-BEGAN_US = 1_800_000_000_000_000
-"""Any instant will do; ids of runs are made from it."""
+NO_FAULTS = WorkFaults()
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -52,6 +53,10 @@ class Outcome(msgspec.Struct, frozen=True):
     unfit: tuple[str, ...]  # why, one a job
     left: int
     preempted: int = 0  # attempts that gave way
+    faults: int = 0  # attempts that the lab failed
+    given_up: int = 0  # jobs that were failed too often
+    leases: tuple[float, ...] = ()  # seconds that each had to wait
+    unleased: int = 0  # leases that were refused, or never got a board
 
 
 class _Live(msgspec.Struct, frozen=True):
@@ -62,13 +67,18 @@ class _Live(msgspec.Struct, frozen=True):
     began: int
     setup: str
     digest: str
+    fails: bool = False
 
 
 class Stage:
     """One rehearsal; `play` lets all of it happen."""
 
     def __init__(
-        self, hosts: Sequence[AgentFacts], work: Sequence[WorkRun], variant: Variant
+        self,
+        hosts: Sequence[AgentFacts],
+        work: Sequence[WorkRun],
+        variant: Variant,
+        faults: WorkFaults = NO_FAULTS,
     ) -> None:
         self._lab, self._now = Lab(), BEGAN_US
         self._decision = Decision(self._lab, self._now)
@@ -82,10 +92,13 @@ class Stage:
         self._jobs = 0
         self._played: list[Played] = []
         self._unfit: list[str] = []
-        self._preempted = 0
+        self._preempted = self._faulted = self._given_up = 0
+        self._faults = faults
+        self._people = Persons(run.lines[0] for run in work)
         self._decision.happen(PolicySet(policy=variant.policy))
         for facts in hosts:
             self._report(facts.agent, Hello(at=self._now, facts=facts))
+        self._people.reserve(self._decision)
         self._turn()
 
     def play(self, tell: Callable[[int], None] = lambda _: None) -> Outcome:
@@ -102,8 +115,12 @@ class Stage:
             steps += 1
             if steps % 256 == 0:
                 tell(len(self._played))
-        left = self._jobs - len(self._played) - len(self._unfit)
-        return Outcome(tuple(self._played), tuple(self._unfit), left, self._preempted)
+        left = self._jobs - len(self._played) - len(self._unfit) - self._given_up
+        waits, unleased = self._people.result()
+        return Outcome(
+            tuple(self._played), tuple(self._unfit), left, self._preempted, self._faulted,
+            self._given_up, waits, unleased,
+        )  # fmt: skip
 
     def _next(self) -> int | None:
         """Return the next instant at which something happens; None: nothing ever will."""
@@ -121,6 +138,9 @@ class Stage:
     def _submit(self, run: WorkRun) -> None:
         shown = run if self._variant.groups else WorkRun(run.at, tuple(map(_ungrouped, run.lines)))
         first = run.lines[0]
+        if first.what == "lease":
+            self._people.ask(self._decision, first)
+            return
         name = ids.new_run(BEGAN_US // 1000, len(self._lines) + 1)
         placed = sum(line.what == "job" for line in run.lines)
         self._jobs += placed
@@ -143,6 +163,7 @@ class Stage:
             schedule(decision)
             self._lab.sequence += 1
             self._lab.turn_fences = 0
+            self._people.look(self._lab, self._now)
             begun, stopped = self._carry_out(decision.effects)
             self._decision = Decision(self._lab, self._now)
             for fence in begun:
@@ -197,13 +218,22 @@ class Stage:
             extra_s = line.setup_s if setup == "made" else 0.0
         if attempt.dut is not None:
             self._carried[attempt.dut] = digest
-        self._live[fence] = _Live(agent, attempt.dut, line, job.run, self._now, setup, digest)
-        heappush(self._ends, (self._now + round((line.seconds + extra_s) * 1e6), fence))
+        place = attempt.dut or agent
+        fails = chance(self._faults.seed, fence) < self._faults.at.get(place, self._faults.ratio)
+        self._live[fence] = _Live(
+            agent, attempt.dut, line, job.run, self._now, setup, digest, fails
+        )
+        whole_s = line.seconds + extra_s
+        lasts_s = whole_s * chance(~self._faults.seed, fence) if fails else whole_s
+        heappush(self._ends, (self._now + round(lasts_s * 1e6), fence))
 
     def _finish(self, fence: Fence) -> None:
         live = self._live.pop(fence, None)
         if live is None:
             return  # it gave way meanwhile
+        if live.fails:
+            self._fail(live, fence)
+            return
         ended = Ended(
             at=self._now, fence=fence, outcome=live.line.outcome, started_at=live.began,
             carries=(live.digest,) if live.digest else () if live.dut is not None else None,
@@ -224,6 +254,21 @@ class Stage:
             )
         )
         self._report(live.agent, ended)
+
+    def _fail(self, live: _Live, fence: Fence) -> None:
+        """Let the lab fail an attempt: the core tries its job again, elsewhere, or gives it up."""
+        self._faulted += 1
+        if live.dut is not None:
+            self._carried.pop(live.dut, None)
+        job = self._lab.jobs[self._lab.attempts[fence].job]
+        ended = Ended(
+            at=self._now, fence=fence, outcome="error", started_at=live.began,
+            carries=() if live.dut is not None else None,
+        )  # fmt: skip
+        self._report(live.agent, ended)
+        if JOB.is_final(job.state) or job.faults >= self._lab.runs[live.run].spec(job).attempts:
+            self._given_up += 1
+            self._lines[live.run][1][live.line.serial] = self._now
 
     def _report(self, agent: AgentId, *reports: AnyReport) -> None:
         first = self._seqs.get(agent, 0) + 1

@@ -7,10 +7,11 @@ from hypothesis import given, strategies as st
 from tests.support.builders import a_dut
 from tshrag_common.ids import AgentId
 from tshrag_common.inventory import AgentFacts
+from tshrag_common.lease_requests import EndedLease
 from tshrag_common.work import WorkLine
 from tshrag_common.work_requests import WorkRow
 from tshrag_controller.core.policy import Policy, Quota
-from tshrag_controller.rehearsal.export import compacted, lab_text, policy_of, work_text
+from tshrag_controller.rehearsal.export import compacted, lab_text, lease_line, policy_of, work_text
 from tshrag_controller.rehearsal.files import hosts_of, read_lab, read_work
 
 
@@ -28,6 +29,18 @@ def test_what_came_after_a_job_that_never_ran_comes_after_what_was_before_it() -
 def test_a_gang_of_which_one_ran_is_a_job() -> None:
     lines = compacted([row(1, ran=False, gang=1), row(2, gang=1), row(3, gang=3), row(4, gang=3)])
     assert [(line.serial, line.gang) for line in lines] == [(1, 0), (2, 2), (3, 2)]
+
+
+def test_leases_of_people_are_exported_with_the_jobs_and_read_again() -> None:
+    since = 1_000_000_000
+    had = EndedLease(
+        lease="l1", dut="pi-7", agent="a1", fence=9, owner="radio/jo", since=since + 3_000_000,
+        ended_at=since + 63_000_000, cause="released",
+    )  # fmt: skip
+    lines = compacted([row(1)], [lease_line(had, since)])
+    assert [(line.what, line.at) for line in lines] == [("job", 4.0), ("lease", 0.0)]
+    found = read_work(work_text(lines).encode(), "work.jsonl")[0].lines[0]
+    assert (found.dut, found.seconds, found.org, found.name) == ("pi-7", 60.0, "radio", "jo")
 
 
 def test_a_run_that_only_slept_is_no_work() -> None:

@@ -37,6 +37,8 @@ def test_count_makes_hosts_and_boards_with_names_of_their_own() -> None:
         (b"[[host]]\nname = 'a'\nslotz = 2\n", "lab.toml:3: host[0].slotz; did you mean 'slots'?"),
         (b"[[host]]\nname = 'a'\n[scheduler]\nageing_s = -1\n", "lab.toml:4: scheduler.ageing_s"),
         (b"[[host]\n", "lab.toml:1"),
+        (b"[[host]]\nname = 'a'\n[faults]\nat = { b1 = 0.5 }\n", "no host or board 'b1'"),
+        (b"[[host]]\nname = 'a'\n[faults]\nratio = 2\n", "faults.ratio"),
     ],
 )
 def test_a_lab_that_cannot_be_names_file_and_line(raw: bytes, said: str) -> None:
@@ -93,3 +95,17 @@ def test_the_weights_of_a_lab_are_those_of_the_settings() -> None:
     lab = read_lab(LAB + b"[scheduler]\nshare_points = 7\n", "lab.toml")
     assert isinstance(lab, LabFile)
     assert lab.scheduler.share_points == 7
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('"what": "lease"', "a lease is of a board; say dut, or kind"),
+        ('"what": "lease", "dut": "b1", "run": "r", "serial": 1', "a lease belongs to no run"),
+        ('"reserved": true', "is of a lease of one board"),
+    ],
+)
+def test_a_lease_that_cannot_be_says_why(line: str, said: str) -> None:
+    with pytest.raises(Invalid) as found:
+        read_work(f'{{"at": 0, "seconds": 5, {line}}}\n'.encode(), "work.jsonl")
+    assert said in found.value.line

@@ -161,3 +161,56 @@ def test_every_job_is_played_once_and_no_board_is_shared(
     for spans in by_place.values():
         spans.sort()
         assert all(a[1] <= b[0] for a, b in pairwise(spans))
+
+
+def rehearsed_with(lines: Iterable[dict[str, object]], lab_text: str) -> tuple[Outcome, Figures]:
+    lab = read_lab(lab_text.encode(), "lab.toml")
+    work = read_work("".join(json.dumps(line) + "\n" for line in lines).encode(), "work.jsonl")
+    hosts = list(hosts_of(lab))
+    outcome = Stage(hosts, work, variant_of("lab", lab.scheduler), lab.faults).play()
+    return outcome, figures("lab", hosts, outcome)
+
+
+def test_a_board_that_always_fails_is_left_for_another_and_all_are_played() -> None:
+    text = LAB.format(boards=2) + '[faults]\nat = { "rpi-1" = 1.0 }\n'
+    outcome, found = rehearsed_with([board_job(0, 10) for _ in range(6)], text)
+    assert len(outcome.played) == 6
+    assert {each.place for each in outcome.played} == {"rpi-2"}
+    assert found.faults > 0
+    assert (found.given_up, found.left) == (0, 0)
+
+
+def test_a_lab_that_always_fails_gives_every_job_up_after_its_attempts() -> None:
+    text = LAB.format(boards=1) + "[faults]\nratio = 1.0\n"
+    outcome, found = rehearsed_with([board_job(0, 10), board_job(0, 10)], text)
+    assert not outcome.played
+    assert (found.given_up, found.faults, found.left) == (2, 6, 0)
+
+
+def test_faults_are_the_same_for_a_seed_and_others_for_another() -> None:
+    work = [board_job(0, 10) for _ in range(60)]
+    text = LAB.format(boards=3) + "[faults]\nratio = 0.2\nseed = {seed}\n"
+    one, two, other = (
+        rehearsed_with(work, text.replace("{seed}", seed))[0] for seed in ("5", "5", "6")
+    )
+    assert one == two
+    assert one.played != other.played
+    assert 0 < one.faults < 40
+
+
+def test_a_person_who_leases_a_board_waits_in_line_and_keeps_jobs_off() -> None:
+    lease = {"at": 5, "seconds": 100, "what": "lease", "kind": "rpi4", "name": "jo"}
+    outcome, found = rehearsed([board_job(0, 10), lease, board_job(6, 10)])
+    assert [round(each.began_s) for each in outcome.played] == [0, 110]
+    assert (found.leases, round(found.lease_p95_s), found.unleased) == (1, 5, 0)
+
+
+def test_no_job_starts_that_could_run_into_a_reservation() -> None:
+    reserved = {
+        "at": 100, "seconds": 50, "what": "lease", "dut": "rpi", "reserved": True, "name": "jo",
+    }  # fmt: skip
+    outcome, found = rehearsed([reserved, board_job(0, 10)])
+    assert [round(each.began_s) for each in outcome.played] == [150], "its limit is over an hour"
+    assert (found.leases, found.unleased) == (1, 0)
+    _, refused = rehearsed([{**reserved, "dut": "nowhere"}, board_job(0, 10)])
+    assert refused.unleased == 1
