@@ -13,6 +13,17 @@ from tshrag_controller.core.people import Ask, Lease, Reservation
 from tshrag_controller.core.ways import drop_if_gone, settle
 
 
+def _terms(event: e.LeaseAsked | e.LeaseGranted | e.DutReserved) -> dict[str, Any]:
+    """Return who wants a DUT, why, with whom and how idle it may be: the same all along."""
+    return {
+        "org": event.org,
+        "by": event.by,
+        "reason": event.reason,
+        "shared": event.shared,
+        "idle_us": event.idle_us,
+    }
+
+
 def _asked(lab: Lab, event: e.LeaseAsked, at: int) -> None:
     people = lab.people
     known = people.asks.get(event.lease)
@@ -22,8 +33,6 @@ def _asked(lab: Lab, event: e.LeaseAsked, at: int) -> None:
         lab.admitted += 1
         people.asks[event.lease] = Ask(
             id=event.lease,
-            org=event.org,
-            by=event.by,
             order=lab.admitted,
             priority=event.priority,
             asked_at=at,
@@ -32,9 +41,7 @@ def _asked(lab: Lab, event: e.LeaseAsked, at: int) -> None:
             dut=event.dut,
             kind=event.kind,
             labels=dict(event.labels),
-            reason=event.reason,
-            shared=event.shared,
-            idle_us=event.idle_us,
+            **_terms(event),
         )
     set_timer(lab, event.alive_until, "ask", event.lease)
 
@@ -50,15 +57,11 @@ def _granted(lab: Lab, event: e.LeaseGranted, at: int) -> None:
         fence=event.fence,
         dut=event.dut,
         agent=event.agent,
-        org=event.org,
-        by=event.by,
         since=at,
         until=event.until,
-        reason=event.reason,
-        shared=event.shared,
-        idle_us=event.idle_us,
         touched=at,
         questions=event.questions,
+        **_terms(event),
     )
     lab.turn_fences += 1
     _hold(lab, lease)
@@ -119,14 +122,10 @@ def _reserved(lab: Lab, event: e.DutReserved, at: int) -> None:
     lab.people.reservations[event.reservation] = Reservation(
         id=event.reservation,
         dut=event.dut,
-        org=event.org,
-        by=event.by,
         start=event.start,
         end=event.end,
         made_at=at,
-        reason=event.reason,
-        shared=event.shared,
-        idle_us=event.idle_us,
+        **_terms(event),
     )
     set_timer(lab, event.start, "reserve", event.reservation)
     set_timer(lab, event.end, "reserve", event.reservation)
