@@ -170,7 +170,7 @@ async def _facts(lab: Client, dut: str) -> SshFacts:
 @options.command(
     "ssh-config",
     examples=(
-        "tshrag ssh-config >> ~/.ssh/config          # then: ssh pi-7, scp, rsync, sftp, git",
+        "tshrag ssh-config > ~/.ssh/tshrag.conf      # 'Include tshrag.conf' in ~/.ssh/config",
         "tshrag ssh-config pi-7 > lab.conf && scp -F lab.conf image.bin pi-7:",
     ),
 )
