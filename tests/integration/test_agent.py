@@ -527,25 +527,3 @@ async def test_a_real_server_with_accounts_lets_the_agent_say_its_own_things_onl
         agent.end_shepherd()
         await leader.bus.close()
         await asyncio.to_thread(server.stop)
-
-
-async def test_an_agent_whose_credentials_are_refused_says_so_and_stays(tmp_path: Path) -> None:
-    keys, bundle = new_lab().with_agent(A1, "nats://127.0.0.1:1")
-    server = NatsServer(tmp_path / "nats", keys=keys)
-    await asyncio.to_thread(server.start)
-    leader = await Leader.begin(server, keys)
-    bundle = msgspec.structs.replace(bundle, url=server.url)
-    agent = AgentProcess(tmp_path / "a1", bundle).start()
-    try:
-        await leader.until(lambda: leader.hellos, 30)
-        await leader.bus.close()
-        await asyncio.to_thread(server.stop)
-        other = NatsServer(tmp_path / "other", keys=new_lab())
-        other.port = server.port
-        server = await asyncio.to_thread(other.start)
-        await wait_until(lambda: "creds_denied" in text_of(str(agent.log)), 45)
-        assert agent.process.poll() is None
-    finally:
-        agent.stop()
-        agent.end_shepherd()
-        await asyncio.to_thread(server.stop)
