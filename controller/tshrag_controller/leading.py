@@ -186,6 +186,8 @@ class Leading:
             self.served,
         )
         self.condition.beside = self.prometheus
+        self.pulses.copied_at = self.prometheus.copied_at
+        self.pulses.on_copied = self.prometheus.follow
         self.pulses.troubles = self.condition.own
 
     def _verbs(self) -> Mapping[str, Verb]:

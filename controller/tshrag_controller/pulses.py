@@ -54,6 +54,8 @@ class Pulses:
         self.is_leaving = False
         self.troubles: Callable[[], tuple[str, ...]] = lambda: ()
         self.lacks: Callable[[], int] = lambda: 0
+        self.copied_at: Callable[[], int] = lambda: 0
+        self.on_copied: Callable[[int], None] = lambda _: None
 
     @property
     def role(self) -> Role:
@@ -80,6 +82,7 @@ class Pulses:
             version=self._version,
             lacks=self.lacks(),
             troubles=self.troubles(),
+            copied_at=self.copied_at(),
         )
         if not self._bus.is_connected:
             return  # an old pulse, said when the bus is back, would speak of the past
@@ -125,6 +128,7 @@ class Pulses:
                 self.step_down(pulse.epoch, pulse.sequence)
         elif pulse.at > self._newest_at:
             self._newest_at = pulse.at
+            self.on_copied(pulse.copied_at)
             self._lab_clock.follow(pulse.at)
 
     def step_down(self, epoch: int, sequence: int) -> None:

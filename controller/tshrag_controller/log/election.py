@@ -45,6 +45,7 @@ class Pulse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
     lacks: int = 0  # gaps in the samples and output that it has stored
     troubles: tuple[str, ...] = ()
+    copied_at: int = 0  # before this instant all samples are at the remote-write side; 0: unknown
 
 
 class Heard(msgspec.Struct, frozen=True):

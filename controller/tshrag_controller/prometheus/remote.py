@@ -39,6 +39,17 @@ def series_of(pieces: Iterable[Piece], least_at: int) -> dict[Labels, dict[int, 
     return {labels: samples for labels, samples in found.items() if samples}
 
 
+def halves(series: dict[Labels, dict[int, float]]) -> list[dict[Labels, dict[int, float]]]:
+    """Return a request as two, to be sent one after the other: by series, a single one by time."""
+    if len(series) > 1:
+        known = list(series.items())
+        return [dict(known[: len(known) // 2]), dict(known[len(known) // 2 :])]
+    ((labels, samples),) = series.items()
+    times = sorted(samples)
+    middle = len(times) // 2
+    return [{labels: {at: samples[at] for at in part}} for part in (times[:middle], times[middle:])]
+
+
 def labels_of(piece: Piece) -> Labels:
     """Return the labels of a piece, by name; never a run or a job: their number has no end."""
     labels = {

@@ -45,11 +45,25 @@ class Prometheus:
 
     def always(self) -> Loops:
         """Return what runs in every controller: a standby is scraped too."""
-        return {} if self._listener is None else {"metrics-http": self._listen(self._listener)}
+        loops: Loops = {}
+        if self._listener is not None:
+            loops["metrics-http"] = self._listen(self._listener)
+        if self.pusher is not None:
+            loops["remote-write-trail"] = self.pusher.watch()
+        return loops
 
     def leading(self) -> Loops:
         """Return what the leader alone does: samples are pushed once."""
         return {} if self.pusher is None else {"remote-write": self.pusher.push()}
+
+    def copied_at(self) -> int:
+        """Tell the others before which instant all samples are at the remote side."""
+        return self.pusher.copied_at if self.pusher else 0
+
+    def follow(self, copied_at: int) -> None:
+        """Hear how far the leader has copied."""
+        if self.pusher is not None:
+            self.pusher.follow(copied_at)
 
     async def _listen(self, listener: Listener) -> None:
         """Serve; a port that is taken is tried again, and told: the lab goes on without it."""

@@ -7,7 +7,8 @@ import pytest
 from tests.support.kept import KeptStore
 from tests.support.prometheus import PrometheusServer
 from tshrag_controller.prometheus.push import Pusher, RemoteAway, Target
-from tshrag_controller.store import partitions
+from tshrag_controller.store import partitions, since
+from tshrag_controller.store.since import Place
 
 
 @pytest.fixture
@@ -122,4 +123,41 @@ async def test_what_no_server_takes_is_counted_and_passed_over(
     await pusher.begin()
     await kept.arrive()
     assert not await pusher.once()
-    assert (pusher.refused, pusher.sent) == (200, 0)
+    assert (pusher.refused, pusher.sent) == (len({(k, at) for k, at, _ in wanted(kept)}), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", ["30m", "0s"])
+async def test_who_takes_over_leaves_no_gap_and_the_server_may_refuse_what_it_has(
+    tmp_path: Path, kept: KeptStore, server: PrometheusServer, window: str
+) -> None:
+    server.stop()
+    config = server.folder / "prometheus.yml"
+    config.write_text(config.read_text().replace("30m", window))
+    server.start()
+    other = KeptStore(tmp_path / "standby")
+    kept.now -= 100_000_000
+    other.now = kept.now
+    await other.begin()
+    leader, standby = a_pusher(kept, server.url), a_pusher(other, server.url)
+    await leader.begin()
+    told = 0
+    for second in range(90):
+        kept.now = other.now = kept.now + 1_000_000
+        if second % 10 == 0:
+            await kept.arrive(5)
+            await other.arrive(5)
+        if second < 60:
+            await leader.once()
+        for pusher, each in ((leader, kept), (standby, other)):
+            pusher._trail.note(each.now, await each.store.query(since.newest))
+        told = leader.copied_at
+        standby.follow(told)
+    assert standby.place > Place()  # it does not begin with all that it has
+    assert len(found(server)) < len(wanted(kept))
+    await standby.begin()  # the leader is killed
+    while await standby.once():
+        pass
+    assert {(key, at) for key, at, _ in found(server)} == {(key, at) for key, at, _ in wanted(kept)}
+    assert (standby.refused > 0) == (window == "0s")
+    await other.store.close()
