@@ -81,6 +81,7 @@ class Online:
         self._saw_hello = False
         self._exchanged = asyncio.Event()
         self._refusals = 0  # of these credentials, in a row
+        self._refused_at = 0.0  # monotonic, since when; 0: they are not
         self._dark_s = 0.0
         self._pulse: Pulse | None = None
         journal.pressure.serve(lambda: self._flows, self._ask)
@@ -147,14 +148,15 @@ class Online:
             exchanged = asyncio.get_running_loop().create_task(self._exchanged.wait())
             try:
                 await asyncio.wait({dialing, exchanged}, return_when=asyncio.FIRST_COMPLETED)
-                if dialing.done():
-                    bus = dialing.result()
-                    self._refusals = 0
+                bus = dialing.result() if dialing.done() else None
+                self._refusals, self._refused_at = 0, 0.0
+                if bus is not None:
                     return bus
-                self._refusals = 0
             except Unreachable as error:
                 if any(word in str(error).lower() for word in _DENIED):
                     await self._refused()
+                else:
+                    self._refused_at = 0.0
             finally:
                 exchanged.cancel()
                 dialing.cancel()
@@ -176,7 +178,7 @@ class Online:
                 await self._exchanged.wait()
         except TimeoutError:
             return
-        self._refusals = 0
+        self._refusals, self._refused_at = 0, 0.0
 
     async def _dial(self) -> Bus:
         return await self._connect(
@@ -184,9 +186,29 @@ class Online:
             name=self.facts.agent,
             credentials=self._bundle.creds or None,
             ca=self._bundle.ca or None,
-            on_state=logger.warning,
-            within_s=_ONE_TRY_S if self._refusals else _AGAIN_WITHIN_S,
+            on_state=self._note,
+            within_s=_ONE_TRY_S if self._refusals or self._is_refused else _AGAIN_WITHIN_S,
         )
+
+    def _note(self, state: str) -> None:
+        """Log what a connection says of itself; leave one that is refused for long.
+
+        A client that was connected once tries every few seconds for ever: that is right for a
+        server that is away, and too often for one that does not know us any more.
+        """
+        logger.warning(state)
+        if "connected again" in state:
+            self._refused_at = 0.0
+        elif not self._refused_at and "credentials refused" in state:
+            self._refused_at = self._clock.monotonic()
+        if self._is_refused and self.bus is not None:
+            self.bus.closed.set()
+
+    @property
+    def _is_refused(self) -> bool:
+        """Tell whether the server has refused our credentials for longer than a start takes."""
+        since = self._refused_at
+        return since > 0 and self._clock.monotonic() - since > _AGAIN_WITHIN_S
 
     async def _live(self, bus: Bus) -> None:
         """Serve one connection until it is closed for good."""

@@ -144,6 +144,34 @@ async def test_an_idle_agent_without_good_credentials_knocks_seldom_and_takes_th
         await leader.bus.close()
 
 
+async def test_an_agent_that_a_new_broker_does_not_know_says_so_and_stays(
+    tmp_path: Path, keys: LabKeys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(online, "_AGAIN_WITHIN_S", 3.0)
+    server = NatsServer(tmp_path / "old", keys=keys)
+    await asyncio.to_thread(server.start)
+    first, bundle = keys.with_agent(A1, server.url)
+    path = tmp_path / "a1.bundle"
+    write_secret(path, bundle.encoded())
+    leader = await Leader.begin(server, first)
+    try:
+        async with an_agent(tmp_path, path, leader):
+            await leader.bus.close()
+            await asyncio.to_thread(server.stop)
+            lab = new_lab(DEFAULT_ORG)
+            other = NatsServer(tmp_path / "new", keys=lab)
+            other.port = server.port
+            server = await asyncio.to_thread(other.start)
+            await wait_until(lambda: bool(refusals(caplog)), 60)
+            known, bundle = lab.with_agent(A1, server.url)
+            leader = await Leader.begin(server, known)
+            write_secret(path, bundle.encoded())
+            await leader.until(lambda: leader.hellos or leader.beats, 60)
+    finally:
+        await leader.bus.close()
+        await asyncio.to_thread(server.stop)
+
+
 def revoked(keys: LabKeys, creds: str) -> LabKeys:
     """Return the keys with a user of the controllers' account revoked."""
     user = str(claims_of(parse_creds(creds).jwt)["sub"])
