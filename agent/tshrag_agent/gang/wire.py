@@ -96,6 +96,7 @@ class Wire:
         """Answer what is asked there, until cancelled; what fails is a `fault`, not an error."""
         post, tool = await asyncio.to_thread(lambda: (_POST.read_bytes(), _TOOL.read_bytes()))
         head = b"\n".join((escaped(post), self.folder.encode(), escaped(tool), b""))
+        room = asyncio.Semaphore(MAX_CONNECTIONS)
         try:
             async with (
                 self._transport.converse(_BEGIN, self._hear, self._limit_s) as far,
@@ -104,7 +105,9 @@ class Wire:
                 await far.write(head)
                 group.create_task(self._watch(far), name="sync link")
                 while (line := await self._lines.get()) is not None:
-                    group.create_task(self._serve(far, line), name="sync call")
+                    await room.acquire()  # calls may wait for long, and a board may flood us
+                    call = group.create_task(self._serve(far, line), name="sync call")
+                    call.add_done_callback(lambda _: room.release())
         except LabError as error:
             self._fail(error.line)
 

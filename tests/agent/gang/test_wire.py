@@ -13,6 +13,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from tests.support.debian import need_program
 from tests.support.waiting import wait_until
+from tshrag_agent.gang.desk import MAX_CONNECTIONS
 from tshrag_agent.gang.wire import MAX_ASK_BYTES, Wire, escaped
 from tshrag_agent.transport.base import OutputSink
 
@@ -136,3 +137,33 @@ async def test_a_board_that_lacks_a_program_has_no_voice_and_says_why() -> None:
         assert not await wire.ready()
         serving.cancel()
     assert wire.fault == "the DUT lacks mkfifo"
+
+
+async def test_a_flood_of_calls_that_wait_does_not_pile_up_in_the_agent() -> None:
+    board, go_on = Board(), asyncio.Event()
+    waiting = most = 0
+
+    async def answered(line: bytes) -> bytes:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        await go_on.wait()
+        waiting -= 1
+        return b'{"ok":true}'
+
+    wire = Wire(answered, board, "/tmp/x", 60.0)
+    wire.begin()
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(wire.serve())
+        await wait_until(lambda: board.heard, 20)
+        for number in range(20 * MAX_CONNECTIONS):
+            board.say("stdout", a_call(number, "barrier", "up"))
+            await asyncio.sleep(0)
+        await wait_until(lambda: waiting == MAX_CONNECTIONS, 20)
+        assert most == MAX_CONNECTIONS
+        go_on.set()
+        await wait_until(lambda: len(board.heard) > MAX_CONNECTIONS and not waiting, 20)
+        board.say("stdout", a_call(9999, "barrier", "up"))
+        await wait_until(lambda: any(each.startswith(b"9999 0 ") for each in board.heard), 20)
+        serving.cancel()
+    assert most == MAX_CONNECTIONS
