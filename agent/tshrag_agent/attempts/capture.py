@@ -4,7 +4,7 @@ Each answer is a file below ``artifacts/freeze``; what cannot be asked is a note
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tshrag_agent.boards import asking
@@ -17,7 +17,8 @@ from tshrag_common.ids import Fence
 
 EACH_S = 60.0
 _LISTEN_S = 5.0
-_MOST_BYTES = 4 << 20
+MOST_BYTES = 4 << 20
+"""Of one answer; what comes behind it is let go."""
 
 
 async def capture(
@@ -29,25 +30,46 @@ async def capture(
         path = folder / f"{number:02d}-{each.kind}.txt"
         if await asyncio.to_thread(path.exists):
             continue
-        heard = bytearray()
+        heard = Heard()
         try:
             async with asyncio.timeout(EACH_S):
-                await _ask(board, transport, fence, each, heard)
+                await _ask(board, transport, fence, each, heard.hear)
         except (LabError, TimeoutError) as error:
             said = error.line if isinstance(error, LabError) else f"no end within {EACH_S:g} s"
-            heard += f"\n[tshrag: {said}]\n".encode()
-        await asyncio.to_thread(path.write_bytes, bytes(heard[:_MOST_BYTES]))
+            heard.data += f"\n[tshrag: {said}]\n".encode()
+        await asyncio.to_thread(_written, path, bytes(heard.data))
+
+
+class Heard:
+    """What a board answers, as far as it is kept: one that floods us fills no memory."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def hear(self, data: bytes) -> None:
+        self.data += data[: max(0, MOST_BYTES - len(self.data))]
+
+
+def _written(path: Path, data: bytes) -> None:
+    """Write all of it or nothing: a file that is there counts as answered."""
+    draft = path.with_suffix(".new")
+    draft.write_bytes(data)
+    draft.replace(path)
 
 
 async def _ask(
-    board: Board, transport: DutTransport, fence: Fence, what: Capture, heard: bytearray
+    board: Board,
+    transport: DutTransport,
+    fence: Fence,
+    what: Capture,
+    hear: Callable[[bytes], None],
 ) -> None:
     if what.kind == "sysrq":
         work = _sysrq(board, fence, what.sysrq)
-        await guarded(board.parts.console, work, hear=heard.extend)
+        await guarded(board.parts.console, work, hear=hear)
     elif what.kind == "bootloader":
         asked = asking.bootloader(board, fence, (what.bootloader,))
-        await guarded(board.parts.console, asked, hear=heard.extend)
+        await guarded(board.parts.console, asked, hear=hear)
     else:
         await transport.execute(
             ShellCommand(what.shell),
@@ -55,7 +77,7 @@ async def _ask(
             cwd="",
             timeout_s=EACH_S / 2,
             fence=fence,
-            on_output=lambda _stream, data: heard.extend(data),
+            on_output=lambda _stream, data: hear(data),
         )
 
 

@@ -96,6 +96,14 @@ def test_revoking_somebody_unknown_names_the_nearest(state: Path) -> None:
     assert "unknown_agent: 'rack-8' is not known; nearest: rack-7" in done.stderr
 
 
+def test_nobody_is_called_as_the_lab_calls_itself(server: NatsServer, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    done = run_cli("user", "add", "lab", "--org", "radio", state=state)
+    assert done.returncode == 2
+    assert done.stderr.startswith("reserved_name: name: 'lab' is what the lab calls itself")
+    assert "radio" not in keys_of(state).orgs
+
+
 def test_two_at_a_time_forget_nobody(server: NatsServer, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with keyring(state) as ring:
