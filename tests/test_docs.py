@@ -109,7 +109,7 @@ def test_the_example_of_settings_is_valid_with_every_line_switched_on(
 ) -> None:
     text = FILES[name][1].read_text()
     read_settings(struct, text.encode(), name)
-    switched_on = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
+    switched_on = re.sub(r"^# (\w+ = |\[[\w.]+\])", r"\1", text, flags=re.MULTILINE)
     read_settings(struct, switched_on.encode(), name)
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from tshrag_agent.boards.qemu_way import QemuWay
 from tshrag_agent.transport.boot_way import BootWay
-from tshrag_agent.transport.power_ways import PowerWay
+from tshrag_agent.transport.power_ways import WAYS, PowerWay
 from tshrag_agent.transport.serial_way import SerialWay
 from tshrag_agent.transport.ways import FlashWay, LocalWay, SshWay
 from tshrag_common import strict
@@ -213,6 +213,11 @@ def _examine(data: object, findings: Findings) -> None:
             what = "a DUT that several agents reach has no console and is no host of its own"
             fix = "leave out shared, or the serial way: a console has one owner"
             findings.add("not_shareable", ("dut", number, "shared"), what, fix)
+        power = table.get("power")
+        named = [name for name in WAYS if isinstance(power, dict) and name in power]
+        if len(named) > 1:
+            what = f"one outlet is switched in one way, not by {' and '.join(named)}"
+            findings.add("power_twice", ("dut", number, "power"), what, "leave one of them")
 
 
 def _overridden(settings: AgentSettings, environ: Mapping[str, str], folder: Path) -> AgentSettings:

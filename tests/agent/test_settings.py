@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from tshrag_agent.settings import read_settings
+from tshrag_agent.transport.power_ways import WAYS, acts_of
 from tshrag_common.errors import Invalid, NotFound, Refused
 from tshrag_common.ids import AgentId
 from tshrag_common.keys import write_secret
@@ -21,6 +23,24 @@ def test_the_example_is_valid() -> None:
     settings = read_settings(EXAMPLE, {})
     assert {way for dut in settings.dut for way in dut.transports} == {"ssh", "serial", "local"}
     assert settings.agent.name == "bench-3"
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_each_way_to_switch_the_power_is_valid_in_the_example(tmp_path: Path, way: str) -> None:
+    found = re.search(rf"^# \[dut\.power\.{way}\](?s:.*?)\n\n", EXAMPLE.read_text(), re.MULTILINE)
+    assert found is not None
+    table = re.sub("^# ", "", found[0], flags=re.MULTILINE)
+    text = f'[[dut]]\nid = "b"\nkind = "pi"\n[dut.local]\n{table}'
+    (dut,) = read_settings(written(tmp_path, text), {}).dut
+    assert dut.power is not None
+    assert acts_of(dut.power).on is not None
+
+
+def test_two_ways_to_switch_one_outlet_are_refused(tmp_path: Path) -> None:
+    ways = '[dut.power.tasmota]\nurl = "http://a"\n[dut.power.shelly]\nurl = "http://b"\n'
+    path = written(tmp_path, f'[[dut]]\nid = "b"\nkind = "pi"\n[dut.local]\n{ways}')
+    with pytest.raises(Invalid, match=r"power_twice: .*not by shelly and tasmota; leave one"):
+        read_settings(path, {})
 
 
 def test_all_problems_are_named_at_once_with_their_lines(tmp_path: Path) -> None:

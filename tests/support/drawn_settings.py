@@ -29,7 +29,7 @@ VARIABLES = {  # of the agent, whose settings read these only
     "nats.bundle": "TSHRAG_AGENT_BUNDLE",
 }
 _LISTS = ("dut", "dut.boot.move", "dut.boot.move.acts")
-_TABLE = re.compile(r"^\[+([\w.]+)\]+")
+_TABLE = re.compile(r"^(?:# )?\[+([\w.]+)\]+")
 _SETTING = re.compile(r"^(?:# )?(\w+) = (.+?)(?:\s+#\s(.+))?$")
 
 

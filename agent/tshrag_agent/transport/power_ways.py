@@ -220,4 +220,4 @@ WAYS: dict[str, Callable[[Any], PowerActs]] = {
     "relay": _relay,
     **PLUGS,
 }
-"""The ways that are known, by their tables; the first that the settings of a DUT have is taken."""
+"""The ways that are known, by their tables; the settings of a DUT have one of them at most."""
