@@ -197,10 +197,16 @@ def invoke_group(group: click.Group, name: str, words: Sequence[str] | None = No
 
 
 def _refused(error: Exception) -> int:
-    """Print the one line of an error of the lab; anything else is a bug of ours and raised."""
-    from tshrag_common.errors import Invalid, LabError
+    """Print the one line of an error of the lab, or of a file that a person named.
+
+    Anything else is a bug of ours and raised.
+    """
+    from tshrag_common.errors import Invalid, LabError, Refused
     from tshrag_controller.reports.text import clean_lines
 
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        why = (error.strerror or "cannot be used").lower()
+        error = Refused(error.filename, why, "name another file", code="file")
     if not isinstance(error, LabError):
         raise error
     line = error.line if not isinstance(error, Invalid) or error.problems else f"invalid: {error}"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from tshrag_common.errors import Refused
 from tshrag_common.units import UNITS
+from tshrag_controller.reports import chart
 
 MOST_LINES = 20
 
@@ -27,8 +28,10 @@ class Line(NamedTuple):
     highs: list[float]
 
 
-def save(path: Path, title: str, unit: str, lines: Sequence[Line]) -> None:
-    """Write a PNG or an SVG, as the name of the file says.
+def save(
+    path: Path, title: str, unit: str, lines: Sequence[Line], bounds: Sequence[chart.Line] = ()
+) -> None:
+    """Write a PNG or an SVG, as the name of the file says; bounds are dashed lines across it.
 
     Raises:
         PlotsMissing: the extra is not installed.
@@ -36,6 +39,7 @@ def save(path: Path, title: str, unit: str, lines: Sequence[Line]) -> None:
 
     """
     try:
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
         from matplotlib.figure import Figure
     except ImportError:
         fix = "pip install 'tshrag-controller[plots]'"
@@ -54,8 +58,17 @@ def save(path: Path, title: str, unit: str, lines: Sequence[Line]) -> None:
         (drawn,) = axes.plot(times, [scale(each) for each in line.means], label=_label(line.name))
         lows, highs = [scale(each) for each in line.lows], [scale(each) for each in line.highs]
         axes.fill_between(times, lows, highs, alpha=0.15, color=drawn.get_color(), linewidth=0)
+    for bound in bounds:
+        axes.axhline(scale(bound.at), color="#c62828", linestyle="--", linewidth=1)
+        said = f" {_label(bound.said)}"
+        across = axes.get_yaxis_transform()
+        axes.text(1, scale(bound.at), said, transform=across, color="#c62828", va="center")
     axes.set_title(_label(title))
     axes.set_ylabel(unit)
+    places = AutoDateLocator()  # type: ignore[no-untyped-call]  # matplotlib has none there
+    axes.xaxis.set_major_locator(places)
+    concise = ConciseDateFormatter(places)  # type: ignore[no-untyped-call]  # nor there
+    axes.xaxis.set_major_formatter(concise)
     axes.set_xlabel("UTC; mean, least and greatest of each step")
     axes.grid(visible=True, alpha=0.3)
     axes.legend(loc="best", fontsize="small")

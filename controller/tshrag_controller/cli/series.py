@@ -11,12 +11,14 @@ from rich.text import Text
 
 from tshrag_common import store_requests as sr
 from tshrag_common.client import Client
+from tshrag_common.criteria import Evidence
 from tshrag_common.statistics import unit_of
 from tshrag_controller.cli import options, render
 from tshrag_controller.cli.ask import ask, job_named, run_named
 from tshrag_controller.cli.context import Connection
 from tshrag_controller.cli.figure import Line, save
 from tshrag_controller.cli.query import FORMATS, fetch
+from tshrag_controller.reports.chart import lines_of
 from tshrag_controller.reports.plot import plot
 from tshrag_controller.reports.series_sql import BY, Grouping, samples_sql, statistics_sql
 from tshrag_controller.reports.text import clean, plural, quantity
@@ -164,7 +166,7 @@ def _cell(value: object) -> Text:
 
 def draw(connection: Connection, asked: Asked, path: Path | None) -> None:
     """Draw mean, least and greatest over time, a line for each group: a file, or the terminal."""
-    answer = ask(connection, lambda lab: _steps(lab, asked))
+    answer, evidence = ask(connection, lambda lab: _steps(lab, asked))
     lines: dict[tuple[str, ...], Line] = {}
     unit = ""
     for row in answer.rows:
@@ -178,7 +180,9 @@ def draw(connection: Connection, asked: Asked, path: Path | None) -> None:
     if path is None:
         _plot(list(lines.values()), unit)
         return
-    save(path, asked.key, unit, list(lines.values()))
+    keys = dict.fromkeys(group[0] for group in lines)
+    bounds = [bound for key in keys for bound in lines_of(evidence, key)]
+    save(path, asked.key, unit, list(lines.values()), bounds)
     render.note(f"{plural(len(lines), 'line')} drawn into {clean(str(path))}")
 
 
@@ -198,14 +202,17 @@ def _plot(lines: Sequence[Line], unit: str) -> None:
         out.print("no samples")
 
 
-async def _steps(lab: Client, asked: Asked) -> sr.QueryAnswer:
+async def _steps(lab: Client, asked: Asked) -> tuple[sr.QueryAnswer, tuple[Evidence, ...]]:
+    """Return the samples of each step, and what was judged of the one run that was named."""
     bounded = await _bounded(lab, asked, _request(asked, "SELECT 1", "rows"))
     step = asked.span.step_us or await _step(lab, bounded)
     grouping = Grouping(
         stats=("avg", "min", "max"), by=asked.span.by, step_us=step, job=bool(asked.job)
     )
     sql = statistics_sql(grouping)
-    return await lab.query(msgspec.structs.replace(bounded, sql=sql, limit=50_000))
+    answer = await lab.query(msgspec.structs.replace(bounded, sql=sql, limit=50_000))
+    evidence = (await lab.run(bounded.run)).run.evidence if bounded.run else ()
+    return answer, evidence
 
 
 async def _step(lab: Client, bounded: sr.Query) -> int:

@@ -29,11 +29,11 @@ class Line(NamedTuple):
     breached: int
 
 
-def lines_of(evidence: Iterable[Evidence], series: SeriesView) -> list[Line]:
+def lines_of(evidence: Iterable[Evidence], key: str) -> list[Line]:
     """Return the bounds of criteria on a metric, in its base unit."""
     found: dict[tuple[float, str], Line] = {}
     for each in evidence:
-        if each.metric != series.key or each.bound is None or each.statistic in _NO_VALUE:
+        if each.metric != key or each.bound is None or each.statistic in _NO_VALUE:
             continue
         unit = UNITS.get(each.unit)
         at = unit.to_base(each.bound) if unit else each.bound
@@ -47,7 +47,7 @@ def lines_of(evidence: Iterable[Evidence], series: SeriesView) -> list[Line]:
 
 def chart(series: SeriesView, evidence: Iterable[Evidence]) -> str:
     """Return the chart of a metric; nothing where no criterion asked for a number of it."""
-    lines = lines_of(evidence, series)
+    lines = lines_of(evidence, series.key)
     if not lines or not series.spark:
         return ""
     return _Chart(series, lines).drawn()

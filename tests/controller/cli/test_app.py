@@ -90,6 +90,17 @@ def invoked(*words: str) -> Result:
     return CliRunner().invoke(tree.app, list(words))
 
 
+def test_a_file_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def writes() -> None:
+        Path("/proc/nowhere/a.png").write_text("")
+
+    group = click.Group(commands={"writes": writes})
+    assert tree.invoke_group(group, "tshrag", ["writes"]) == 2
+    said = capsys.readouterr().err
+    assert said == "file: /proc/nowhere/a.png: no such file or directory; name another file\n"
+
+
 def test_an_unknown_command_names_the_nearest() -> None:
     done = run_cli("sumbit")
     assert done.returncode == 2

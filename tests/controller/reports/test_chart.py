@@ -61,7 +61,7 @@ def test_a_gap_is_shaded_and_the_line_is_broken() -> None:
 def test_hostile_names_and_many_criteria_stay_harmless() -> None:
     found = [an_evidence(criterion=f"<b>&{n}", bound=float(n)) for n in range(50)]
     svg = chart(a_view([0.01, 0.02]), found)
-    assert "<b>" not in svg and len(lines_of(found, a_view([0.1]))) == MOST_LINES
+    assert "<b>" not in svg and len(lines_of(found, a_view([0.1]).key)) == MOST_LINES
     assert classes(svg).count("bound") == MOST_LINES
 
 
