@@ -22,6 +22,8 @@ T = TypeVar("T")
 Show = Callable[[str, int, int], object]
 """Told what is being done, how much of it is, of how much; 0: nobody knows."""
 
+LOOK_S, _LOOKS = 5.0, 3
+"""An agent that is there all this time and does not say from where a put goes on is an older one."""
 _AGAIN_MOST, _AGAIN_S = 5, 2.0
 _PASSING = (ChannelLost.code, "agent_away", "transfer_gone")
 _PART = msgspec.json.Decoder(FilePart)
@@ -39,7 +41,7 @@ async def put(channels: Channels, dut: str, source: Path, path: str, show: Show)
 
         async def once() -> str:
             async with channels.open(want, dut=dut, write=True) as channel:
-                part = _PART.decode(await word_of(channel))
+                part = await _from_where(channel)
                 await sent(channel, tar, part.offset, lambda done: show("sending", done, total))
                 show(f"writing on {dut}", 0, 0)
                 return _WORD.decode(await word_of(channel)).note
@@ -61,7 +63,7 @@ async def get(channels: Channels, dut: str, path: str, target: Path, show: Show)
             show(f"reading from {dut}", 0, 0)
             async with channels.open(want, dut=dut, write=True) as channel:
                 await channel.finish()
-                part = _PART.decode(await word_of(channel))
+                part = await _first_word(channel)
                 if not part.offset:
                     tar.unlink(missing_ok=True)
                 total = part.total
@@ -82,12 +84,47 @@ def damaged() -> Refused:
     return Refused("transfer", what, "copy it again", code="transfer_damaged")
 
 
+async def _from_where(channel: Channel) -> FilePart:
+    """Return from where a put goes on; an older agent awaits the tar, as we await its word.
+
+    One that is silent altogether may come back, or is lost: the channel tells.
+    """
+    looks = 0
+    while looks < _LOOKS:
+        heard_at = channel.heard_at
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await _first_word(channel)
+        except TimeoutError:
+            looks = looks + 1 if channel.heard_at > heard_at else 0
+    raise _older(channel)
+
+
+async def _first_word(channel: Channel) -> FilePart:
+    """Return the word before a tar; an older agent sends the tar without one."""
+    piece = await channel.read()
+    if piece is None:
+        raise _nothing_said(channel)
+    if piece.kind == "data":
+        raise _older(channel)
+    return _PART.decode(piece.data)
+
+
+def _older(channel: Channel) -> Refused:
+    what = "it does not know of copies that go on: it is older than this client"
+    return Refused(channel.peer, what, "upgrade tshrag-agent there", code="agent_older")
+
+
+def _nothing_said(channel: Channel) -> Unavailable:
+    return Unavailable(channel.name, "the agent has not said what came of it", code="channel_lost")
+
+
 async def word_of(channel: Channel) -> bytes:
     """Return the word that comes; bytes before it are nobody's."""
     while (piece := await channel.read()) is not None:
         if piece.kind == "word":
             return piece.data
-    raise Unavailable(channel.name, "the agent has not said what came of it", code="channel_lost")
+    raise _nothing_said(channel)
 
 
 async def _patiently(once: Callable[[], Awaitable[T]], show: Show) -> T:
