@@ -23,7 +23,7 @@ Show = Callable[[str, int, int], object]
 """Told what is being done, how much of it is, of how much; 0: nobody knows."""
 
 LOOK_S, _LOOKS = 5.0, 3
-"""An agent that is there all this time and does not say from where a put goes on is an older one."""
+"""An agent that is there so long, and says not from where a put goes on, is an older one."""
 _AGAIN_MOST, _AGAIN_S = 5, 2.0
 _PASSING = (ChannelLost.code, "agent_away", "transfer_gone")
 _PART = msgspec.json.Decoder(FilePart)

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings, strategies as st
 from tests.support.debian import need_program
 from tests.support.waiting import wait_until
 from tshrag_agent.gang.desk import MAX_CONNECTIONS
-from tshrag_agent.gang.wire import MAX_ASK_BYTES, Wire, escaped
+from tshrag_agent.gang.wire import MAX_ASK_BYTES, Answered, Wire, escaped
 from tshrag_agent.transport.base import OutputSink
 
 
@@ -65,19 +65,28 @@ def a_call(number: int, *words: str, body: bytes | None = None) -> bytes:
     return f"{number} {argv} {'-' if body is None else body.hex()}\n".encode()
 
 
-async def asked(*lines: bytes) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """Return what the desk was asked, and what went back, when a board says these lines."""
-    board, calls = Board(), list[dict[str, Any]]()
-
-    async def answered(line: bytes) -> bytes:
-        calls.append(json.loads(line))
-        return b'{"ok":true}'
-
+@contextlib.asynccontextmanager
+async def served(answered: Answered) -> AsyncIterator[tuple[Board, Wire]]:
+    """Give a board, and the wire that has begun to serve it."""
+    board = Board()
     wire = Wire(answered, board, "/tmp/x", 60.0)
     wire.begin()
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(wire.serve())
         await wait_until(lambda: board.heard, 20)
+        yield board, wire
+        serving.cancel()
+
+
+async def asked(*lines: bytes) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """Return what the desk was asked, and what went back, when a board says these lines."""
+    calls = list[dict[str, Any]]()
+
+    async def answered(line: bytes) -> bytes:
+        calls.append(json.loads(line))
+        return b'{"ok":true}'
+
+    async with served(answered) as (board, wire):
         board.say("stdout", b"rea")
         board.say("stdout", b"dy\n")
         assert await wire.ready()
@@ -85,7 +94,6 @@ async def asked(*lines: bytes) -> tuple[list[dict[str, Any]], list[bytes]]:
             board.say("stdout", line)
         last = lines[-1].split()[0] + b" "
         await wait_until(lambda: any(each.startswith(last) for each in board.heard), 20)
-        serving.cancel()
     return calls, board.heard[1:]
 
 
@@ -123,24 +131,17 @@ async def test_words_that_make_no_sense_are_answered_as_the_program_does() -> No
 
 
 async def test_a_board_that_lacks_a_program_has_no_voice_and_says_why() -> None:
-    board = Board()
-
     async def answered(line: bytes) -> bytes:
         raise AssertionError(line)
 
-    wire = Wire(answered, board, "/tmp/x", 60.0)
-    wire.begin()
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(wire.serve())
-        await wait_until(lambda: board.heard, 20)
+    async with served(answered) as (board, wire):
         board.say("stdout", b"lacks mkfifo\n")
         assert not await wire.ready()
-        serving.cancel()
     assert wire.fault == "the DUT lacks mkfifo"
 
 
 async def test_a_flood_of_calls_that_wait_does_not_pile_up_in_the_agent() -> None:
-    board, go_on = Board(), asyncio.Event()
+    go_on = asyncio.Event()
     waiting = most = 0
 
     async def answered(line: bytes) -> bytes:
@@ -151,11 +152,7 @@ async def test_a_flood_of_calls_that_wait_does_not_pile_up_in_the_agent() -> Non
         waiting -= 1
         return b'{"ok":true}'
 
-    wire = Wire(answered, board, "/tmp/x", 60.0)
-    wire.begin()
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(wire.serve())
-        await wait_until(lambda: board.heard, 20)
+    async with served(answered) as (board, _):
         for number in range(20 * MAX_CONNECTIONS):
             board.say("stdout", a_call(number, "barrier", "up"))
             await asyncio.sleep(0)
@@ -165,5 +162,4 @@ async def test_a_flood_of_calls_that_wait_does_not_pile_up_in_the_agent() -> Non
         await wait_until(lambda: len(board.heard) > MAX_CONNECTIONS and not waiting, 20)
         board.say("stdout", a_call(9999, "barrier", "up"))
         await wait_until(lambda: any(each.startswith(b"9999 0 ") for each in board.heard), 20)
-        serving.cancel()
     assert most == MAX_CONNECTIONS
