@@ -8,7 +8,7 @@ from tshrag_controller.answers.asker import Asker
 from tshrag_controller.core.free_at import Span
 from tshrag_controller.core.lab import Job, Lab
 from tshrag_controller.core.on_run import find_run, open_jobs
-from tshrag_controller.core.outlook import Outlook, outlook
+from tshrag_controller.core.outlook import Change, Outlook, outlook
 from tshrag_controller.core.the_line import Class, lines
 from tshrag_controller.core.why import explain
 from tshrag_controller.durations import Durations
@@ -41,8 +41,10 @@ class OutlookAnswers:
         is_placed = lab.runs[job.run].spec(job).is_placed
         if job.state is not JobState.WAITING or said.reason in PLACELESS or not is_placed:
             return answer
-        opens = lab.runs[job.run].not_before if said.reason == "window" else 0
-        return _answer(answer, outlook(lab, job, now, self._durations.typical), opens)
+        found = outlook(lab, job, now, self._durations.typical)
+        if said.reason == "window":
+            found = _in_window(found, lab.runs[job.run].not_before)
+        return _answer(answer, found)
 
     async def queue(self, asker: Asker, asked: r.Nothing) -> wr.QueueAnswer:
         """Tell of every line; who is at its head is named to its own org only."""
@@ -72,27 +74,36 @@ def _job_named(lab: Lab, org: OrgId, name: str) -> Job:
     run = find_run(lab, org, name)
     if name.startswith("job-"):
         return lab.jobs[JobId(name)]
-    waiting = open_jobs(lab, run)
-    if not waiting:
+    unfinished = open_jobs(lab, run)
+    if not unfinished:
         raise NotFound("job", name)
-    return next((job for job in waiting if job.state is JobState.WAITING), waiting[0])
+    waiting = (each for each in unfinished if each.state is JobState.WAITING and not each.missing)
+    return next(waiting, unfinished[0])
 
 
 def view(span: Span | None) -> wr.SpanView | None:
     return wr.SpanView(low=span.low, mid=span.mid, high=span.high) if span else None
 
 
-def _answer(answer: wr.OutlookAnswer, found: Outlook, opens: int) -> wr.OutlookAnswer:
-    start = found.start
-    if start is not None and opens:
-        start = Span(*(max(opens, each) for each in start))
+def _in_window(found: Outlook, opens: int) -> Outlook:
+    """Return the outlook of a job whose window opens later: nothing but that starts it sooner."""
+    if found.start is None:
+        return found
+    start = Span(*(max(opens, each) for each in found.start))
+    if start == found.start:
+        return found
+    sooner = Change("with a window that opens now (reschedule)", found.start)
+    return found._replace(start=start, changes=(sooner,))
+
+
+def _answer(answer: wr.OutlookAnswer, found: Outlook) -> wr.OutlookAnswer:
     return wr.OutlookAnswer(
         job=answer.job,
         state=answer.state,
         reason=answer.reason,
         sentence=answer.sentence,
         ahead=found.ahead,
-        start=view(start),
+        start=view(found.start),
         observed=found.observed,
         holders=tuple(
             wr.HolderView(

@@ -42,7 +42,8 @@ class Server(NamedTuple):
     free: Span | None
     holder: str = ""  # a sentence; empty: it is free
     until: int = 0  # when the hold ends by itself
-    lease: str = ""  # owner of the lease that holds it
+    lease: str = ""  # owner of the lease that holds it, where nothing else is in the way
+    out: str = ""  # what people have taken out of service, where nothing else is in the way
 
 
 def takes(spec: JobSpec, typical: Typical) -> Span:
@@ -84,15 +85,16 @@ def dut_server(lab: Lab, row: DutRow, now: int, typical: Typical) -> Server:
     if observed:
         return Server(name, host, name, None, observed[0].text)
     begin = _back(intents, now)
+    out = _out(agent, row)
     if begin is None:
-        return Server(name, host, name, None, unwanted(agent, row)[0].text)
+        return Server(name, host, name, None, unwanted(agent, row)[0].text, out=out)
     holder, until, owner = "", max((each.until for each in intents), default=0), ""
     if intents:
         holder = unwanted(agent, row)[0].text
     lease = lab.people.leases.get(row.holder)
     if lease is not None:
         begin = Span(max(begin.low, now), max(begin.mid, lease.until), max(begin.high, lease.until))
-        holder, until, owner = held_by(lab, row), lease.until, lease.owner
+        holder, until, owner = held_by(lab, row), lease.until, "" if intents else lease.owner
     elif row.holder in lab.attempts:
         begin = begin.plus(left(lab, row.holder, now, typical))
         holder = held_by(lab, row)
@@ -100,7 +102,16 @@ def dut_server(lab: Lab, row: DutRow, now: int, typical: Typical) -> Server:
         run = lab.runs[row.kept_by]
         begin = _let_go(lab, run, row, begin, typical)
         holder = holder or f"DUT {name} is kept by {run.id} ({run.name}) of {run.org}"
-    return Server(name, host, name, begin, holder, until, owner)
+    return Server(name, host, name, begin, holder, until, owner, out)
+
+
+def _out(agent: Agent, row: DutRow) -> str:
+    """Return what would have to go back into service, where that alone would free a DUT."""
+    if row.holder or row.kept_by or (agent.intent and row.intent):
+        return ""
+    if agent.intent:
+        return f"host {agent.facts.agent}"
+    return f"DUT {row.dut.id}" if row.intent else ""
 
 
 def _let_go(lab: Lab, run: Run, row: DutRow, begin: Span, typical: Typical) -> Span:

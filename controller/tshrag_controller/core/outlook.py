@@ -5,13 +5,15 @@ such jobs took before. It decides nothing. Of a very long line the first are cou
 the rest by their number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import msgspec
 
+from tshrag_common.ids import OrgId
 from tshrag_common.jobs import Need
 from tshrag_common.states import JobState
+from tshrag_controller.core.below_quota import opening, seats
 from tshrag_controller.core.free_at import (
     Server,
     Span,
@@ -56,6 +58,7 @@ class _Ahead(NamedTuple):
     order: Order
     need: Need
     span: Span
+    org: str = ""  # whose quota it counts for; a lease is never refused for one
 
 
 class Line:
@@ -83,7 +86,8 @@ class Line:
                 if job is not None and job.state is JobState.WAITING:
                     run = lab.runs[job.run]
                     spec = run.spec(job)
-                    yield _Ahead(self.scored(order, run), spec.need, takes(spec, self._typical))
+                    span = takes(spec, self._typical)
+                yield _Ahead(self.scored(order, run), spec.need, span, run.org)
         for run_name in lab.indexes.wants_binding:
             yield from self._binding(lab.runs[run_name])
 
@@ -92,7 +96,7 @@ class Line:
         for role, key in roles_to_bind(self._lab, run).items() if queue else ():
             order = self.scored(min(entry[0] for entry in queue or ()), run)
             span = of_role(self._lab, run, role, self._typical)
-            yield _Ahead(order, self._lab.indexes.needs[key], span)
+            yield _Ahead(order, self._lab.indexes.needs[key], span, run.org)
 
     def places(self, need: Need) -> tuple[str, ...]:
         """Return the names of the places that could ever serve a need."""
@@ -121,8 +125,13 @@ class Line:
     def servers(self, names: tuple[str, ...]) -> list[Server]:
         return [server for name in names for server in self._servers[name]]
 
-    def start(self, need: Need, mine: Order, free_too: str = "") -> tuple[int, Span | None]:
-        """Return how many stand before, and when it starts; `free_too` would be given back now."""
+    def start(
+        self, need: Need, mine: Order, free_too: Collection[str] = (), org: str = ""
+    ) -> tuple[int, Span | None]:
+        """Return how many stand before, and when it starts; `free_too` would be given back now.
+
+        Of an `org` it starts within its quota; of none whenever a place is free.
+        """
         names = set(self.places(need)[:MOST_PLACES])
         before = [each for each in self.waiting if each.order < mine]
         before = [each for each in before if names.intersection(self.places(each.need))]
@@ -130,9 +139,34 @@ class Line:
         low, mid, high = found
         if low is None or mid is None or high is None:
             return len(before), None
-        return len(before), Span(low, max(low, mid), max(low, mid, high))
+        start = Span(low, max(low, mid), max(low, mid, high))
+        return len(before), self._within(org, start, mine, free_too) if need.wants_dut else start
 
-    def _scenario(self, need: Need, before: list[_Ahead], which: int, free_too: str) -> int | None:
+    def _within(self, org: str, start: Span, mine: Order, free_too: Collection[str]) -> Span | None:
+        """Return when it starts where its org may not have more DUTs than its quota."""
+        found = seats(self._lab, OrgId(org), self._now, self._typical, free_too) if org else None
+        if found is None:
+            return start
+        own = [x.span for x in self.waiting if x.org == org and x.order < mine and x.need.wants_dut]
+        low, mid, high = (opening(found, own[:MOST_EXACT], which) for which in range(3))
+        if low is None or mid is None or high is None:
+            return None
+        return Span(max(start.low, low), max(start.mid, low, mid), max(start.high, mid, high))
+
+    def _free_at(
+        self, names: tuple[str, ...], which: int, free_too: Collection[str]
+    ) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for server in self.servers(names):
+            if server.name in free_too:
+                found[server.name] = self._now
+            elif server.free is not None:
+                found[server.name] = server.free[which]
+        return found
+
+    def _scenario(
+        self, need: Need, before: list[_Ahead], which: int, free_too: Collection[str]
+    ) -> int | None:
         """Let the line go through the places at one speed; return when it is our turn."""
         free: dict[str, int] = {}
         of: dict[tuple[str, ...], list[str]] = {}
@@ -140,12 +174,9 @@ class Line:
             names = self.places(each)[:MOST_PLACES]
             if names in of:
                 continue
-            of[names] = []
-            for server in self.servers(names):
-                if server.free is not None or server.name == free_too:
-                    at = server.free[which] if server.free else self._now
-                    free.setdefault(server.name, self._now if server.name == free_too else at)
-                    of[names].append(server.name)
+            instants = self._free_at(names, which, free_too)
+            of[names] = list(instants)
+            free.update(instants)
         own = of[self.places(need)[:MOST_PLACES]]
         if not own:
             return None
@@ -167,7 +198,7 @@ def outlook(lab: Lab, job: Job, now: int, typical: Typical) -> Outlook:
     observed = typical(what_it_does(run.spec(job))) is not None
     if is_kept(need) and need.role in run.bound:
         return _on_kept(lab, run, job, now, typical, observed)
-    ahead, start = line.start(need, mine)
+    ahead, start = line.start(need, mine, org=run.org)
     servers = tuple(line.servers(line.places(need)))
     changes = _changes(lab, run, job, line, mine, start)
     return Outlook(ahead, start, observed, servers, changes)
@@ -202,17 +233,31 @@ def _changes(
 ) -> tuple[Change, ...]:
     """Return what would start the job sooner, the soonest first."""
     found: list[Change] = []
-    need = run.spec(job).need
+    need, org = run.spec(job).need, run.org
     for what, easier in _easier(need):
-        _note(found, what, line.start(easier, mine)[1], start)
-    for server in line.servers(line.places(need)):
-        if server.lease:
-            what = f"if {server.lease} gives {server.name} back"
-            _note(found, what, line.start(need, mine, server.name)[1], start)
+        _note(found, what, line.start(easier, mine, org=org)[1], start)
+    for what, freed in _given_back(line.servers(line.places(need))).items():
+        _note(found, what, line.start(need, mine, freed, org)[1], start)
     if run.priority < TOP:
         first = line.scored(place_of(lab, run.created_at, TOP, run.order), run)
-        _note(found, f"with priority {TOP}, not {run.priority}", line.start(need, first)[1], start)
+        what = f"with priority {TOP}, not {run.priority}"
+        _note(found, what, line.start(need, first, org=org)[1], start)
+    quota = lab.policy.quota(org).running_duts
+    if quota:
+        what = f"if the quota of org {org} were more than {quota}"
+        _note(found, what, line.start(need, mine)[1], start)
     return tuple(sorted(found, key=lambda change: change.start.mid)[:MOST_CHANGES])
+
+
+def _given_back(servers: list[Server]) -> dict[str, set[str]]:
+    """Return what people could do, and which places would be free then."""
+    found: dict[str, set[str]] = {}
+    for server in servers:
+        if server.lease:
+            found[f"if {server.lease} gives {server.name} back"] = {server.name}
+        elif server.out:
+            found.setdefault(f"if {server.out} is taken back into service", set()).add(server.name)
+    return found
 
 
 def _note(found: list[Change], what: str, then: Span | None, now: Span | None) -> None:

@@ -16,7 +16,8 @@ def over_quota(lab: Lab, org: OrgId, more: int) -> str:
     if has + more <= quota.running_duts:
         return ""
     by_people = f" ({leased} of them leased)" if leased else ""
-    return f"org {org} has {has} DUTs{by_people}, its quota is {quota.running_duts}"
+    duts = "1 DUT" if has == 1 else f"{has} DUTs"
+    return f"org {org} has {duts}{by_people}, its quota is {quota.running_duts}"
 
 
 def check_queued(lab: Lab, org: OrgId, more: int) -> None:

@@ -89,9 +89,14 @@ def _class(lab: Lab, line: Line, target: str, waiting: list[Waiting]) -> Class:
         since=min(each.came_at for each in waiting),
         places=len(line.places(head.need)),
         free=sum(not each.holder and each.free is not None for each in servers),
-        next=line.start(head.need, line.scored(head.order, _run_of(lab, head)))[1],
+        next=_start(lab, line, head),
         last=line.start(head.need, behind_all)[1],
     )
+
+
+def _start(lab: Lab, line: Line, each: Waiting) -> Span | None:
+    org = "" if each.is_person else each.org
+    return line.start(each.need, line.scored(each.order, _run_of(lab, each)), org=org)[1]
 
 
 def _run_of(lab: Lab, each: Waiting) -> Run | None:

@@ -21,6 +21,9 @@ from tshrag_controller.core.quotas import over_quota
 from tshrag_controller.core.seating import options, seat
 from tshrag_controller.core.ways import ways
 
+_HOPE = {"quota": 0, "reserved": 1, "intent": 3, "agent": 4, "gone": 4, "faulty": 4}
+"""What is in the way of the places that are most likely to be free next comes first."""
+
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """One place and what speaks against it; ``fits`` tells whether waiting can help."""
@@ -88,7 +91,8 @@ def _not_ready(lab: Lab, run: Run, job: Job, now: int) -> Reason | None:
     if job.missing:
         before = run.plan.jobs[job.serial - 1].after
         names = [ids.job_of(run.id, serial) for serial in before]
-        waits = [name for name in names if not JOB.is_final(lab.jobs[name].state)]
+        states = {name: lab.jobs[name].state for name in names}
+        waits = [f"{name} ({state})" for name, state in states.items() if not JOB.is_final(state)]
         return Reason("dependency", f"it comes after {', '.join(waits[:5])}")
     if job.held:
         return Reason("on_hold", f"it is held back: {job.held}")
@@ -211,7 +215,11 @@ def _sum_up(places: tuple[Place, ...], ahead: int) -> tuple[str, str]:
     codes = [place.reasons[0].code for place in fitting if place.reasons]
     if len(codes) < len(fitting):
         return "capacity", "a place is free; it starts in this very moment"
-    behind = f", {ahead} jobs go before it" if ahead else ""
-    what = fitting[0].reasons[0].text
-    more = f" (and {len(fitting) - 1} more places)" if len(fitting) > 1 else ""
+    behind = f", {ahead} {'job goes' if ahead == 1 else 'jobs go'} before it" if ahead else ""
+    first = min(fitting, key=lambda place: _HOPE.get(place.reasons[0].code, 2)).reasons[0]
+    what = first.text
+    if first.code == "quota":  # whichever place it is: that is in the way of all that are free
+        return "quota", f"{what}{behind}"
+    word = "place" if len(fitting) == 2 else "places"
+    more = f" (and {len(fitting) - 1} more {word})" if len(fitting) > 1 else ""
     return "capacity", f"{what}{more}{behind}"

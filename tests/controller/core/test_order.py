@@ -137,7 +137,7 @@ def test_a_board_that_somebody_of_an_org_holds_counts(leases: bool, state: str) 
     assert lab.state(run) == state
     if leases:
         said = explain(lab.lab, lab.lab.jobs[lab.job(run)], lab.now)
-        assert "org x has 1 DUTs (1 of them leased), its quota is 1" in str(said.places)
+        assert "org x has 1 DUT (1 of them leased), its quota is 1" in str(said.places)
         lab.pass_time(61)
         assert lab.state(run) == "assigned"
 
@@ -156,7 +156,7 @@ def test_a_quota_is_a_reason_to_wait_and_one_on_waiting_jobs_refuses() -> None:
     run = lab.submit(a_plan((), (), spec=ANY), 1)
     assert (lab.state(run, 1), lab.state(run, 2)) == ("assigned", "waiting")
     said = explain(lab.lab, lab.lab.jobs[lab.job(run, 2)], lab.now)
-    assert "quota is 1" in str(said.places)
+    assert (said.reason, said.sentence) == ("quota", f"org {ORG} has 1 DUT, its quota is 1")
     with pytest.raises(Refused, match=r"1 jobs wait and 2 would be added"):
         lab.submit(a_plan((), (), spec=ANY), 2)
 

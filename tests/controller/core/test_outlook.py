@@ -13,6 +13,8 @@ from tshrag_controller.core.lease_events import LeaseAsked
 from tshrag_controller.core.leases import on_take
 from tshrag_controller.core.on_intent import on_set
 from tshrag_controller.core.outlook import Outlook, outlook
+from tshrag_controller.core.policy import Policy, Quota
+from tshrag_controller.core.sched_events import PolicySet
 from tshrag_controller.core.the_line import lines
 
 ANY = a_spec(need=board(hold="job"), timeout_s=600.0)
@@ -118,6 +120,48 @@ def test_nobody_can_say_when_what_is_out_of_service_comes_back_unless_it_was_sai
     lab.end()
     found = looks(lab, waits).start
     assert found == Span(*[lab.now + 60 * S] * 3)
+
+
+def test_what_is_out_of_service_would_be_free_if_it_came_back() -> None:
+    lab = a_lab("b1", "b2")
+    on_set(lab.begin(), IntentSet(kind="agent", name="a1", what="draining", by="op"))
+    lab.end()
+    waits = submit(lab, 1)
+    now = Span(*[lab.now] * 3)
+    assert looks(lab, waits).changes == (("if host a1 is taken back into service", now),)
+    on_set(lab.begin(), IntentSet(kind="dut", name="b1", what="quarantined", by="op"))
+    lab.end()
+    (change,) = looks(lab, waits).changes
+    assert change == ("if host a1 is taken back into service", now), "b2 would do"
+
+
+def test_an_org_starts_no_more_than_its_quota_whatever_is_free() -> None:
+    lab = a_lab("b1", "b2", "b3")
+    lab.begin().happen(PolicySet(policy=Policy(quotas={"*": Quota(running_duts=1)})))
+    lab.end()
+    submit(lab, 1)
+    lab.pass_time(30)
+    found = looks(lab, submit(lab, 2))
+    assert found.start == Span(lab.now + 30 * S, lab.now + 90 * S, lab.now + 270 * S)
+    more = "if the quota of org default were more than 1"
+    assert found.changes == ((more, Span(*[lab.now] * 3)),)
+    third = looks(lab, submit(lab, 3)).start
+    assert third == Span(lab.now + 90 * S, lab.now + 210 * S, lab.now + 570 * S)
+    (line,), _ = lines(lab.lab, lab.now, MINUTES.get)
+    assert line.next == found.start
+
+
+def test_a_quota_that_people_use_up_ends_with_their_lease() -> None:
+    lab = a_lab("b1", "b2")
+    lab.begin().happen(PolicySet(policy=Policy(quotas={"*": Quota(running_duts=1)})))
+    lab.end()
+    lease(lab, "b2", 600)
+    found = looks(lab, submit(lab, 1))
+    assert found.start == Span(lab.now, lab.now + 600 * S, lab.now + 600 * S)
+    assert [change.what for change in found.changes] == [
+        "if default/jo gives b2 back",
+        "if the quota of org default were more than 1",
+    ]
 
 
 def test_a_job_on_the_host_waits_for_a_slot() -> None:

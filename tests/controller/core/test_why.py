@@ -8,6 +8,8 @@ from tshrag_common.inventory import AgentFacts
 from tshrag_common.jobs import JobSpec, Need, Plan, PlannedJob, Target
 from tshrag_common.reports import Goodbye
 from tshrag_common.states import JobState
+from tshrag_controller.core.intent_events import IntentSet
+from tshrag_controller.core.on_intent import on_set
 from tshrag_controller.core.on_run import on_cancel
 from tshrag_controller.core.why import Explanation, explain
 
@@ -48,7 +50,7 @@ def test_capacity_says_what_is_taken_and_how_many_are_ahead() -> None:
     lab.submit(a_plan((), ()), 1)
     found = why(lab, lab.submit(a_plan(()), 2))
     assert found.reason == "capacity"
-    assert found.sentence == "1 of 1 slots taken, 1 jobs go before it"
+    assert found.sentence == "1 of 1 slots taken, 1 job goes before it"
     assert found.ahead == 1
 
 
@@ -63,12 +65,25 @@ def test_a_target_that_no_place_fits_names_the_nearest_and_what_it_misses() -> N
     assert [(place.dut, place.fits) for place in found.places] == [("hub", False), ("pi", False)]
 
 
+def test_it_names_the_place_that_is_free_again_first_not_one_that_is_out_of_service() -> None:
+    lab = TestLab()
+    lab.hello(duts=[a_dut("b1"), a_dut("b2")])
+    on_set(lab.begin(), IntentSet(kind="dut", name="b1", what="quarantined", by="op"))
+    lab.end()
+    spec = a_spec(need=board(hold="job"))
+    first = lab.submit(a_plan((), spec=spec), 1)
+    found = why(lab, lab.submit(a_plan((), spec=spec), 2))
+    held = f"DUT b2 is held by {lab.job(first)} (run1) of {ORG}"
+    assert found.sentence == f"{held} (and 1 more place)"
+
+
 def test_a_dependency_names_what_it_comes_after() -> None:
     lab = TestLab()
     lab.hello()
     run = lab.submit(a_plan((), (1,)))
     found = why(lab, run, 2)
-    assert (found.reason, found.sentence) == ("dependency", f"it comes after {lab.job(run, 1)}")
+    assert found.reason == "dependency"
+    assert found.sentence == f"it comes after {lab.job(run, 1)} (assigned)"
 
 
 def test_backoff_says_how_long_and_why() -> None:
