@@ -106,6 +106,9 @@ def test_a_takeover_needs_a_reason_and_a_right_and_is_on_record(tshrag: Tshrag) 
     table = tshrag("jo", "lease", "list", "--ended", "--dut", BETA).stdout
     assert "handed by radio/op" in table
     assert "the fire drill" in table
+    entries = json.loads(tshrag("op", "audit", BETA, "--json").stdout)["entries"]
+    taken = [(each["by"], each["reason"]) for each in entries if each["what"] == "taken_over"]
+    assert taken[:2] == [("radio/al", "the fire drill"), ("radio/op", "the fire drill")]
 
 
 def test_who_waits_has_it_when_it_is_given_back(state: Path, tshrag: Tshrag) -> None:

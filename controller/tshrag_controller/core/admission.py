@@ -112,5 +112,6 @@ def _unserved(need: Need, hosts: Collection[AgentFacts]) -> list[Problem]:
     where = f"targets.{need.role}" if need.role and need.target != Target() else ""
     missed = ", ".join(reason.text for reason in reasons)
     fix = f"best match {name} misses: {missed}" if name else missed
+    fix += "; 'submit --park' keeps it waiting for one that fits"
     what = f"needs {need_text(need)}"
     return [Problem(code="unsatisfiable", where=where, what=what, fix=fix)]

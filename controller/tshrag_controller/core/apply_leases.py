@@ -100,6 +100,7 @@ def _handed(lab: Lab, event: e.LeaseHanded, at: int) -> None:
     lab.agents[lease.agent].leases.discard(lease.fence)
     lease.fence, lease.org, lease.by, lease.shared = event.new, event.org, event.by, ()
     lease.since, lease.touched, lease.rev = at, at, 1
+    lease.reason = event.reason or lease.reason
     lab.turn_fences += 1
     _hold(lab, lease)
 

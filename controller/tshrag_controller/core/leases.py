@@ -228,7 +228,7 @@ def owned(lab: Lab, org: OrgId, by: str, name: str) -> Lease:
 
 def _check_owner(lease: Lease, org: str, by: str) -> None:
     if f"{org}/{by}" != lease.owner:
-        fix = "ask them, or take it over with --takeover --reason"
+        fix = f"ask them, or 'tshrag lease take {lease.dut} --takeover --reason WHY'"
         raise PolicyDenied("lease", f"{lease.id} of DUT {lease.dut} is of {lease.owner}", fix)
 
 

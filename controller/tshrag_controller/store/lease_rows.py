@@ -41,6 +41,10 @@ _HAND = (
     "SELECT ?, lease, dut, agent, ?, ?, ?, until, ? FROM leases WHERE fence=?"
 )
 _AUDIT = "INSERT INTO audit (at, by, what, kind, name, reason, until) VALUES (?,?,?,?,?,?,?)"
+_AUDIT_HAND = (
+    "INSERT INTO audit (at, by, what, kind, name, reason, until) "
+    "SELECT ?, ?, ?, 'dut', dut, ?, until FROM leases WHERE fence=?"
+)
 _COLUMNS = "lease, dut, agent, fence, org, by, since, ended_at, cause, reason, ended_by, why"
 
 
@@ -59,6 +63,11 @@ def _renewed(rows: Putting, event: e.LeaseRenewed) -> None:
 def _handed(rows: Putting, event: e.LeaseHanded) -> None:
     rows.put(_HAND, event.new, event.org, event.by, rows.at, event.reason, event.fence)
     rows.put(_END, rows.at, "handed", event.giver, event.reason, event.fence)
+    taker = f"{event.org}/{event.by}"
+    is_taken = event.giver == taker
+    what = "taken_over" if is_taken else "handed_over"
+    why = event.reason if is_taken else f"to {taker}" + f": {event.reason}" * bool(event.reason)
+    rows.put(_AUDIT_HAND, rows.at, event.giver, what, why, event.fence)
 
 
 def _ended(rows: Putting, event: e.LeaseEnded) -> None:

@@ -45,7 +45,8 @@ def test_row_16_what_nobody_can_serve_is_refused_when_asked_for() -> None:
     assert refused(kind="rpi", labels=labels) == []
     assert refused(require_agent=True, kind="rpi", labels=labels) == [
         "unsatisfiable: targets.board: needs rack=a, ram=64G, kind=rpi, runtime=dut; "
-        "best match rpi4 misses: label ram is missing"
+        "best match rpi4 misses: label ram is missing; "
+        "'submit --park' keeps it waiting for one that fits"
     ]
 
 
