@@ -38,6 +38,12 @@ _KNOCK_S = (15.0, 60.0)
 _DENIED = ("authorization", "authentication", "credentials refused", "revoked", "expired")
 
 
+def knock_s(refusals: int) -> float:
+    """Return how long to wait after so many refusals in a row; they may be of weeks."""
+    first_s, most_s = _KNOCK_S
+    return min(most_s, first_s * 2.0 ** min(refusals, 10))
+
+
 class Connect(Protocol):
     """What makes a connection, as `tshrag_common.bus.connection.connect` does."""
 
@@ -167,7 +173,7 @@ class Online:
         What is at work goes on: it needs no bus, and ends by its own limit or its lease. A file
         of good credentials is all that is missing, so nobody has to come and start anything.
         """
-        pause_s = min(_KNOCK_S[1], _KNOCK_S[0] * 2.0**self._refusals) * random.uniform(0.8, 1.2)
+        pause_s = knock_s(self._refusals) * random.uniform(0.8, 1.2)
         self._refusals += 1
         fix = f"put new ones in their place: tshrag agent enroll {self.facts.agent}"
         line = Refused("nats", "credentials refused", fix, code="creds_denied").line
