@@ -106,13 +106,17 @@ def board_kept(lab: Lab, event: BoardKept, at: int) -> None:
         return
     run.awaits[event.dut] = Awaited(event.job, event.attempt, event.until)
     row.kept_by = run.id
-    watch_verdict(lab, run)
+    _watch_verdict(lab, run, event.dut)
     note_dut(lab, row)
 
 
-def watch_verdict(lab: Lab, run: Run) -> None:
-    for dut, what in run.awaits.items():
-        set_timer(lab, what.until, "verdict", f"{run.id} {dut}")
+def watch_verdicts(lab: Lab, run: Run) -> None:
+    for dut in run.awaits:
+        _watch_verdict(lab, run, dut)
+
+
+def _watch_verdict(lab: Lab, run: Run, dut: DutId) -> None:
+    set_timer(lab, run.awaits[dut].until, "verdict", f"{run.id} {dut}")
 
 
 def board_let_go(lab: Lab, event: BoardLetGo, at: int) -> None:

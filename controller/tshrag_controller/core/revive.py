@@ -7,7 +7,7 @@ from tshrag_common.ids import AgentId, DutId, Epoch, Fence, JobId, OrgId, RunId
 from tshrag_common.states import JOB, RUN, AgentState, JobState
 from tshrag_controller.core.apply import count_role
 from tshrag_controller.core.apply_preempt import note_preemptible
-from tshrag_controller.core.holds import watch_verdict
+from tshrag_controller.core.holds import watch_verdicts
 from tshrag_controller.core.idle import reindex
 from tshrag_controller.core.lab import (
     Agent,
@@ -99,7 +99,7 @@ def _index(lab: Lab, run: Run, now: int) -> None:
             count_role(lab, run, job, +1)
     for job in jobs:
         _index_job(lab, run, job, now)
-    watch_verdict(lab, run)
+    watch_verdicts(lab, run)
     if run.deadline and not RUN.is_final(run.state):
         set_timer(lab, run.deadline, "expire", run.id)
     if run.duration_us and run.started_at and not RUN.is_final(run.state):

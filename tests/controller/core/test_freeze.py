@@ -147,6 +147,18 @@ def test_a_board_waits_for_a_verdict_no_longer_than_it_would_be_frozen(again: bo
     assert frozen(lab) == [], "another one has it"
 
 
+def test_many_boards_that_wait_for_a_verdict_have_a_timer_each() -> None:
+    lab = TestLab()
+    lab.hello(duts=[a_dut(f"b{number}") for number in range(4)])
+    jobs = ((),) * 4
+    run = lab.submit(a_plan(*jobs, spec=judged_spec("job")), 1, criteria=(CRITERION,))
+    for number in range(1, 4):  # one is still at work: there is no verdict yet
+        lab.ended(lab.fence(run, number))
+    waiting = sorted(name for _, what, name in lab.lab.indexes.timers if what == "verdict")
+    assert waiting == [f"{run} {dut}" for dut in sorted(lab.lab.runs[run].awaits)]
+    assert len(waiting) == 3
+
+
 def test_a_minor_criterion_freezes_nothing_and_keeps_nothing() -> None:
     lab = a_lab()
     minor = CompiledCriterion(
