@@ -107,7 +107,10 @@ class Pulling:
         await self._read_up_to_now(stream, FRESH_S)
 
     async def _through(self) -> None:
-        """Return when all is stored that the streams hold now, from where our consumers began."""
+        """Return when all is stored that the streams hold now, from where our consumers began.
+
+        However long that takes: who begins again after some seconds runs after a stream that grows.
+        """
         for stream in (MET, LOGS):
             await self._read_up_to_now(stream, None)
 
