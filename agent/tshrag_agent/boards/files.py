@@ -1,6 +1,7 @@
 """Files between a person and a DUT: a tar on the channel, a folder of ours between the two.
 
-What was cut off is kept for an hour, under a name that only the same lease finds again.
+What was cut off is kept under a name that only the same lease finds again: to the end of that, and
+for an hour at most where other copies are made.
 """
 
 import asyncio
@@ -121,7 +122,13 @@ class Files:
                 del self._taking[tar]
 
     def _kept(self, fence: Fence, name: str) -> Path:
-        return self._folder / (hashlib.sha256(f"{fence} {name}".encode()).hexdigest() + ".tar")
+        return self._folder / f"{fence}-{hashlib.sha256(name.encode()).hexdigest()}.tar"
+
+    def forget(self, fence: Fence) -> None:
+        """Remove what was cut off under a lease that is over: nobody can go on with it. Blocks."""
+        for old in self._folder.glob(f"{fence}-*.tar"):
+            with suppress(OSError):
+                old.unlink()
 
     @asynccontextmanager
     async def _room(self) -> AsyncIterator[Path]:

@@ -40,6 +40,7 @@ class BoardServer:
     def __init__(self, boards: Boards, duts: Duts, leases: Leases, files: Files) -> None:
         self._boards, self._duts, self._leases, self._files = boards, duts, leases, files
         self._open: dict[Channel, tuple[DutId, Fence]] = {}
+        self._removing = set[asyncio.Future[None]]()
         leases.on_end(self._on_end)
 
     def open_to(self, channels: Channels) -> None:
@@ -151,6 +152,9 @@ class BoardServer:
         for channel, of in list(self._open.items()):
             if of == (dut, fence):
                 channel.close(ErrorReport(code="lease_over", message=f"the lease ended: {why}"))
+        removing = asyncio.get_running_loop().run_in_executor(None, self._files.forget, fence)
+        self._removing.add(removing)
+        removing.add_done_callback(self._removing.discard)
 
 
 async def _done(doing: Callable[[], Awaitable[None]]) -> None:
