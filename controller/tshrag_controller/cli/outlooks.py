@@ -33,7 +33,7 @@ def about(span: wr.SpanView | None, observed: bool = True) -> str:
     """Return an estimate in words; where only limits are known, the latest instant."""
     if span is None:
         return "nobody can say"
-    if not observed and instant(span.high) != "now":
+    if not observed and span.low < span.high and instant(span.high) != "now":
         return f"by {instant(span.high)} at the latest, by the time limits of what is before it"
     likely, early, late = instant(span.mid), instant(span.low), instant(span.high)
     return likely if early == late else f"about {likely} ({early} to {late})"

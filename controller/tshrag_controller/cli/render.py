@@ -37,7 +37,10 @@ EXITS: Mapping[str, int] = {
     "passed": 0, "failed": 1, "error": 1, "cancelled": 4, "timeout": 5, "expired": 5,
 }  # fmt: skip
 
-WHOLE = ("run", "agent", "state", "took", "submitted", "verdict", "#", "count", "heard", "place")
+WHOLE = (
+    "run", "agent", "state", "took", "submitted", "verdict", "#", "count", "heard", "place",
+    "since", "until",
+)  # fmt: skip
 """Columns that are copied or compared: never broken into lines while another one can be."""
 
 _WIDE = 400  # what is no terminal has no edge to wrap at
@@ -123,6 +126,13 @@ def when(at_us: int) -> str:
     if not at_us:
         return "-"
     return datetime.fromtimestamp(at_us / 1e6).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def near(at_us: int) -> str:
+    """Return an instant as people say it: of today without its date, nothing below a minute."""
+    local = datetime.fromtimestamp(at_us / 1e6).astimezone()
+    is_today = local.date() == datetime.now().astimezone().date()
+    return local.strftime("%H:%M" if is_today else "%Y-%m-%d %H:%M")
 
 
 def took(started_at: int, ended_at: int) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tshrag_common.ids import OrgId
+from tshrag_common.ids import DutId, OrgId
 from tshrag_common.jobs import Need
 from tshrag_common.states import JobState
 from tshrag_controller.core.below_quota import opening, seats
@@ -28,6 +28,7 @@ from tshrag_controller.core.line import need_of_ask, order_of_ask
 from tshrag_controller.core.needs import misfits
 from tshrag_controller.core.order import Shares, order_of, place_of
 from tshrag_controller.core.queues import roles_to_bind
+from tshrag_controller.core.reservations import behind, limit_us
 from tshrag_controller.core.specs import what_it_does
 from tshrag_controller.core.ways import ways
 
@@ -52,6 +53,13 @@ class Outlook(NamedTuple):
     observed: bool  # how long it takes is known from earlier ones
     servers: tuple[Server, ...]
     changes: tuple[Change, ...]
+
+
+class Claim(NamedTuple):
+    """A run that wants a place, and what it asks for."""
+
+    run: Run
+    need: Need
 
 
 class _Ahead(NamedTuple):
@@ -126,25 +134,35 @@ class Line:
         return [server for name in names for server in self._servers[name]]
 
     def start(
-        self, need: Need, mine: Order, free_too: Collection[str] = (), org: str = ""
+        self,
+        need: Need,
+        mine: Order,
+        free_too: Collection[str] = (),
+        claim: Claim | None = None,
+        quota: bool = True,
     ) -> tuple[int, Span | None]:
-        """Return how many stand before, and when it starts; `free_too` would be given back now.
+        """Return how many stand before, and when it starts.
 
-        Of an `org` it starts within its quota; of none whenever a place is free.
+        What is named in `free_too`, places and reservations, would be given back now. A `claim`
+        starts within the `quota` of its org, and in front of no reservation that it runs into.
         """
         names = set(self.places(need)[:MOST_PLACES])
         before = [each for each in self.waiting if each.order < mine]
         before = [each for each in before if names.intersection(self.places(each.need))]
-        found = [self._scenario(need, before, which, free_too) for which in range(3)]
+        found = [self._scenario(need, before, which, free_too, claim) for which in range(3)]
         low, mid, high = found
         if low is None or mid is None or high is None:
             return len(before), None
         start = Span(low, max(low, mid), max(low, mid, high))
-        return len(before), self._within(org, start, mine, free_too) if need.wants_dut else start
+        if claim is None or not quota or not need.wants_dut:
+            return len(before), start
+        return len(before), self._within(claim.run.org, start, mine, free_too)
 
-    def _within(self, org: str, start: Span, mine: Order, free_too: Collection[str]) -> Span | None:
+    def _within(
+        self, org: OrgId, start: Span, mine: Order, free_too: Collection[str]
+    ) -> Span | None:
         """Return when it starts where its org may not have more DUTs than its quota."""
-        found = seats(self._lab, OrgId(org), self._now, self._typical, free_too) if org else None
+        found = seats(self._lab, org, self._now, self._typical, free_too)
         if found is None:
             return start
         own = [x.span for x in self.waiting if x.org == org and x.order < mine and x.need.wants_dut]
@@ -164,8 +182,24 @@ class Line:
                 found[server.name] = server.free[which]
         return found
 
+    def _unreserved(
+        self, name: str, at: int, claim: Claim | None, given_up: Collection[str]
+    ) -> int:
+        """Return when it starts on a place that is free at an instant."""
+        row = self._lab.duts.get(DutId(name))
+        if claim is None or row is None or not self._lab.people.reservations:
+            return at
+        return behind(
+            self._lab, name, at, limit_us(self._lab, claim.need, row, claim.run), given_up
+        )
+
     def _scenario(
-        self, need: Need, before: list[_Ahead], which: int, free_too: Collection[str]
+        self,
+        need: Need,
+        before: list[_Ahead],
+        which: int,
+        free_too: Collection[str],
+        claim: Claim | None,
     ) -> int | None:
         """Let the line go through the places at one speed; return when it is our turn."""
         free: dict[str, int] = {}
@@ -187,7 +221,8 @@ class Line:
                 free[first] += ahead.span[which]
         rest = before[MOST_EXACT:]
         more = sum(each.span[which] for each in rest) // len(own)
-        return max(self._now, min(free[name] for name in own) + more)
+        begins = ((name, max(self._now, free[name] + more)) for name in own)
+        return min(self._unreserved(name, at, claim, free_too) for name, at in begins)
 
 
 def outlook(lab: Lab, job: Job, now: int, typical: Typical) -> Outlook:
@@ -198,7 +233,7 @@ def outlook(lab: Lab, job: Job, now: int, typical: Typical) -> Outlook:
     observed = typical(what_it_does(run.spec(job))) is not None
     if is_kept(need) and need.role in run.bound:
         return _on_kept(lab, run, job, now, typical, observed)
-    ahead, start = line.start(need, mine, org=run.org)
+    ahead, start = line.start(need, mine, claim=Claim(run, need))
     servers = tuple(line.servers(line.places(need)))
     changes = _changes(lab, run, job, line, mine, start)
     return Outlook(ahead, start, observed, servers, changes)
@@ -233,25 +268,31 @@ def _changes(
 ) -> tuple[Change, ...]:
     """Return what would start the job sooner, the soonest first."""
     found: list[Change] = []
-    need, org = run.spec(job).need, run.org
+    need = run.spec(job).need
+    claim = Claim(run, need)
     for what, easier in _easier(need):
-        _note(found, what, line.start(easier, mine, org=org)[1], start)
-    for what, freed in _given_back(line.servers(line.places(need))).items():
-        _note(found, what, line.start(need, mine, freed, org)[1], start)
+        _note(found, what, line.start(easier, mine, claim=claim)[1], start)
+    for what, freed in _given_back(lab, line.servers(line.places(need))).items():
+        _note(found, what, line.start(need, mine, freed, claim)[1], start)
     if run.priority < TOP:
         first = line.scored(place_of(lab, run.created_at, TOP, run.order), run)
         what = f"with priority {TOP}, not {run.priority}"
-        _note(found, what, line.start(need, first, org=org)[1], start)
-    quota = lab.policy.quota(org).running_duts
+        _note(found, what, line.start(need, first, claim=claim)[1], start)
+    quota = lab.policy.quota(run.org).running_duts
     if quota:
-        what = f"if the quota of org {org} were more than {quota}"
-        _note(found, what, line.start(need, mine)[1], start)
+        what = f"if the quota of org {run.org} were more than {quota}"
+        _note(found, what, line.start(need, mine, claim=claim, quota=False)[1], start)
     return tuple(sorted(found, key=lambda change: change.start.mid)[:MOST_CHANGES])
 
 
-def _given_back(servers: list[Server]) -> dict[str, set[str]]:
-    """Return what people could do, and which places would be free then."""
+def _given_back(lab: Lab, servers: list[Server]) -> dict[str, set[str]]:
+    """Return what people could do, and which places or reservations would be free then."""
     found: dict[str, set[str]] = {}
+    names = {server.name for server in servers}
+    for each in lab.people.reservations.values():
+        if each.dut in names:
+            what = f"if {each.owner} gives up the reservation of {each.dut}"
+            found.setdefault(what, set()).add(each.id)
     for server in servers:
         if server.lease:
             found[f"if {server.lease} gives {server.name} back"] = {server.name}

@@ -5,7 +5,7 @@ still be at work then by its own limit is not started: not a job by its time lim
 its end.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from tshrag_common import ids
 from tshrag_common.ids import RunId
@@ -32,6 +32,14 @@ def clash(lab: Lab, dut: str, until: int, lease: str = "") -> Reservation | None
         if each.id != lease and each.start < until and each.end > now:
             return each
     return None
+
+
+def behind(lab: Lab, dut: str, at: int, limit: int, given_up: Collection[str] = ()) -> int:
+    """Return when something of a `limit` that would begin `at` begins, for what is reserved."""
+    for each in of_dut(lab, dut):
+        if each.id not in given_up and each.start < at + limit + MARGIN_US and each.end > at:
+            at = each.end
+    return at
 
 
 def run_into(lab: Lab, need: Need, row: DutRow, run_name: str) -> Reason | None:

@@ -13,7 +13,7 @@ from tshrag_controller.core.free_at import Span, Typical
 from tshrag_controller.core.lab import Lab, Order, Run
 from tshrag_controller.core.line import need_of_ask, order_of_ask
 from tshrag_controller.core.order import NEVER
-from tshrag_controller.core.outlook import Line
+from tshrag_controller.core.outlook import Claim, Line
 from tshrag_controller.core.queues import roles_to_bind
 
 MOST_CLASSES = 40
@@ -95,8 +95,9 @@ def _class(lab: Lab, line: Line, target: str, waiting: list[Waiting]) -> Class:
 
 
 def _start(lab: Lab, line: Line, each: Waiting) -> Span | None:
-    org = "" if each.is_person else each.org
-    return line.start(each.need, line.scored(each.order, _run_of(lab, each)), org=org)[1]
+    run = _run_of(lab, each)
+    claim = Claim(run, each.need) if run is not None else None
+    return line.start(each.need, line.scored(each.order, run), claim=claim)[1]
 
 
 def _run_of(lab: Lab, each: Waiting) -> Run | None:

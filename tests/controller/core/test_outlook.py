@@ -4,14 +4,15 @@ from hypothesis import given, settings, strategies as st
 
 from tests.support.builders import ORG, S, TestLab, a_dut, a_plan, a_spec, board
 from tests.support.lab_drill import history
-from tshrag_common.ids import RunId
+from tshrag_common.ids import DutId, RunId
 from tshrag_common.jobs import JobSpec, Need, Target
 from tshrag_common.states import JobState
 from tshrag_controller.core.free_at import Span
 from tshrag_controller.core.intent_events import IntentSet
-from tshrag_controller.core.lease_events import LeaseAsked
+from tshrag_controller.core.lease_events import DutReserved, LeaseAsked
 from tshrag_controller.core.leases import on_take
 from tshrag_controller.core.on_intent import on_set
+from tshrag_controller.core.on_reserve import on_reserve
 from tshrag_controller.core.outlook import Outlook, outlook
 from tshrag_controller.core.policy import Policy, Quota
 from tshrag_controller.core.sched_events import PolicySet
@@ -149,6 +150,27 @@ def test_an_org_starts_no_more_than_its_quota_whatever_is_free() -> None:
     assert third == Span(lab.now + 90 * S, lab.now + 210 * S, lab.now + 570 * S)
     (line,), _ = lines(lab.lab, lab.now, MINUTES.get)
     assert line.next == found.start
+
+
+def test_it_starts_behind_a_reservation_that_it_could_run_into() -> None:
+    lab = a_lab("b1")
+    begins = lab.now + 300 * S
+    asked = DutReserved(
+        reservation="lease-9", dut=DutId("b1"), org=ORG, by="jo", start=begins,
+        end=begins + 3600 * S,
+    )  # fmt: skip
+    on_reserve(lab.begin(), asked, "", {})
+    lab.end()
+    waits = submit(lab, 1)
+    found = looks(lab, waits)
+    assert lab.state(waits) == "waiting"
+    assert found.start == Span(*[begins + 3600 * S] * 3)
+    now = Span(*[lab.now] * 3)
+    assert found.changes == (("if default/jo gives up the reservation of b1", now),)
+    (line,), _ = lines(lab.lab, lab.now, MINUTES.get)
+    assert line.next == found.start
+    quick = submit(lab, 2, a_spec(need=board(hold="job"), timeout_s=200.0))
+    assert lab.state(quick) == "assigned", "it ends before"
 
 
 def test_a_quota_that_people_use_up_ends_with_their_lease() -> None:
