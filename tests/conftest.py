@@ -31,6 +31,24 @@ _BLOCKS = ("time.sleep", "socket.", "ssl.", "sqlite3.Connection.commit", "os.wai
 """What holds up a loop for as long as another likes. Short writes to a local disk may."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Take the group off the name of a test: `--last-failed` would not find it without xdist."""
+    name, _, group = report.nodeid.rpartition("@")
+    if name and "]" not in group and "PYTEST_XDIST_WORKER" not in os.environ:
+        report.nodeid = name
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse a pytest whose tests xdist cannot group: each worker would make each lab anew."""
+    if not getattr(config.option, "loadgroup", False):
+        return
+    alone = [item for item in items if item.get_closest_marker("xdist_group")]
+    if any("@" not in item.nodeid for item in alone):
+        raise pytest.UsageError("xdist does not group tests of this pytest; see pyproject.toml")
+
+
 @pytest.fixture(autouse=True)
 def no_blocking_calls() -> Iterator[None]:
     """Fail a test in which our own code blocks the event loop."""

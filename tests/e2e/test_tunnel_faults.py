@@ -51,7 +51,7 @@ def echoed(session: "subprocess.Popen[bytes]", line: bytes) -> bytes:
 
 def closed(lab: Lab) -> list[str]:
     done = lab.tshrag("audit", "openssh", "--what", "forward", "--json")
-    entries = json.loads(done.stdout)["entries"]
+    entries = json.loads(done.stdout).get("entries", [])
     return [each["reason"] for each in entries if each["phase"] == "closed"]
 
 

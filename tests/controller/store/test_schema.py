@@ -26,11 +26,11 @@ async def test_a_file_of_a_newer_build_is_refused_and_left_as_it_is(
 ) -> None:
     await (await Store.open(tmp_path)).close()
     db = sqlite3.connect(tmp_path / name)
-    db.execute("PRAGMA user_version=9")
+    db.execute(f"PRAGMA user_version={VERSION + 1}")
     db.close()
     with pytest.raises(SchemaTooNew) as refused:
         await Store.open(tmp_path)
-    assert refused.value.line == f"schema: {tmp_path / name}: 9 > {VERSION}; upgrade"
+    assert refused.value.line == f"schema: {tmp_path / name}: {VERSION + 1} > {VERSION}; upgrade"
 
 
 def test_a_file_of_an_older_build_is_brought_up_to_date(tmp_path: Path) -> None:
