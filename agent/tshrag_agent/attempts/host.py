@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import msgspec
 
-from tshrag_agent.attempts.host_link import Link, dial, lost, start_shepherd
+from tshrag_agent.attempts.host_link import Link, ShepherdLost, dial, lost, start_shepherd
 from tshrag_agent.shepherd import protocol
 from tshrag_common.errors import DeadlineExceeded, LabError, Refused
 
@@ -277,10 +277,15 @@ class Shepherd:
         link: Link | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                link = await self._reach()
-                hello = await link.hello
-                self._link, self.pid, self.groups = link, hello["pid"], hello["groups"]
-                await self._reconcile()
+                while True:
+                    link = await self._reach()
+                    try:
+                        hello = await link.hello
+                        self._link, self.pid, self.groups = link, hello["pid"], hello["groups"]
+                        await self._reconcile()
+                        return
+                    except ShepherdLost:  # one that the agent before us has dismissed
+                        self._link = None
         except TimeoutError:
             if link is not None:
                 link.close()

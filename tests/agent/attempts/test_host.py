@@ -221,6 +221,19 @@ async def test_many_agents_that_open_at_once_share_one_shepherd(tmp_path: Path) 
             await one.close()
 
 
+async def test_a_shepherd_that_ends_as_it_takes_the_call_is_not_the_last_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "shepherd.sock"
+
+    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path.unlink()
+        writer.close()
+
+    async with await asyncio.start_unix_server(hang_up, path), a_shepherd(tmp_path) as shepherd:
+        assert (await outcome(shepherd, a_start(tmp_path, "a", "true"))).exit_code == 0
+
+
 async def test_a_question_without_a_connection_says_so(tmp_path: Path) -> None:
     async with a_shepherd(tmp_path) as shepherd:
         await shepherd.close()
