@@ -1,8 +1,9 @@
 """Keeps one process: starts it, stores its output up to a bound, notes how it ended.
 
 A program of its own (``python keeper.py FOLDER``), standard library only, in a session of its own:
-the agent may end and come back, the process goes on. What is asked lies in ``ask.json``, what
-became of it in ``state.json``; whoever follows has a FIFO there, and is woken through it.
+the agent may end and come back, the process goes on. What is asked comes on stdin, since it may be
+secret; ``ask.json`` beside it is what others may see. What became of it stands in ``state.json``;
+whoever follows has a FIFO there, and is woken through it.
 SIGUSR1: no more comes on stdin.
 """
 
@@ -25,11 +26,12 @@ _POLL_S = 0.2
 
 
 def main(folder: str) -> None:
+    ask = json.load(sys.stdin)
     if os.fork():  # the agent waits for this one; its child is nobody's to wait for
         os._exit(0)
     os.setsid()
     os.chdir(folder)
-    keep(json.loads(Path("ask.json").read_text()))
+    keep(ask)
 
 
 def keep(ask: dict[str, Any]) -> None:

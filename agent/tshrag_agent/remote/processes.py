@@ -45,27 +45,23 @@ class Processes:
         os.mkfifo(room / "stdin", 0o600)
         for stream in ("stdout", "stderr"):
             (room / stream).touch(0o600)
+        kept = {"argv": veiled(want), "by": by, "started_at": time.time_ns() // 1000}
+        _write(room / "ask.json", kept)
         ask = {
             "argv": want.argv,
             "cwd": want.cwd or str(Path.home()),
             "env": _environment() | want.env,
             "stdin": want.stdin,
-            "by": by,
-            "started_at": time.time_ns() // 1000,
         }
-        _write(room / "ask.json", ask)
         words = [sys.executable, "-I", "-S", keeper.__file__, str(room)]
-        with (room / "keeper.log").open("ab") as log:
-            subprocess.run(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=START_S, check=True
-            )
+        with (room / "keeper.log").open("ab") as log:  # what may be secret goes by a pipe alone
+            told = json.dumps(ask).encode()
+            subprocess.run(words, input=told, stdout=log, stderr=log, timeout=START_S, check=True)
         ends = time.monotonic() + START_S
         while not (room / "state.json").exists():
             if time.monotonic() > ends:
                 raise Unavailable("exec", f"{name} did not start within {START_S:g} s", code="exec")
             time.sleep(0.01)
-        if want.secret_args:  # the keeper has read them
-            _write(room / "ask.json", ask | {"argv": veiled(want), "env": {}})
         return self.view(name)
 
     def views(self) -> tuple[ExecView, ...]:
