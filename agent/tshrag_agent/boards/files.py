@@ -24,7 +24,8 @@ from tshrag_common.file_client import damaged
 from tshrag_common.ids import Fence
 
 COPY_S = 3600.0
-KEPT_S = 3600.0
+KEPT_S, KEPT_MOST = 3600.0, 4
+"""What was cut off is kept for so long, and no more than so many: each may have 8 GiB."""
 _ROOMS_S = 24 * 3600.0
 """Rooms that an agent which was killed has left behind; none that is in use is as old."""
 _READY_S = 120.0
@@ -143,7 +144,15 @@ class Files:
         for old in self._folder.iterdir():
             with suppress(OSError):
                 self._forget(old, time.time() - old.stat().st_mtime)
+        with suppress(OSError):
+            for old in self._cut_off()[:-KEPT_MOST]:
+                old.unlink()
         return Path(tempfile.mkdtemp(dir=self._folder))
+
+    def _cut_off(self) -> list[Path]:
+        """Return what may be gone on with and is not, oldest first."""
+        tars = [tar for tar in self._folder.glob("*.tar") if tar not in self._taking]
+        return sorted(tars, key=lambda tar: tar.stat().st_mtime)
 
     def _forget(self, old: Path, age_s: float) -> None:
         """Remove what nobody comes back for."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import hashlib
+import os
 from pathlib import Path
 from typing import cast
 
 from tests.common.channel.test_channel import two_ends
 from tests.support.waiting import wait_until
-from tshrag_agent.boards.files import Files
+from tshrag_agent.boards.files import KEPT_MOST, Files
 from tshrag_agent.transport.base import DutTransport
 from tshrag_common.channel.wants import PutWant
 from tshrag_common.ids import Fence
@@ -44,3 +45,13 @@ async def test_what_was_cut_off_goes_with_its_lease_and_no_other_one(
     other = await cut_off(nats_url, files, tmp_path, Fence(11))
     files.forget(Fence(1))
     assert (first.exists(), other.exists()) == (False, True)
+
+
+async def test_no_more_than_some_are_kept_the_newest_ones(nats_url: str, tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    old = [tmp_path / f"{number}-old.tar" for number in range(KEPT_MOST + 2)]
+    for age, path in enumerate(reversed(old)):
+        path.write_bytes(b"")
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 1 - age))
+    await cut_off(nats_url, files, tmp_path, Fence(99))
+    assert [path for path in old if path.exists()] == old[2:]
