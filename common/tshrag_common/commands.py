@@ -75,7 +75,7 @@ class HoldDut(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="h
     until: int
     left_us: int
     shared: tuple[str, ...] = ()
-    questions: Questions | None = None  # asked once, before the holder has it
+    questions: Questions | None = None  # asked once, while the holder gets it
 
     @property
     def owner(self) -> str:

@@ -51,4 +51,4 @@ class Frozen:
         except (LabError, OSError) as error:
             logger.error("a board was not asked", extra={**facts, "why": str(error)})
             return
-        logger.info("a board was asked before its holder has it", extra=facts)
+        logger.info("a frozen board has been asked", extra=facts)
