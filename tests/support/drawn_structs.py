@@ -168,10 +168,18 @@ def bounds(info: inspection.Type) -> str:
     if not isinstance(info, inspection.IntType | inspection.FloatType):
         return ""
     if info.ge is not None and info.le is not None:
-        return f", {info.ge}..{info.le}"
+        return f", {_number(info.ge)}..{_number(info.le)}"
     if info.gt is not None and info.le is not None:
-        return f", at most {info.le}"
-    return f", at least {info.ge}" if info.ge is not None else ""
+        return f", at most {_number(info.le)}"
+    return f", at least {_number(info.ge)}" if info.ge is not None else ""
+
+
+def _number(value: float) -> str:
+    """Return a whole number without a fraction: typing holds Meta(ge=1) and Meta(ge=1.0) for one.
+
+    Which of them a field has depends on what was imported first.
+    """
+    return str(int(value)) if value == int(value) else str(value)
 
 
 @cache
