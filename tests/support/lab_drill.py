@@ -362,7 +362,7 @@ class Drill:
         """Let the owner of some lease, or of a place in the line, do something with it."""
         people = self.lab.people
         if how == "give_up":
-            promised = list(people.reservations)
+            promised = list(people.reservations.values())
             return self.turn(lambda each: promised and on_give_up(each, ORG, "jo", promised[0]))
         found: list[Lease | Ask] = [*people.leases.values(), *people.asks.values()]
         if not found:

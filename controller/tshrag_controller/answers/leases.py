@@ -21,7 +21,7 @@ from tshrag_controller.core.leases import (
     on_transfer,
 )
 from tshrag_controller.core.line import place_in_line
-from tshrag_controller.core.on_reserve import on_give_up, on_reserve
+from tshrag_controller.core.on_reserve import on_give_up, on_reserve, reservation_named
 from tshrag_controller.core.people import Ask, Lease, Reservation
 from tshrag_controller.engine import Engine, LabClock
 from tshrag_controller.log.frames import Frame
@@ -138,8 +138,9 @@ class LeaseAnswers:
 
 
 def _release(decision: Decision, asker: Asker, name: str) -> Lease | Ask | Reservation:
-    if name in decision.lab.people.reservations:
-        return on_give_up(decision, asker.org, asker.name, name)
+    reserved = reservation_named(decision.lab, asker.org, asker.name, name)
+    if reserved is not None:
+        return on_give_up(decision, asker.org, asker.name, reserved)
     return on_release(decision, asker.org, asker.name, name)
 
 

@@ -80,17 +80,25 @@ def _owner(asked: DutReserved) -> str:
     return f"{asked.org}/{asked.by}"
 
 
-def on_give_up(decision: Decision, org: OrgId, by: str, name: str) -> Reservation:
+def reservation_named(lab: Lab, org: OrgId, by: str, name: str) -> Reservation | None:
+    """Return the reservation of this id, or the only one of this person on the DUT of this name."""
+    found = lab.people.reservations
+    if name in found:
+        return found[name]
+    own = [each for each in found.values() if (each.org, each.by, each.dut) == (org, by, name)]
+    return own[0] if len(own) == 1 and lab.people.named(name) is None else None
+
+
+def on_give_up(decision: Decision, org: OrgId, by: str, found: Reservation) -> Reservation:
     """Give a reservation up that has not begun.
 
     Raises:
         PolicyDenied: it is somebody else's.
 
     """
-    found = decision.lab.people.reservations[name]
     if (found.org, found.by) != (org, by):
-        raise PolicyDenied("lease", f"{name} is of {found.owner}")
-    decision.happen(ReservationEnded(reservation=name, by=f"{org}/{by}"))
+        raise PolicyDenied("lease", f"{found.id} is of {found.owner}")
+    decision.happen(ReservationEnded(reservation=found.id, by=f"{org}/{by}"))
     return found
 
 

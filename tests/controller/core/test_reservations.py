@@ -6,8 +6,8 @@ from tests.support.builders import ORG, S, TestLab, a_dut, a_plan, a_spec, board
 from tshrag_common.errors import LabError, PolicyDenied
 from tshrag_common.ids import DutId
 from tshrag_controller.core.lease_events import DutReserved, LeaseAsked
-from tshrag_controller.core.leases import on_renew, on_take
-from tshrag_controller.core.on_reserve import on_give_up, on_reserve
+from tshrag_controller.core.leases import on_release, on_renew, on_take
+from tshrag_controller.core.on_reserve import on_give_up, on_reserve, reservation_named
 from tshrag_controller.core.on_run import on_cancel
 from tshrag_controller.core.people import Ask, Lease, Reservation
 from tshrag_controller.core.revive import recorded, revive
@@ -36,6 +36,12 @@ def reserve(
         return on_reserve(lab.begin(), asked, kind, {})
     finally:
         lab.end()
+
+
+def named(lab: TestLab, name: str, by: str = "jo") -> Reservation:
+    found = reservation_named(lab.lab, ORG, by, name)
+    assert found is not None
+    return found
 
 
 def take(lab: TestLab, for_min: int, by: str = "al", dut: str = "b1") -> Lease | Ask:
@@ -67,7 +73,7 @@ def test_a_run_that_keeps_its_board_counts_all_its_jobs_there() -> None:
     kept = a_spec(need=board(), timeout_s=300.0)
     run = lab.submit(a_plan((), (1,), (2,), spec=kept))
     assert lab.state(run) == "waiting", "three times five minutes"
-    on_give_up(lab.begin(), ORG, "jo", "lease-r12")
+    on_give_up(lab.begin(), ORG, "jo", named(lab, "lease-r12"))
     lab.end()
     assert lab.state(run) == "assigned"
 
@@ -127,7 +133,20 @@ def test_two_do_not_get_the_same_time_and_another_board_will_do() -> None:
     with pytest.raises(LabError, match=r"b1 is reserved for default/jo then; .*b2 is reserved"):
         reserve(lab, 30, dut="", kind="pi")
     with pytest.raises(PolicyDenied):
-        on_give_up(lab.begin(), ORG, "al", "lease-r10")
+        on_give_up(lab.begin(), ORG, "al", named(lab, "lease-r10", "al"))
+
+
+def test_it_is_named_by_its_board_too_where_that_says_which() -> None:
+    lab = a_lab()
+    first = reserve(lab, 10, 5)
+    assert named(lab, "b1") == first
+    assert reservation_named(lab.lab, ORG, "al", "b1") is None, "of somebody else"
+    take(lab, 5, by="jo")
+    assert reservation_named(lab.lab, ORG, "jo", "b1") is None, "the lease is meant"
+    on_release(lab.begin(), ORG, "jo", "b1")
+    lab.end()
+    reserve(lab, 30, 5)
+    assert reservation_named(lab.lab, ORG, "jo", "b1") is None, "which of the two?"
 
 
 def test_it_is_kept_over_a_restart() -> None:
