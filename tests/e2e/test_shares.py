@@ -149,7 +149,7 @@ async def test_quotas_bound_boards_and_the_line_and_why_says_so(
         waiting = next(job.id for job in jobs if job.state == "waiting")
         why = await small.why(waiting)
         said = f"{why.sentence} {why.places}"
-        assert "org small has 1 DUTs, its quota is 1" in said, "though another board is free"
+        assert "org small has 1 DUT, its quota is 1" in said, "though another board is free"
         with pytest.raises(LabError, match="the quota of org small is 4") as refused:
             await submit(small, document(*["true"] * 4, kind="pair"))
         assert refused.value.code == "quota"
