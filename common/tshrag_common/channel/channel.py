@@ -136,6 +136,11 @@ class Channel:
         return self._ended.error if self._ended is not None else None
 
     @property
+    def last_word(self) -> Over | None:
+        """Return what this end has closed it with; None: it has not."""
+        return self._closing
+
+    @property
     def is_over(self) -> bool:
         return self._ended is not None
 

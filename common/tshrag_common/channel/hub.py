@@ -114,14 +114,19 @@ class Hub:
             self._say_over(name, self._last_words[name][0])
 
     async def let_go(self, name: str, within_s: float = 2.0) -> None:
-        """Wait until the last frame of a closed channel is sent; then forget it in any case."""
+        """Wait until the last frame of a closed channel is sent; then forget it in any case.
+
+        What was not sent in time is said to who asks: they would hear that we never knew of it.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while name in self._open:
                     self._left.clear()
                     await self._left.wait()
-        self._open.pop(name, None)
+        channel = self._open.pop(name, None)
         self._stirred.pop(name, None)
+        if channel is not None and channel.last_word is not None:
+            self._keep_last_word(name, channel.sends_to, channel.last_word)
 
     def resync(self) -> None:
         """Ask every other end how far it is: the connection was away."""

@@ -184,6 +184,24 @@ async def test_a_channel_that_the_other_end_has_forgotten_breaks_at_once(nats_ur
         await asyncio.wait([running])
 
 
+async def test_the_last_word_of_a_channel_is_known_though_the_bus_was_away(nats_url: str) -> None:
+    async with two_ends(nats_url, nats_url) as ends:
+        mine, _ = await ends.pair()
+        away: list[Bus] = []
+        hub = Hub(lambda: away[0] if away else None, tick_s=0.1)
+        theirs = hub.open("s1", TO_PERSON)
+        theirs.close(ErrorReport(code="port_closed", message="nobody listens there"))
+        await hub.let_go("s1", within_s=0.0)
+        away.append(ends.buses[1])
+        running = asyncio.get_running_loop().create_task(hub.run())
+        hub.repeat("s1")
+        with pytest.raises(LabError, match="nobody listens there"):
+            async with asyncio.timeout(20):
+                await mine.read()
+        running.cancel()
+        await asyncio.wait([running])
+
+
 async def test_silence_breaks_a_channel_with_a_word(nats_url: str) -> None:
     async with two_ends(nats_url, nats_url, lost_s=0.5) as ends:
         mine, _ = await ends.pair()
