@@ -79,7 +79,7 @@ class TwoControllers:
             counts = (await self.controllers.client.run(run)).run.counts
             return counts.get("passed", 0) >= jobs
 
-        await until(have)
+        await until(have, 60)  # some reads go to whoever is frozen
 
     async def watched(self, run: str) -> str:
         """Watch a run to its end; return its state."""
