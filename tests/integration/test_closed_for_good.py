@@ -58,6 +58,14 @@ async def push(server: NatsServer, keys: LabKeys) -> None:
         await system.close()
 
 
+async def known(keys: LabKeys, server: NatsServer, path: Path) -> tuple[LabKeys, Leader]:
+    """Make the agent known to a lab, its bundle at `path`; return the keys, and a leader."""
+    made, bundle = keys.with_agent(A1, server.url)
+    leader = await Leader.begin(server, made)
+    write_secret(path, bundle.encoded())
+    return made, leader
+
+
 @contextlib.asynccontextmanager
 async def an_agent(folder: Path, bundle: Path, leader: Leader) -> AsyncIterator[Daemon]:
     table = AgentTable(
@@ -83,10 +91,8 @@ async def test_an_agent_whose_credentials_have_run_out_goes_on_with_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(online, "_AGAIN_WITHIN_S", 3.0)
-    first, bundle = keys.with_agent(A1, server.url)
     path = tmp_path / "a1.bundle"
-    write_secret(path, bundle.encoded())
-    leader = await Leader.begin(server, first)
+    first, leader = await known(keys, server, path)
     go_on = tmp_path / "go on"
     spec = JobSpec(
         kind="command",
@@ -125,10 +131,8 @@ async def test_an_idle_agent_without_good_credentials_knocks_seldom_and_takes_th
 ) -> None:
     monkeypatch.setattr(online, "_AGAIN_WITHIN_S", 1.0)
     monkeypatch.setattr(online, "_KNOCK_S", (0.5, 600.0))
-    first, bundle = keys.with_agent(A1, server.url)
     path = tmp_path / "a1.bundle"
-    write_secret(path, bundle.encoded())
-    leader = await Leader.begin(server, first)
+    first, leader = await known(keys, server, path)
     try:
         async with an_agent(tmp_path, path, leader):
             second, other = first.with_agent(A1, server.url)
@@ -150,10 +154,8 @@ async def test_an_agent_that_a_new_broker_does_not_know_says_so_and_stays(
     monkeypatch.setattr(online, "_AGAIN_WITHIN_S", 3.0)
     server = NatsServer(tmp_path / "old", keys=keys)
     await asyncio.to_thread(server.start)
-    first, bundle = keys.with_agent(A1, server.url)
     path = tmp_path / "a1.bundle"
-    write_secret(path, bundle.encoded())
-    leader = await Leader.begin(server, first)
+    _, leader = await known(keys, server, path)
     try:
         async with an_agent(tmp_path, path, leader):
             await leader.bus.close()
@@ -163,9 +165,7 @@ async def test_an_agent_that_a_new_broker_does_not_know_says_so_and_stays(
             other.port = server.port
             server = await asyncio.to_thread(other.start)
             await wait_until(lambda: bool(refusals(caplog)), 60)
-            known, bundle = lab.with_agent(A1, server.url)
-            leader = await Leader.begin(server, known)
-            write_secret(path, bundle.encoded())
+            _, leader = await known(lab, server, path)
             await leader.until(lambda: leader.hellos or leader.beats, 60)
     finally:
         await leader.bus.close()
